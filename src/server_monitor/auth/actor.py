@@ -1,0 +1,145 @@
+"""Who may do what: one table and one function.
+
+Roles are granted globally or for a group of servers. A permission about servers is held through the global role or
+through the role in any group that the server belongs to; every other permission only through the global role.
+An API token further narrows its user by scope and never widens.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NewType
+
+UserId = NewType("UserId", str)
+GroupId = NewType("GroupId", str)
+ServerId = NewType("ServerId", str)
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    VIEWER = "viewer"
+
+
+class Permission(StrEnum):
+    SERVER_READ = "server:read"
+    SERVER_WRITE = "server:write"
+    HOST_TRUST = "host:trust"
+    GROUP_READ = "group:read"
+    GROUP_WRITE = "group:write"
+    USER_READ = "user:read"
+    USER_WRITE = "user:write"
+    KEY_READ = "key:read"
+    KEY_WRITE = "key:write"
+    AUDIT_READ = "audit:read"
+    AUDIT_EXPORT = "audit:export"
+    METRICS_READ = "metrics:read"
+    TOKEN_OWN = "token:own"  # noqa: S105  # A permission's name, not a secret.
+    SESSION_OWN = "session:own"
+
+
+class Scope(StrEnum):
+    """What an API token may be used for at most."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+    METRICS = "metrics"
+
+
+_LOOK = frozenset(
+    {Permission.SERVER_READ, Permission.GROUP_READ, Permission.TOKEN_OWN, Permission.SESSION_OWN}
+)
+
+ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
+    {
+        Role.ADMIN: frozenset(Permission),
+        Role.OPERATOR: _LOOK | {Permission.KEY_READ},
+        Role.AUDITOR: _LOOK | {Permission.AUDIT_READ, Permission.AUDIT_EXPORT, Permission.USER_READ},
+        Role.VIEWER: _LOOK,
+    }
+)
+
+_READS = frozenset(
+    {
+        Permission.SERVER_READ,
+        Permission.GROUP_READ,
+        Permission.USER_READ,
+        Permission.KEY_READ,
+        Permission.AUDIT_READ,
+        Permission.AUDIT_EXPORT,
+    }
+)
+
+SCOPE_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = MappingProxyType(
+    {
+        Scope.READ: _READS,
+        Scope.OPERATE: _READS,
+        # A token can never mint tokens or end sessions of people: that takes a person at a browser.
+        Scope.ADMIN: frozenset(Permission) - {Permission.TOKEN_OWN, Permission.SESSION_OWN},
+        Scope.METRICS: frozenset({Permission.METRICS_READ}),
+    }
+)
+
+PER_GROUP = frozenset({Permission.SERVER_READ, Permission.SERVER_WRITE, Permission.HOST_TRUST})
+
+
+class ActorKind(StrEnum):
+    USER = "user"
+    TOKEN = "token"  # noqa: S105  # A kind of actor, not a secret.
+    SYSTEM = "system"
+    ANONYMOUS = "anonymous"
+    OS_USER = "os_user"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is asking. `scopes` is None for a person and the token's scopes for a token."""
+
+    kind: ActorKind
+    id: str | None
+    name: str
+    role: Role | None = None
+    group_roles: Mapping[GroupId, Role] = field(default_factory=dict)
+    scopes: frozenset[Scope] | None = None
+    token_id: str | None = None
+    session_id: str | None = None
+
+
+SYSTEM = Actor(ActorKind.SYSTEM, None, "system", Role.ADMIN)
+ANONYMOUS = Actor(ActorKind.ANONYMOUS, None, "anonymous")
+
+
+def os_user(name: str) -> Actor:
+    """Whoever runs an administrative command on the console's machine: they hold its files, so they are admin."""
+    return Actor(ActorKind.OS_USER, None, name, Role.ADMIN)
+
+
+def allows(actor: Actor, permission: Permission, groups: Collection[GroupId] = ()) -> bool:
+    """May `actor` do this, to something that belongs to `groups`?"""
+    if not _scopes_allow(actor.scopes, permission):
+        return False
+    if _role_allows(actor.role, permission):
+        return True
+    if permission not in PER_GROUP:
+        return False
+    return any(_role_allows(actor.group_roles.get(group), permission) for group in groups)
+
+
+def groups_allowing(actor: Actor, permission: Permission) -> frozenset[GroupId] | None:
+    """The groups through which `actor` holds `permission`; None when they hold it everywhere."""
+    if not _scopes_allow(actor.scopes, permission):
+        return frozenset()
+    if _role_allows(actor.role, permission):
+        return None
+    return frozenset(group for group, role in actor.group_roles.items() if _role_allows(role, permission))
+
+
+def _scopes_allow(scopes: frozenset[Scope] | None, permission: Permission) -> bool:
+    return scopes is None or any(permission in SCOPE_PERMISSIONS[scope] for scope in scopes)
+
+
+def _role_allows(role: Role | None, permission: Permission) -> bool:
+    return role is not None and permission in ROLE_PERMISSIONS[role]

@@ -1,0 +1,263 @@
+"""Every table: the data dictionary. One package writes each table, named above it; any may read.
+
+Ids are UUIDv7 text (`db/ids.py`). Instants are aware UTC datetimes in Python, `timestamptz` on PostgreSQL and
+fixed-width RFC 3339 text on SQLite, so that text order is time order.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_TEXT_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime with microseconds."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(String(27))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "instants are aware"
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.strftime(_TEXT_FORMAT)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return value.astimezone(UTC)  # type: ignore[no-any-return]
+        return datetime.strptime(value, _TEXT_FORMAT).replace(tzinfo=UTC)
+
+
+Document = JSON().with_variant(JSONB(), "postgresql")
+Seq = BigInteger().with_variant(Integer(), "sqlite")
+
+# --- auth -----------------------------------------------------------------------------------------------------------
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("password_hash", Text),  # None: cannot log in with a password
+    Column("role", String(16)),  # the global role; None: only what group grants give
+    Column("created_at", Instant, nullable=False),
+    Column("password_changed_at", Instant),
+    Column("disabled_at", Instant),
+    CheckConstraint("role in ('admin', 'operator', 'auditor', 'viewer')", name="role"),
+)
+Index("uq_users_name_folded", func.lower(users.c.name), unique=True)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(36), primary_key=True),  # public: shown to its user
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),  # SHA-256 of the cookie's value
+    Column("user_id", String(36), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Instant, nullable=False),
+    Column("last_seen_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Column("ip", String(45)),
+    Column("user_agent", String(256)),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),  # SHA-256 of the token
+    Column("user_id", String(36), ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String(128), nullable=False),
+    Column("prefix", String(16), nullable=False),  # its first characters, to recognise it by
+    Column("scopes", Document, nullable=False),  # a list of Scope
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("last_used_at", Instant),
+    Column("revoked_at", Instant),
+)
+
+setup_tokens = Table(
+    "setup_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("used_at", Instant),
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("key", String(256), primary_key=True),  # who is slowed down; see auth/throttle.py
+    Column("failures", Integer, nullable=False),
+    Column("last_failed_at", Instant, nullable=False),
+    Column("blocked_until", Instant),
+)
+
+# --- fleet ----------------------------------------------------------------------------------------------------------
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("host", String(255), nullable=False),  # "local": the machine of the console itself
+    Column("port", Integer, nullable=False),
+    Column("username", String(64), nullable=False),
+    Column("auth", String(8), nullable=False),  # how to log in
+    Column("credential_id", String(36), ForeignKey("ssh_credentials.id", ondelete="RESTRICT"), index=True),
+    Column("jump_server_id", String(36), ForeignKey("servers.id", ondelete="RESTRICT"), index=True),
+    Column("labels", Document, nullable=False),  # {name: value}, both text
+    Column("capability", String(8), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_reason", String(64)),  # a code of fleet/reasons.py
+    Column("status_detail", Text),  # what the host or the network said, for a person
+    Column("status_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    CheckConstraint("port between 1 and 65535", name="port"),
+    CheckConstraint("auth in ('local', 'agent', 'key', 'password')", name="auth"),
+    CheckConstraint("capability in ('observe', 'run', 'terminal')", name="capability"),
+    CheckConstraint(
+        "status in ('unknown', 'online', 'degraded', 'offline', 'host_key_changed', 'auth_failed')", name="status"
+    ),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("server_id", String(36), ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
+    Column("document", Document, nullable=False),  # os, kernel, architecture, cpus, memory, boot id …
+    Column("found_at", Instant, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("labels", Document, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", String(36), ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    Column("server_id", String(36), ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("group_id", String(36), ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", String(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),
+    CheckConstraint("role in ('admin', 'operator', 'auditor', 'viewer')", name="role"),
+)
+
+# --- ssh ------------------------------------------------------------------------------------------------------------
+
+ssh_credentials = Table(
+    "ssh_credentials",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("kind", String(8), nullable=False),  # a private key that several servers may share, or one password
+    Column("key_type", String(64)),  # such as ssh-ed25519
+    Column("fingerprint", String(64)),
+    Column("public_key", Text),
+    Column("sealed", LargeBinary, nullable=False),  # see ssh/vault.py
+    Column("wrapped_by", String(16), nullable=False),  # id of the master key that wraps it
+    Column("created_at", Instant, nullable=False),
+    CheckConstraint("kind in ('key', 'password')", name="kind"),
+)
+
+host_keys = Table(
+    "host_keys",
+    metadata,
+    Column("server_id", String(36), ForeignKey("servers.id", ondelete="CASCADE"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),  # SHA256:…
+    Column("key_type", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),  # one OpenSSH line
+    Column("state", String(8), nullable=False),  # pinned: accepted by a person; offered: seen, not accepted
+    Column("seen_at", Instant, nullable=False),
+    Column("pinned_at", Instant),
+    Column("pinned_by", String(128)),
+    CheckConstraint("state in ('pinned', 'offered')", name="state"),
+)
+
+# --- audit ----------------------------------------------------------------------------------------------------------
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=False),  # leaf index, from 0, without a gap
+    Column("body", LargeBinary, nullable=False),  # canonical bytes: what is hashed; see audit/chain.py
+    # Derived from `body`, for searching. The verifier compares them with it.
+    Column("id", String(36), nullable=False),
+    Column("ts", Instant, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("actor_id", String(36)),
+    Column("actor_name", String(128), nullable=False),
+    Column("target_type", String(32)),
+    Column("target_id", String(128)),
+    Column("outcome", String(16)),
+    Column("ip", String(45)),
+    Column("request_id", String(128)),
+    UniqueConstraint("id"),
+)
+Index("ix_audit_records_ts", audit_records.c.ts)
+Index("ix_audit_records_action", audit_records.c.action, audit_records.c.seq)
+Index("ix_audit_records_actor_id", audit_records.c.actor_id, audit_records.c.seq)
+Index("ix_audit_records_target", audit_records.c.target_type, audit_records.c.target_id, audit_records.c.seq)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("one", Integer, primary_key=True),  # always 1: the only row
+    Column("size", Seq, nullable=False),  # how many records there are
+    Column("frontier", LargeBinary, nullable=False),  # 32-byte roots of the complete subtrees, largest first
+    CheckConstraint("one = 1", name="one"),
+)
