@@ -1,0 +1,366 @@
+"""Debian's own sshd on high loopback ports, as many at once as a test wants.
+
+    async def test_something(sshds: Sshds) -> None:
+        host = sshds.start()                              # 127.0.0.1:host.port, its own host key and one login key
+        host.private_key, host.username                   # what to log in with
+        host.wait_for_log("Accepted publickey")           # sshd's own words
+        host.drop_connections(); host.swap_host_key()     # what may happen to a host
+
+Marked `sshd`: skipped with the remedy where openssh-server is missing, a failure there when CI is set.
+"""
+
+import getpass
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+MISSING = "Debian's openssh-server is needed: apt install openssh-server"
+START_TIMEOUT_S = 10.0
+
+_BASE_OPTIONS: Mapping[str, str] = {
+    "ListenAddress": "127.0.0.1",
+    "PidFile": "none",
+    "UsePAM": "no",
+    "UseDNS": "no",
+    "StrictModes": "no",
+    "PermitRootLogin": "yes",
+    "PubkeyAuthentication": "yes",
+    "PasswordAuthentication": "no",
+    "KbdInteractiveAuthentication": "no",
+    "AllowTcpForwarding": "yes",
+    "MaxStartups": "10000",
+    "MaxSessions": "500",
+    "LoginGraceTime": "30",
+    "PrintMotd": "no",
+    "LogLevel": "VERBOSE",  # DEBUG1 would also write into the stderr of the commands that it runs
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordUser:
+    """An account of this machine that exists while the tests run."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+class Sshd:
+    """One running sshd. `options` are lines of sshd_config that win over the ones above."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host_key_types: Sequence[str] = ("ed25519",),
+        authorized_keys: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.username = getpass.getuser()
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.host_keys = {kind: make_key(directory / f"host_{kind}", kind) for kind in host_key_types}
+        self._login_key = make_key(directory / "login_key", "ed25519")
+        self._authorized = [self.login_public_key, *authorized_keys]
+        self._options = {**_BASE_OPTIONS, **(options or {})}
+        self._log = _Log()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def private_key(self) -> str:
+        """The private key that logs in as `username`."""
+        return self._login_key.read_text()
+
+    @property
+    def login_public_key(self) -> str:
+        return self._login_key.with_suffix(".pub").read_text().strip()
+
+    def host_public_key(self, kind: str = "ed25519") -> str:
+        """One OpenSSH line: type and base64."""
+        return " ".join(self.host_keys[kind].with_suffix(".pub").read_text().split()[:2])
+
+    def fingerprint(self, kind: str = "ed25519") -> str:
+        """`SHA256:…`, as ssh-keygen prints it."""
+        command = ["ssh-keygen", "-l", "-E", "sha256", "-f", str(self.host_keys[kind])]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.split()[1]
+
+    def start(self) -> None:
+        """Listen, on the same port as before when it ran before."""
+        for _ in range(5):
+            port = self.port or _free_port()
+            if self._listens(port):
+                self.port = port
+                return
+        raise RuntimeError("sshd does not start:\n" + self.log)
+
+    def stop(self) -> None:
+        """End the listener and every connection, at once."""
+        if self._process is None:
+            return
+        self.drop_connections()
+        self._process.terminate()
+        self._process.wait(timeout=10)
+        self._process = None
+        self._log.join()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def drop_connections(self) -> None:
+        """Kill the process of each connection: what a crash of the host looks like with the network still up."""
+        for process in self._connections():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def freeze(self) -> None:
+        """Stop listener and connections where they are (SIGSTOP): the kernel still answers, sshd does not."""
+        for process in [psutil.Process(self._running.pid), *self._connections()]:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def thaw(self) -> None:
+        for process in [psutil.Process(self._running.pid), *self._connections()]:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def swap_host_key(self, kind: str = "ed25519") -> None:
+        """Present another host key of this type from now on, on the same port."""
+        self.stop()
+        make_key(self.host_keys[kind], kind)
+        self.start()
+
+    def set_host_keys(self, kinds: Sequence[str]) -> None:
+        """Present keys of exactly these types from now on; one that is there already stays the same."""
+        self.stop()
+        self.host_keys = {
+            kind: self.host_keys.get(kind) or make_key(self.directory / f"host_{kind}", kind) for kind in kinds
+        }
+        self.start()
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self._log.lines)
+
+    def wait_for_log(self, pattern: str, timeout_s: float = 10.0) -> str:
+        """The first line that matches, once there is one. Raises AssertionError after the deadline."""
+        return self._log.wait_for(pattern, timeout_s)
+
+    def authentication_attempts(self) -> list[str]:
+        """What sshd logged about anybody trying to log in as anybody, `none` requests included."""
+        assert self._options["LogLevel"] == "DEBUG1", "start this host with LogLevel DEBUG1 to see attempts"
+        return [line for line in self._log.lines if "userauth-request" in line]
+
+    def connections_accepted(self) -> int:
+        return sum(line.startswith("Connection from") for line in self._log.lines)
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "sshd is not running"
+        return self._process
+
+    def _connections(self) -> list[psutil.Process]:
+        return psutil.Process(self._running.pid).children(recursive=True)
+
+    def _listens(self, port: int) -> bool:
+        config = self.directory / "sshd_config"
+        config.write_text(self._config(port))
+        self._process = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        self._log.follow(self._process)
+        try:
+            self._log.wait_for(rf"Server listening on \S+ port {port}\.", START_TIMEOUT_S, fresh=True)
+        except AssertionError:
+            self._process.kill()
+            self._process.wait(timeout=10)
+            self._process = None
+            return False
+        return True
+
+    def _config(self, port: int) -> str:
+        authorized = self.directory / "authorized_keys"
+        authorized.write_text("\n".join([*self._authorized, ""]))
+        lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}"]
+        lines += [f"HostKey {path}" for path in self.host_keys.values()]
+        lines += [f"{name} {value}" for name, value in self._options.items()]
+        return "\n".join([*lines, ""])
+
+
+class Sshds:
+    """Starts hosts for one test and stops them all after it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._started: list[Sshd] = []
+
+    def start(
+        self,
+        *,
+        host_key_types: Sequence[str] = ("ed25519",),
+        authorized_keys: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> Sshd:
+        directory = self._directory / f"sshd-{len(self._started)}"
+        directory.mkdir()
+        host = Sshd(directory, host_key_types=host_key_types, authorized_keys=authorized_keys, options=options)
+        self._started.append(host)
+        host.start()
+        return host
+
+    def stop(self) -> None:
+        for host in self._started:
+            host.stop()
+
+
+def require_sshd() -> None:
+    """Skip the test where openssh-server is missing; fail when CI says that nothing may be missing."""
+    if not Path(SSHD).exists():
+        if os.environ.get("CI"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd locks its unprivileged half in
+
+
+@pytest.fixture
+def sshds(tmp_path: Path) -> Iterator[Sshds]:
+    """Starts as many hosts as the test asks for."""
+    require_sshd()
+    started = Sshds(tmp_path)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def sshd(sshds: Sshds) -> Sshd:
+    """One host with an Ed25519 host key and public-key login."""
+    return sshds.start()
+
+
+@pytest.fixture(scope="session")
+def password_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PasswordUser]:
+    """An account with a password. Only root can make one; elsewhere the test is skipped."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("Logging in with a password needs root and useradd, to make an account for the test.")
+    user = PasswordUser(f"smtest{secrets.token_hex(4)}", secrets.token_urlsafe(16))
+    home = tmp_path_factory.mktemp("home")
+    _run(["useradd", "--system", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/sh", user.name])
+    try:
+        _run(["chpasswd"], stdin=f"{user.name}:{user.password}\n")
+        yield user
+    finally:
+        _run(["userdel", user.name])
+
+
+@contextmanager
+def ssh_agent(directory: Path, *keys: Path) -> Iterator[str]:
+    """A real ssh-agent that holds these private keys; yields the path of its socket."""
+    path = str(directory / "agent.sock")
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_socket(path)
+        for key in keys:
+            command = ["ssh-add", "-q", str(key)]
+            environment = {**os.environ, "SSH_AUTH_SOCK": path}
+            subprocess.run(command, check=True, capture_output=True, timeout=10, env=environment)
+        yield path
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
+    """A new private key at `path`, with its public half beside it. `kind` is ed25519, rsa, rsa-3072 or ecdsa-256 …"""
+    for old in (path, path.with_suffix(".pub")):
+        old.unlink(missing_ok=True)
+    algorithm, _, bits = kind.partition("-")
+    size = ["-b", bits] if bits else (["-b", "2048"] if algorithm == "rsa" else [])
+    _run(["ssh-keygen", "-q", "-t", algorithm, *size, "-N", passphrase, "-C", "test", "-f", str(path)])
+    return path
+
+
+class _Log:
+    """What a process writes to stderr, kept by a thread so that the pipe never fills."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=50_000)
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._start = 0
+        self._total = 0
+        self._ended = True
+
+    def follow(self, process: subprocess.Popen[bytes]) -> None:
+        self.join()
+        self._start = self._total
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+            self._thread = None
+
+    def wait_for(self, pattern: str, timeout_s: float, *, fresh: bool = False) -> str:
+        wanted = re.compile(pattern)
+        give_up_at = time.monotonic() + timeout_s
+        with self._news:
+            while True:
+                since = self._start - (self._total - len(self.lines)) if fresh else 0
+                for line in list(self.lines)[max(since, 0) :]:
+                    if wanted.search(line):
+                        return line
+                left_s = give_up_at - time.monotonic()
+                if left_s <= 0 or (self._ended and fresh):
+                    raise AssertionError(f"sshd never logged {pattern!r}:\n" + "\n".join(self.lines))
+                self._news.wait(left_s)
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for raw in process.stderr:
+                with self._news:
+                    self.lines.append(raw.decode(errors="replace").rstrip())
+                    self._total += 1
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+def _wait_for_socket(path: str) -> None:
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up_at:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(path)
+            return
+        time.sleep(0.005)
+    raise RuntimeError("ssh-agent does not start")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _run(command: Sequence[str], stdin: str | None = None) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=30, input=stdin)
