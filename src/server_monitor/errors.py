@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818  # These are outcomes a caller acts on, and read as such: `except NotFound`.
     """Something the caller can act on. `str()` is a sentence for a person; `code` is for programs."""
 
     code = "failure"

@@ -1,0 +1,240 @@
+"""Every option of the console, in one frozen object. Nobody else reads the environment.
+
+An option is an environment variable, or a line of `.env`; secrets may also be given as `NAME_FILE`, the path of a file
+that holds the value. `.env.example` lists them all and is checked against this file.
+"""
+
+import os
+import secrets
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server_monitor.errors import FieldError, Invalid
+
+PLACEHOLDERS = (
+    "changeme",
+    "change_me",
+    "change-me",
+    "replace",
+    "placeholder",
+    "example",
+    "password",
+    "secret",
+    "todo",
+)
+
+# Name -> fewest characters in production.
+SECRETS = {"JWT_SECRET": 32, "ENCRYPTION_KEY": 24, "KEY_VAULT_MASTER_KEY": 32}
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """What the operator chose. Build it with `load`, which also settles the secrets."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    environment: Environment = Field(
+        Environment.DEVELOPMENT, description="`production` makes secret validation mandatory."
+    )
+    data_dir: Path = Field(
+        Path("data"), description="Directory for the database, the history and generated secrets; mode 0700."
+    )
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty: SQLite in DATA_DIR.", repr=False
+    )
+    api_host: str = Field("127.0.0.1", description="Address to listen on.")
+    api_port: int = Field(9083, ge=0, le=65535, description="Port of the console; 0 takes a free one.")
+    allow_plain_http: bool = Field(
+        False,
+        description="Listen beyond loopback without TLS in front. Passwords then cross the network in the clear.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        (),
+        description="Names under which browsers may reach the console, comma-separated; loopback names always may.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (),
+        description="Addresses or networks of reverse proxies whose X-Forwarded-* is believed, comma-separated.",
+    )
+
+    jwt_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Signs cursors, CSRF tokens and tickets. At least 32 characters in production.",
+    )
+    encryption_key: SecretStr = Field(
+        SecretStr(""), description="Encrypts settings and recordings. At least 24 characters in production."
+    )
+    key_vault_master_key: SecretStr = Field(
+        SecretStr(""), description="Wraps SSH credentials. At least 32 characters in production."
+    )
+    key_vault_previous_key: SecretStr = Field(
+        SecretStr(""), description="The last KEY_VAULT_MASTER_KEY, while credentials are being rewrapped."
+    )
+
+    log_format: Literal["", "json", "console"] = Field(
+        "", description="`json` or `console`; empty: json when stderr is not a terminal."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe line logged.")
+    shutdown_timeout_seconds: float = Field(10, gt=0, le=600, description="The drain deadline.")
+
+    connect_timeout_seconds: float = Field(10, gt=0, le=120, description="From TCP to an open SSH connection.")
+    connect_concurrency: int = Field(50, ge=1, le=1000, description="SSH connections being opened at once.")
+    collect_idle_interval_seconds: int = Field(
+        10, ge=1, le=3600, description="Time between samples of a server that nobody looks at."
+    )
+
+    history_raw_hours: int = Field(48, ge=1, le=24 * 365, description="How long samples are kept as collected.")
+    history_minute_days: int = Field(30, ge=1, le=3650, description="How long one-minute values are kept.")
+    history_hour_days: int = Field(730, ge=1, le=36500, description="How long one-hour values are kept.")
+
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ip_network(part, strict=False)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_known_database(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("must start with postgresql:// or sqlite:///")
+        return value
+
+    @property
+    def database(self) -> str:
+        """The database to open: DATABASE_URL, or the SQLite file in DATA_DIR."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'server-monitor.sqlite3'}"
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(part, strict=False) for part in self.trusted_proxies)
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment is Environment.PRODUCTION
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment; `overrides` (from the command line) win.
+
+        In development, missing secrets are generated once and kept in DATA_DIR/secrets, mode 0600.
+        Raises Invalid naming every bad variable and its remedy, never its value.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            settings = cls(**{**_secrets_from_files(), **given})
+        except ValidationError as error:
+            raise Invalid([_plain(problem) for problem in error.errors(include_input=False)]) from None
+        if settings.is_production:
+            _refuse_weak_secrets(settings)
+            return settings
+        return settings.model_copy(update=_development_secrets(settings))
+
+    def weak_secrets(self) -> list[FieldError]:
+        """What production would refuse about the secrets."""
+        return [
+            FieldError(name, problem)
+            for name, fewest in SECRETS.items()
+            if (problem := secret_problem(getattr(self, name.lower()).get_secret_value(), fewest))
+        ]
+
+
+def secret_problem(value: str, fewest_characters: int) -> str | None:
+    """Why this secret is not good enough, with the remedy; None when it is. Never repeats the secret."""
+    remedy = "generate one with: openssl rand -base64 48"
+    if not value:
+        return f"is missing; {remedy}"
+    if len(value) < fewest_characters:
+        return f"is shorter than {fewest_characters} characters; {remedy}"
+    folded = value.casefold()
+    if any(word in folded for word in PLACEHOLDERS):
+        return f"looks like a placeholder; {remedy}"
+    if len(set(value)) < 8:
+        return f"repeats too few different characters; {remedy}"
+    return None
+
+
+def _refuse_weak_secrets(settings: Settings) -> None:
+    if problems := settings.weak_secrets():
+        raise Invalid(problems)
+
+
+def _secrets_from_files() -> dict[str, str]:
+    found = {}
+    for name in (*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL"):
+        path = os.environ.get(f"{name}_FILE")
+        if not path:
+            continue
+        try:
+            found[name.lower()] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise Invalid.one(f"{name}_FILE", "names a file that cannot be read; check its path and mode") from None
+    return found
+
+
+def _development_secrets(settings: Settings) -> dict[str, SecretStr]:
+    return {
+        name.lower(): SecretStr(_kept_secret(settings.data_dir / "secrets" / name.lower()))
+        for name in SECRETS
+        if not getattr(settings, name.lower()).get_secret_value()
+    }
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret in this file; a new one is written when there is none yet."""
+    try:
+        make_private_directory(path.parent.parent)
+        make_private_directory(path.parent)
+        _write_new_private_file(path, secrets.token_urlsafe(48))
+        return path.read_text().strip()
+    except OSError as error:
+        raise Invalid.one("DATA_DIR", f"cannot hold generated secrets: {error.strerror}") from None
+
+
+def make_private_directory(path: Path) -> None:
+    """Make the directory, readable by its owner alone, when it is not there yet."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _write_new_private_file(path: Path, text: str) -> None:
+    """Write the file whole under mode 0600, unless it exists: a rename of a link never leaves half of it."""
+    if path.exists():
+        return
+    half = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(half, path)
+    except FileExistsError:
+        pass  # Another process was first; its secret is the one.
+    finally:
+        half.unlink()
+
+
+def _plain(problem: Any) -> FieldError:
+    name = ".".join(str(part) for part in problem["loc"]).upper() or "settings"
+    return FieldError(name, str(problem["msg"]).removeprefix("Value error, "))

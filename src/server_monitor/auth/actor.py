@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NewType
 
+from server_monitor.audit.chain import AuditActor
+
 UserId = NewType("UserId", str)
 GroupId = NewType("GroupId", str)
 ServerId = NewType("ServerId", str)
@@ -49,9 +51,7 @@ class Scope(StrEnum):
     METRICS = "metrics"
 
 
-_LOOK = frozenset(
-    {Permission.SERVER_READ, Permission.GROUP_READ, Permission.TOKEN_OWN, Permission.SESSION_OWN}
-)
+_LOOK = frozenset({Permission.SERVER_READ, Permission.GROUP_READ, Permission.TOKEN_OWN, Permission.SESSION_OWN})
 
 ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
@@ -115,6 +115,12 @@ ANONYMOUS = Actor(ActorKind.ANONYMOUS, None, "anonymous")
 def os_user(name: str) -> Actor:
     """Whoever runs an administrative command on the console's machine: they hold its files, so they are admin."""
     return Actor(ActorKind.OS_USER, None, name, Role.ADMIN)
+
+
+def audited(actor: Actor) -> AuditActor:
+    """The actor as the audit log stores it: plain strings that outlive the account."""
+    roles = (actor.role.value,) if actor.role else ()
+    return AuditActor(actor.kind.value, actor.id, actor.name, roles, actor.session_id, actor.token_id)
 
 
 def allows(actor: Actor, permission: Permission, groups: Collection[GroupId] = ()) -> bool:

@@ -4,7 +4,7 @@ A message is a hint. It is delivered at most once, may be dropped when a subscri
 the database is. Lose every message and nothing is wrong, only late.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,8 +66,14 @@ class Stopping:
 Message = SamplesTaken | StatusChanged | Watched | Changed | Stopping
 
 
-class Subscription(AbstractContextManager["Subscription"], AsyncIterator[Message], Protocol):
+class Subscription(AbstractContextManager["Subscription"], AsyncIterable[Message], Protocol):
     """Messages of the subscribed subjects, oldest first, until the context ends."""
+
+    def __aiter__(self) -> "Subscription":
+        """Itself: a subscription is read by one reader."""
+
+    async def __anext__(self) -> Message:
+        """The next message, when there is one."""
 
 
 class Bus(Protocol):

@@ -4,6 +4,7 @@ Ids are UUIDv7 text (`db/ids.py`). Instants are aware UTC datetimes in Python, `
 fixed-width RFC 3339 text on SQLite, so that text order is time order.
 """
 
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -72,11 +72,23 @@ Seq = BigInteger().with_variant(Integer(), "sqlite")
 
 # --- auth -----------------------------------------------------------------------------------------------------------
 
+
+def fold_name(name: str) -> str:
+    """The form in which two names of users are the same: compatibility characters and case do not count."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _fold_name_of_row(context: Any) -> str:
+    return fold_name(context.get_current_parameters()["name"])
+
+
 users = Table(
     "users",
     metadata,
     Column("id", String(36), primary_key=True),
     Column("name", String(128), nullable=False),
+    # In SQL, lower() knows only ASCII on SQLite, and elsewhere depends on the locale.
+    Column("name_folded", String(256), nullable=False, unique=True, default=_fold_name_of_row),
     Column("password_hash", Text),  # None: cannot log in with a password
     Column("role", String(16)),  # the global role; None: only what group grants give
     Column("created_at", Instant, nullable=False),
@@ -84,7 +96,6 @@ users = Table(
     Column("disabled_at", Instant),
     CheckConstraint("role in ('admin', 'operator', 'auditor', 'viewer')", name="role"),
 )
-Index("uq_users_name_folded", func.lower(users.c.name), unique=True)
 
 sessions = Table(
     "sessions",
@@ -159,7 +170,8 @@ servers = Table(
     CheckConstraint("auth in ('local', 'agent', 'key', 'password')", name="auth"),
     CheckConstraint("capability in ('observe', 'run', 'terminal')", name="capability"),
     CheckConstraint(
-        "status in ('unknown', 'online', 'degraded', 'offline', 'host_key_changed', 'auth_failed')", name="status"
+        "status in ('unknown', 'online', 'degraded', 'offline', 'host_key_changed', 'auth_failed')",
+        name="status",
     ),
 )
 

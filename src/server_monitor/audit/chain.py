@@ -1,0 +1,250 @@
+"""The format of the audit log: everything an outsider needs to check it. Pure; no clock, no database.
+
+A record is one JSON object in canonical form (JCS, RFC 8785, restricted to ASCII keys, strings, integers within 2^53,
+booleans, null, arrays and objects; no floats), for example::
+
+    {"action":"server.create","actor":{"id":"0193…","name":"ada","type":"user"},"id":"0193…","node":"0193…",
+     "outcome":"success","phase":"single","seq":7,"target":{"id":"0193…","name":"web01","type":"server"},
+     "ts":"2026-11-23T10:00:00.000000Z","ts_src":{"boot_id":"…","mono_us":123},"v":1}
+
+Its bytes are stored once and never re-serialised: what is hashed is exactly what is stored. The records are the leaves
+of a Merkle tree (RFC 6962, section 2.1): leaf = SHA-256(0x00 || bytes), node = SHA-256(0x01 || left || right).
+The *frontier* is the list of roots of the complete subtrees whose sizes add up to the tree's size, largest first.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from server_monitor.errors import Invalid
+
+VERSION = 1
+SECRET = "[secret]"  # noqa: S105  # What stands in a record where the value is a secret.
+META_LIMIT_BYTES = 64 * 1024
+TEXT_LIMIT = 4096
+_SAFE_INTEGER = 2**53 - 1
+
+# The catalogue is closed: an action that is not here cannot be recorded.
+ACTIONS = frozenset(
+    {
+        "auth.login",
+        "auth.login_failed",
+        "auth.logout",
+        "group.create",
+        "group.delete",
+        "group.grant",
+        "group.members",
+        "group.update",
+        "host_key.changed",
+        "host_key.trust",
+        "server.create",
+        "server.delete",
+        "server.import",
+        "server.update",
+        "session.end",
+        "settings.setup",
+        "ssh_key.create",
+        "ssh_key.delete",
+        "system.start",
+        "system.stop",
+        "token.create",
+        "token.revoke",
+        "user.create",
+        "user.delete",
+        "user.disable",
+        "user.enable",
+        "user.password",
+        "user.update",
+    }
+)
+PHASES = frozenset({"intent", "outcome", "single"})
+OUTCOMES = frozenset({"success", "failure", "denied", "error", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class AuditActor:
+    """Who acted, in plain strings, so that the record outlives the account. `type` is an ActorKind."""
+
+    type: str
+    id: str | None
+    name: str
+    roles: Sequence[str] = ()
+    session: str | None = None
+    token_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTarget:
+    """What was acted upon."""
+
+    type: str
+    id: str
+    name: str | None = None
+    group_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that was changed. Pass SECRET for both sides of a secret."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened, as the domain function that did it says it."""
+
+    action: str
+    actor: AuditActor
+    target: AuditTarget | None = None
+    outcome: str | None = "success"
+    reason: str | None = None  # a stable code of at most 64 characters
+    phase: str = "single"
+    change: Sequence[Change] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    parent_seq: int | None = None  # an outcome's intent
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """When, where and through which request it happened; the same for all records of one append."""
+
+    at: datetime
+    node: str
+    boot_id: str
+    monotonic_us: int
+    source: Mapping[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """The one byte string of this object. Raises Invalid for what the format cannot hold."""
+    return json.dumps(_clean(value, ""), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def body(event: Event, circumstances: Circumstances, seq: int, record_id: str) -> bytes:
+    """The canonical bytes of the record of `event`. Absent parts are left out."""
+    if event.action not in ACTIONS or event.phase not in PHASES:
+        raise Invalid.one("action", f"{event.action!r} ({event.phase}) is not in the catalogue of audit/chain.py")
+    if event.phase != "intent" and event.outcome not in OUTCOMES:
+        raise Invalid.one("outcome", f"{event.outcome!r} is not one of {sorted(OUTCOMES)}")
+    fields: dict[str, Any] = {
+        "v": VERSION,
+        "seq": seq,
+        "id": record_id,
+        "ts": timestamp(circumstances.at),
+        "ts_src": {"boot_id": circumstances.boot_id, "mono_us": circumstances.monotonic_us},
+        "node": circumstances.node,
+        "action": event.action,
+        "phase": event.phase,
+        "outcome": None if event.phase == "intent" else event.outcome,
+        "actor": _actor(event.actor),
+    }
+    optional: dict[str, Any] = {
+        "reason": event.reason,
+        "source": _present(circumstances.source),
+        "request": _present(circumstances.request),
+        "target": _target(event.target),
+        "change": {"paths": [{"p": c.path, "old": c.old, "new": c.new} for c in event.change]}
+        if event.change
+        else None,
+        "cause": None if event.parent_seq is None else {"parent_seq": event.parent_seq},
+        "meta": _bounded_meta(event.meta),
+    }
+    return canonical(fields | _present(optional))
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 UTC with microseconds and Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def leaf_hash(record: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + record).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def grow(frontier: Sequence[bytes], size: int, leaf: bytes) -> tuple[bytes, ...]:
+    """The frontier of a tree of `size` leaves after one more leaf."""
+    roots = list(frontier)
+    while size & 1:
+        leaf = node_hash(roots.pop(), leaf)
+        size >>= 1
+    return (*roots, leaf)
+
+
+def root(frontier: Sequence[bytes]) -> bytes:
+    """The root of the whole tree. Of an empty one: SHA-256 of nothing, as RFC 6962 says."""
+    if not frontier:
+        return hashlib.sha256(b"").digest()
+    whole = frontier[-1]
+    for left in reversed(frontier[:-1]):
+        whole = node_hash(left, whole)
+    return whole
+
+
+def _actor(actor: AuditActor) -> dict[str, Any]:
+    present = _present({"id": actor.id, "session": actor.session, "token_id": actor.token_id})
+    roles = {"roles": list(actor.roles)} if actor.roles else {}
+    return {"type": actor.type, "name": actor.name} | present | roles
+
+
+def _target(target: AuditTarget | None) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    groups = {"group_ids": list(target.group_ids)} if target.group_ids else {}
+    return {"type": target.type, "id": target.id} | _present({"name": target.name}) | groups
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None and value != {}}
+
+
+def _bounded_meta(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not meta:
+        return None
+    size_bytes = len(canonical(meta))
+    if size_bytes > META_LIMIT_BYTES:
+        raise Invalid.one(
+            "meta", f"an audit record's own fields take {size_bytes} bytes; {META_LIMIT_BYTES} is the most"
+        )
+    return meta
+
+
+def _clean(value: Any, path: str) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if abs(value) > _SAFE_INTEGER:
+            raise Invalid.one(path, "an integer in a record lies within 2^53")
+        return value
+    if isinstance(value, Mapping):
+        return {_key(key, path): _clean(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item, path) for item in value]
+    raise Invalid.one(path, f"a record cannot hold a {type(value).__name__}")
+
+
+def _key(key: Any, path: str) -> str:
+    if not isinstance(key, str) or not key.isascii():
+        raise Invalid.one(path, "the keys of a record are ASCII text")
+    return key
+
+
+def clean_text(text: str) -> str:
+    """NFC, with what JSON or a database cannot carry (lone surrogates, NUL) replaced by U+FFFD."""
+    if text.isascii() and "\x00" not in text:
+        return text
+    carried = "".join("\ufffd" if c == "\x00" or "\ud800" <= c <= "\udfff" else c for c in text)
+    return unicodedata.normalize("NFC", carried)

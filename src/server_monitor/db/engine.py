@@ -1,0 +1,294 @@
+"""The database: SQLite in one file by default, PostgreSQL by configuration. The same statements run on both.
+
+SQLite has one writer. Everybody who wants to write queues for the one writing connection; whoever finishes while others
+wait leaves its work in the open transaction, and one commit (one fsync) makes the whole queue durable. Readers have
+connections of their own and never wait for the writer (WAL).
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server_monitor.errors import Unavailable
+from server_monitor.telemetry import metrics
+from server_monitor.telemetry.logs import logger
+
+log = logger(__name__)
+
+BUSY_TIMEOUT_S = 5.0  # how long another process may hold SQLite's write lock before we say "unavailable"
+TURN_TIMEOUT_S = 20.0  # how long a writer waits for those before it
+READERS = 8
+POSTGRES_POOL = 10
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Transactions that one commit will make durable together."""
+
+    members: int = 0
+    settled: bool = False
+    failure: BaseException | None = field(default=None, repr=False)
+
+
+class Database:
+    """Where the truth is. `node` names this console in what it writes to the audit log."""
+
+    def __init__(self, reader: AsyncEngine, writer: AsyncEngine, node: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.dialect = writer.dialect.name
+        self.node = node
+        self._turn = asyncio.Lock()
+        self._connection: AsyncConnection | None = None
+        self._group: _Group | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, node: str = "local") -> "Database":
+        """Connect, and refuse settings that could lose acknowledged changes.
+
+        Raises Unavailable when the database cannot be reached or is not set up for durability.
+        """
+        engines = _sqlite_engines(url, node) if url.startswith("sqlite") else _postgres_engines(url, node)
+        database = cls(*engines, node)
+        try:
+            async with asyncio.timeout(15):
+                await database._check_durability()
+        except (DBAPIError, OSError, TimeoutError) as error:
+            await database.close()
+            raise Unavailable(f"The database cannot be opened: {_cause(error)}") from error
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent snapshot, for reading only."""
+        try:
+            async with self._reader.connect() as conn, conn.begin():
+                yield conn
+        except DBAPIError as error:
+            raise _unavailable_or(error) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Changes that happen all or not at all, durable once the block has been left without an exception.
+
+        Do not open one inside another, and do not wait for anything but the database inside: every writer queues here.
+        Raises Unavailable when the database is locked, full or gone; then nothing was changed.
+        """
+        try:
+            if self.dialect == "sqlite":
+                async with self._grouped() as conn:
+                    yield conn
+            else:
+                async with self._writer.begin() as conn:
+                    yield conn
+                metrics.database_commits.inc()
+                metrics.database_transactions.inc()
+        except DBAPIError as error:
+            raise _unavailable_or(error) from error
+
+    @asynccontextmanager
+    async def migrating(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction for changing the schema, with nobody else writing.
+
+        On SQLite foreign keys are off in it and checked before it ends: a table that has to be recreated would
+        otherwise delete the rows that refer to it.
+        """
+        async with self._turn, self._writer.connect() as conn:
+            if self.dialect == "sqlite":
+                await _pragma(conn, "foreign_keys=OFF")
+            try:
+                async with conn.begin():
+                    yield conn
+                    if self.dialect == "sqlite":
+                        await _require_no_orphans(conn)
+            finally:
+                if self.dialect == "sqlite":
+                    await _pragma(conn, "foreign_keys=ON")
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    @asynccontextmanager
+    async def _grouped(self) -> AsyncIterator[AsyncConnection]:
+        group: _Group | None = None
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy; nothing was changed. Try again in a moment.") from None
+        try:
+            group = await self._join()
+            assert self._connection is not None
+            async with self._connection.begin_nested():
+                yield self._connection
+            group.members += 1
+        finally:
+            self._turn.release()
+            if group is not None:
+                # Shielded: a caller that gives up now must not leave the others' work uncommitted.
+                await asyncio.shield(self._settle(group))
+        if group.failure is not None:
+            raise Unavailable("The change could not be made durable; nothing was changed.") from group.failure
+
+    async def _join(self) -> _Group:
+        """The open group, or a new one with a transaction begun for it. The caller holds the turn."""
+        if self._connection is not None and self._connection.invalidated:
+            await self._abandon(Unavailable("the writing connection was lost"))
+        if self._connection is None:
+            self._connection = await self._writer.connect()
+        if self._group is None:
+            await self._connection.begin()
+            self._group = _Group()
+        return self._group
+
+    async def _settle(self, group: _Group) -> None:
+        """Commit the group unless somebody else already has.
+
+        The turn is handed on in order, so everyone who waited when this member finished has joined the group by the
+        time it is this member's turn again.
+        """
+        async with self._turn:
+            if group.settled:
+                return
+            assert self._connection is not None
+            transaction = self._connection.get_transaction()
+            if transaction is None or self._connection.invalidated:
+                await self._abandon(Unavailable("the writing connection was lost"))
+                return
+            try:
+                await transaction.commit()
+            except DBAPIError as error:
+                await self._abandon(error)
+                return
+            group.settled = True
+            self._group = None
+            metrics.database_commits.inc()
+            metrics.database_transactions.inc(group.members)
+
+    async def _abandon(self, error: BaseException) -> None:
+        """Give up the open group and its connection; each member learns that nothing was changed."""
+        log.error("database_commit_failed", cause=_cause(error))
+        if self._group is not None:
+            self._group.settled = True
+            self._group.failure = error
+            self._group = None
+        if self._connection is not None:
+            await self._connection.invalidate()
+            await self._connection.close()
+            self._connection = None
+
+    async def _check_durability(self) -> None:
+        async with self._writer.connect() as conn:
+            if self.dialect == "sqlite":
+                await _require(conn, "PRAGMA journal_mode", {"wal"})
+                await _require(conn, "PRAGMA synchronous", {"2"})
+                await _require(conn, "PRAGMA foreign_keys", {"1"})
+                return
+            await _require(conn, "SHOW fsync", {"on"})
+            await _require(conn, "SHOW full_page_writes", {"on"})
+            await _require(conn, "SHOW synchronous_commit", {"on", "local", "remote_write", "remote_apply"})
+
+
+def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
+    path = Path(url.removeprefix("sqlite:///"))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise Unavailable(f"The database cannot be opened: {path.parent} is not a directory that can be written.")
+    async_url = f"sqlite+aiosqlite:///{path}"
+    options: dict[str, Any] = {
+        "connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        "execution_options": {"audit_node": node},
+    }
+    writer = create_async_engine(async_url, pool_size=1, max_overflow=1, **options)
+    reader = create_async_engine(async_url, pool_size=READERS, max_overflow=0, pool_timeout=10, **options)
+    event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
+    event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
+    event.listen(writer.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(reader.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN"))
+    return reader, writer
+
+
+def _prepare_sqlite_writer(connection: Any, _record: Any) -> None:
+    # The driver's own implicit transactions are deferred, which fails when two of them read and then write.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # In this order: auto_vacuum only takes hold before the first page of a new file is written.
+    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _prepare_sqlite_reader(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "query_only=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _postgres_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
+    async_url = make_url(url).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(
+        async_url,
+        pool_size=POSTGRES_POOL,
+        max_overflow=POSTGRES_POOL,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={"timeout": 10, "command_timeout": 60},
+        execution_options={"audit_node": node},
+    )
+    reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return reader, engine
+
+
+async def _require(conn: AsyncConnection, question: str, good: set[str]) -> None:
+    answer = str((await conn.execute(text(question))).scalar())
+    if answer not in good:
+        raise Unavailable(f"The database could lose acknowledged changes: {question} says {answer!r}.")
+
+
+async def _pragma(conn: AsyncConnection, pragma: str) -> None:
+    """Set a pragma outside of any transaction, where foreign_keys alone takes effect."""
+
+    def execute(connection: Connection) -> None:
+        cursor = connection.connection.cursor()
+        cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    await conn.run_sync(execute)
+
+
+async def _require_no_orphans(conn: AsyncConnection) -> None:
+    orphans = (await conn.execute(text("PRAGMA foreign_key_check"))).all()
+    if orphans:
+        raise Unavailable(f"The migration would leave {len(orphans)} rows that refer to nothing; nothing was changed.")
+
+
+def _unavailable_or(error: DBAPIError) -> Exception:
+    """Unavailable for what the database's surroundings cause; the error itself for what our statements cause."""
+    cause = _cause(error)
+    for sign in ("database is locked", "database or disk is full", "disk I/O error", "readonly database"):
+        if sign in cause:
+            return Unavailable(f"The database cannot take changes now: {sign}.")
+    if error.connection_invalidated:
+        return Unavailable("The connection to the database was lost; nothing was changed.")
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    """What the driver said, without the statement and its parameters, which may hold secrets."""
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)

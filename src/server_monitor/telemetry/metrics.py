@@ -1,0 +1,30 @@
+"""Every counter, gauge and histogram the console exposes about itself. `node_*` names belong to servers, not here."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+registry = CollectorRegistry()
+
+http_requests = Counter(
+    "server_monitor_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+)
+http_seconds = Histogram(
+    "server_monitor_http_request_seconds",
+    "Time to answer a request.",
+    ["route"],
+    registry=registry,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+audit_records = Counter("server_monitor_audit_records", "Audit records written.", ["action"], registry=registry)
+database_commits = Counter("server_monitor_database_commits", "Commits of the writer.", registry=registry)
+database_transactions = Counter(
+    "server_monitor_database_transactions", "Transactions that those commits made durable.", registry=registry
+)
+bus_dropped = Counter("server_monitor_bus_dropped_messages", "Hints dropped by full queues.", registry=registry)
+servers_by_status = Gauge("server_monitor_servers", "Watched servers by status.", ["status"], registry=registry)
+live_browsers = Gauge("server_monitor_live_browsers", "Open live connections.", registry=registry)
+live_frames_encoded = Counter(
+    "server_monitor_live_frames_encoded", "Frames of samples encoded, each once for all.", registry=registry
+)
+live_frames_dropped = Counter(
+    "server_monitor_live_frames_dropped", "Frames of samples that slow browsers lost.", registry=registry
+)

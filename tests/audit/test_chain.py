@@ -1,0 +1,80 @@
+"""The record format: canonical, bounded, and a tree as RFC 6962 defines it."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server_monitor.audit import chain
+from server_monitor.audit.chain import AuditActor, AuditTarget, Change, Circumstances, Event
+from server_monitor.errors import Invalid
+
+ADA = AuditActor("user", "u1", "ada", ("admin",))
+WHEN = Circumstances(datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "node", "boot", 7, {"via": "web"}, {"id": "r1"})
+
+
+def reference_root(leaves: list[bytes]) -> bytes:
+    """RFC 6962, section 2.1, word for word."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    return hashlib.sha256(b"\1" + reference_root(leaves[:k]) + reference_root(leaves[k:])).digest()
+
+
+def test_a_record_is_its_fields_in_canonical_order() -> None:
+    event = Event("server.update", ADA, AuditTarget("server", "s1", 'a"b\n'), change=[Change("/name", "a", "b")])
+
+    record = chain.body(event, WHEN, 5, "id5")
+
+    assert record == (
+        b'{"action":"server.update","actor":{"id":"u1","name":"ada","roles":["admin"],"type":"user"},'
+        b'"change":{"paths":[{"new":"b","old":"a","p":"/name"}]},"id":"id5","node":"node","outcome":"success",'
+        b'"phase":"single","request":{"id":"r1"},"seq":5,"source":{"via":"web"},'
+        b'"target":{"id":"s1","name":"a\\"b\\n","type":"server"},"ts":"2026-01-02T03:04:05.000006Z",'
+        b'"ts_src":{"boot_id":"boot","mono_us":7},"v":1}'
+    )
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(), st.lists, max_leaves=20)
+)
+def test_canonical_bytes_are_stable(value: object) -> None:
+    once = chain.canonical({"value": value})
+
+    assert chain.canonical(json.loads(once)) == once
+
+
+@pytest.mark.parametrize("value", [1.5, 2**53, b"bytes", {"é": 1}, {1: 2}, object()])
+def test_what_the_format_cannot_hold_is_refused(value: object) -> None:
+    with pytest.raises(Invalid):
+        chain.canonical({"value": value})
+
+
+def test_lone_surrogates_and_nul_are_replaced() -> None:
+    assert chain.clean_text("a\ud800b\0c") == "a\ufffdb\ufffdc"
+
+
+def test_an_action_outside_the_catalogue_cannot_be_recorded() -> None:
+    with pytest.raises(Invalid, match="catalogue"):
+        chain.body(Event("server.exploded", ADA), WHEN, 0, "id")
+
+
+def test_meta_over_64_kib_is_refused() -> None:
+    with pytest.raises(Invalid, match="65536"):
+        chain.body(Event("server.update", ADA, meta={"text": "x" * 70_000}), WHEN, 0, "id")
+
+
+@given(st.lists(st.binary(max_size=4), max_size=70))
+def test_the_frontier_yields_the_reference_root(leaves: list[bytes]) -> None:
+    frontier: tuple[bytes, ...] = ()
+    for size, leaf in enumerate(leaves):
+        frontier = chain.grow(frontier, size, chain.leaf_hash(leaf))
+
+    assert chain.root(frontier) == reference_root(leaves)

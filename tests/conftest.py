@@ -1,0 +1,83 @@
+"""Databases, people and a whole console, all real."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from server_monitor.auth.actor import Actor, ActorKind, Role
+from server_monitor.db import migrate
+from server_monitor.db.engine import Database
+from tests.support.postgres import Postgres
+
+pytest_plugins = ["tests.support.sshd"]
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file at the newest version, to be copied by each test."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server on loopback with a migrated template database."""
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        asyncio.run(server.execute(f"CREATE DATABASE {server.template}"))
+        asyncio.run(_migrate(server.url(server.template)))
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    path = tmp_path / "server-monitor.sqlite3"
+    shutil.copyfile(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+async def postgres_url(postgres: Postgres) -> AsyncIterator[str]:
+    async with postgres.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database: once on SQLite, once on PostgreSQL."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    async with _opened(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def sqlite_db(sqlite_url: str) -> AsyncIterator[Database]:
+    async with _opened(sqlite_url) as database:
+        yield database
+
+
+@pytest.fixture
+def admin() -> Actor:
+    return Actor(ActorKind.USER, "00000000-0000-7000-8000-000000000001", "ada", Role.ADMIN)
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Database]:
+    database = await Database.open(url, node="test-node")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _migrate(url: str) -> None:
+    async with _opened(url) as database:
+        await migrate.upgrade(database)

