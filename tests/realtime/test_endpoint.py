@@ -1,0 +1,324 @@
+import asyncio
+import json
+
+import pytest
+from tests.support.live import Directory, LiveConsole, next_watched, running_live
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from server_monitor.bus.contract import Stopping, Subject
+from server_monitor.realtime.endpoint import Rules
+from server_monitor.realtime.hub import Limits
+
+VALUES = {"cpu_percent": 12.5, "load1": 0.5, "filesystem_percent:/": 40.0}
+
+
+@pytest.fixture
+async def directory() -> Directory:
+    directory = Directory(servers={"one", "two", "three"})
+    directory.log_in("ann")
+    directory.log_in("bob", visible={"two"})
+    return directory
+
+
+@pytest.fixture
+async def live(directory: Directory):
+    async with running_live(directory) as console:
+        yield console
+
+
+async def refused(url: str, **headers: str) -> int:
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(url + "/ws/live", additional_headers=headers, proxy=None):
+            pass
+    assert json.loads(caught.value.response.body or b"{}")["code"]
+    return caught.value.response.status_code
+
+
+# --- the handshake ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_of_another_origin_is_refused_in_the_handshake(live: LiveConsole):
+    assert await refused(live.url, Cookie="server_monitor_session=ann", Origin="http://evil.example") == 403
+
+
+@pytest.mark.parametrize("origin", ["null", "", "http://127.0.0.1", "javascript:alert(1)", "http://127.0.0.1:1"])
+async def test_an_origin_that_is_not_ours_is_refused_however_it_is_written(live: LiveConsole, origin: str):
+    assert await refused(live.url, Cookie="server_monitor_session=ann", Origin=origin) == 403
+
+
+async def test_a_cookie_without_an_origin_is_refused(live: LiveConsole):
+    assert await refused(live.url, Cookie="server_monitor_session=ann") == 403
+
+
+async def test_nobody_gets_in_without_a_login(live: LiveConsole):
+    own = live.url.replace("ws://", "http://")
+
+    assert await refused(live.url, Origin=own) == 401
+    assert await refused(live.url, Cookie="server_monitor_session=wrong", Origin=own) == 401
+    assert await refused(live.url, Authorization="Bearer wrong") == 401
+
+
+async def test_a_bearer_token_needs_no_origin(live: LiveConsole):
+    headers = {"Authorization": "Bearer ann"}
+    async with connect(live.url + "/ws/live", additional_headers=headers, proxy=None) as connection:
+        assert json.loads(await connection.recv())["type"] == "hello"
+
+
+async def test_a_configured_origin_is_as_good_as_our_own(directory: Directory):
+    rules = Rules(allowed_origins=frozenset({"https://console.example"}))
+    headers = {"Cookie": "server_monitor_session=ann", "Origin": "https://console.example"}
+    async with (
+        running_live(directory, rules=rules) as live,
+        connect(live.url + "/ws/live", additional_headers=headers, proxy=None) as connection,
+    ):
+        assert json.loads(await connection.recv())["type"] == "hello"
+
+
+async def test_each_user_has_only_so_many_connections(directory: Directory):
+    async with (
+        running_live(directory, rules=Rules(sockets_per_user=2)) as live,
+        live.screen("ann"),
+        live.screen("ann"),
+        live.screen("bob"),
+        live.screen("bob"),
+    ):
+        assert await refused(live.url, Authorization="Bearer ann") == 429
+        assert await refused(live.url, Authorization="Bearer bob") == 429
+
+
+async def test_the_console_has_only_so_many_connections(directory: Directory):
+    async with running_live(directory, rules=Rules(sockets=1)) as live, live.screen("ann"):
+        assert await refused(live.url, Authorization="Bearer bob") == 503
+
+
+async def test_a_connection_that_ended_makes_room(directory: Directory):
+    async with running_live(directory, rules=Rules(sockets=1)) as live:
+        async with live.screen("ann"):
+            pass
+        async with asyncio.timeout(5):
+            await live.hub.emptied()
+        async with live.screen("bob"):
+            pass
+
+
+# --- what is seen -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_subscription_to_all_shows_the_headline_of_each_server(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.watch("all")
+        live.samples({"one": VALUES, "two": VALUES}, at=1_700_000_000.25)
+
+        frame = await screen.next("samples")
+
+    assert frame["servers"] == {key: {"cpu_percent": 12.5, "load1": 0.5} for key in ("one", "two")}
+    assert frame["at"] == "2023-11-14T22:13:20.250Z"
+
+
+async def test_a_subscription_to_named_servers_shows_every_series_of_them(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.watch(["two"])
+        live.samples({"one": VALUES, "two": VALUES, "three": VALUES})
+
+        assert (await screen.next("samples"))["servers"] == {"two": VALUES}
+
+
+async def test_a_new_subscription_replaces_the_one_before(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.watch("all")
+        await screen.watch(["one"])
+        live.samples({"one": VALUES, "two": VALUES})
+
+        assert (await screen.next("samples"))["servers"] == {"one": VALUES}
+
+
+async def test_servers_that_the_user_may_not_see_are_in_no_frame(live: LiveConsole):
+    async with live.screen("bob") as screen:
+        await screen.watch("all")
+        live.status("one", "offline", "connect_timeout")
+        live.status("two", "online")
+        live.samples({"one": VALUES, "two": VALUES})
+
+        assert (await screen.next())["server"] == "two"
+        assert set((await screen.next())["servers"]) == {"two"}
+
+
+@pytest.mark.parametrize("ids", [["one"], ["two", "one"], ["never-existed"]])
+async def test_an_invisible_server_is_answered_as_one_that_does_not_exist(live: LiveConsole, ids: list[str]):
+    async with live.screen("bob") as screen:
+        answer = await screen.watch(ids)
+
+    assert answer == {"type": "error", "code": "not_found", "detail": f"There is no server {ids[-1]!r}."}
+
+
+async def test_a_status_comes_with_words_for_a_person(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.watch("all")
+        live.status("one", "offline", "connect_timeout")
+
+        frame = await screen.next("status")
+
+    assert frame == {
+        "type": "status",
+        "server": "one",
+        "status": "offline",
+        "reason": "connect_timeout",
+        "sentence": "Sentence of connect_timeout for one.",
+        "remedy": "Remedy of connect_timeout.",
+        "at": "2023-11-14T22:13:20.000Z",
+    }
+
+
+async def test_a_status_that_cannot_be_explained_is_still_told(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.watch("all")
+        live.status("just-removed", "offline", "disabled")
+
+        frame = await screen.next("status")
+
+    assert (frame["status"], frame["sentence"]) == ("offline", None)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "null",
+        "[]",
+        "{",
+        '{"type":"shutdown"}',
+        '{"type":"subscribe"}',
+        '{"type":"subscribe","servers":"some"}',
+        '{"type":"subscribe","servers":[1]}',
+        '{"type":"subscribe","servers":[""]}',
+        '{"type":"subscribe","servers":"all","rate_s":0}',
+        '{"type":"subscribe","servers":"all","rate_s":1e400}',
+        '{"type":"subscribe","servers":"all","rate_s":"1"}',
+        '{"type":"subscribe","servers":"all","admin":true}',
+        '{"type":"subscribe","servers":' + json.dumps(["x"] * 1001) + "}",
+        "[" * 20_000,
+        b"\x00\xff",
+    ],
+)
+async def test_a_message_we_do_not_know_is_answered_and_changes_nothing(live: LiveConsole, message: str | bytes):
+    async with live.screen() as screen:
+        await screen.watch(["two"])
+        await screen.connection.send(message)
+        answer = await screen.next()
+        live.samples({"two": VALUES})
+
+        assert (answer["type"], answer["code"]) == ("error", "invalid")
+        assert (await screen.next())["servers"] == {"two": VALUES}
+
+
+async def test_a_ping_is_answered(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.send(type="ping")
+        assert (await screen.next())["type"] == "pong"
+
+
+async def test_an_endless_message_ends_the_connection(live: LiveConsole):
+    async with live.screen() as screen:
+        await screen.connection.send("x" * (64 * 1024 + 1))
+        assert await screen.closed() == 1009
+
+
+async def test_a_flood_of_messages_ends_the_connection(live: LiveConsole):
+    async with live.screen() as screen:
+        for _ in range(100):
+            await screen.send(type="ping")
+        assert await screen.closed() == 1008
+
+
+# --- rights that change -----------------------------------------------------------------------------------------------
+
+
+async def test_a_logged_out_user_loses_the_connection_at_once_and_others_do_not(live: LiveConsole):
+    async with live.screen("ann") as ann, live.screen("bob") as bob:
+        live.directory.ended.add("ann")
+        live.changed("auth.logout")
+
+        assert await ann.closed() == 4401
+        await bob.send(type="ping")
+        assert (await bob.next("pong"))["type"] == "pong"
+
+
+async def test_a_login_that_ran_out_is_found_without_any_message(directory: Directory):
+    async with running_live(directory, rules=Rules(reauthorise_interval_s=0.05)) as live, live.screen("ann") as ann:
+        directory.ended.add("ann")
+        assert await ann.closed() == 4401
+
+
+async def test_a_server_taken_from_a_group_is_seen_no_more(live: LiveConsole):
+    async with live.screen("bob") as screen:
+        await screen.watch("all")
+        live.directory.visible["bob"] = {"three"}
+        live.changed("group.members")
+        await screen.next("changed")
+        live.samples({"two": VALUES, "three": VALUES})
+
+        assert set((await screen.next("samples"))["servers"]) == {"three"}
+
+
+async def test_a_server_page_whose_server_is_gone_gets_an_error_and_no_more_samples(live: LiveConsole):
+    async with live.screen("bob") as screen:
+        await screen.watch(["two"])
+        live.directory.visible["bob"] = set()
+        live.changed("group.members")
+
+        assert (await screen.next("error"))["code"] == "not_found"
+        live.samples({"two": VALUES})
+        await screen.send(type="ping")
+        assert (await screen.next())["type"] in ("changed", "pong")
+
+
+async def test_browsers_fetch_the_list_again_only_when_servers_changed(live: LiveConsole):
+    async with live.screen() as screen:
+        live.changed("system.start")
+        await screen.next("changed")  # The first hint: nobody knows what came before.
+        live.changed("auth.login_failed", "auth.login")
+        live.changed("server.create")
+        await screen.next("changed")
+        await screen.send(type="ping")
+
+        assert (await screen.next())["type"] == "pong"
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stopping_console_sends_browsers_away_and_says_when_to_come_back(live: LiveConsole):
+    async with live.screen() as screen:
+        live.bus.publish(Subject.STOPPING, Stopping())
+
+        assert (await screen.next()) == {"type": "reconnect", "spread_s": 1.0}
+        assert await screen.closed() == 1012
+        async with asyncio.timeout(5):
+            await live.hub.emptied()
+
+
+async def test_a_reader_that_stalls_is_dropped_and_slows_nobody(directory: Directory):
+    """One browser never reads; the other sees each sample, and the stalled one is gone after the deadline."""
+    fleet = {f"server-{number}": {f"series:{index}": 1.0 for index in range(200)} for number in range(200)}
+    directory.servers = set(fleet)
+    rules = Rules(send_timeout_s=0.3)
+    async with (
+        running_live(directory, Limits(flush_interval_s=0.005), rules) as live,
+        live.screen("ann", max_queue=1) as reader,
+        live.screen("ann", max_queue=1) as stalled,
+    ):
+        await stalled.watch(list(fleet))
+        await reader.watch(["server-1"])
+        with live.bus.subscribe(Subject.WATCHED, queue_size=8) as watched:
+            looking = asyncio.ensure_future(next_watched(watched))
+            seen = 0
+            while not looking.done():
+                live.samples(fleet)
+                assert set((await reader.next("samples"))["servers"]) == {"server-1"}
+                seen += 1
+        assert (await looking).detailed == {"server-1"}
+    assert seen > 3
