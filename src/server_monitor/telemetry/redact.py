@@ -16,7 +16,7 @@ _SECRET_NAME = re.compile(
 
 _SECRET_TEXT = re.compile(
     r"""
-      -----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)
+      -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
     | \bsmt_[A-Za-z0-9_-]{8,}                                # our own API tokens
     | \beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+      # JSON web tokens
     | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)                          # user:password in a URL
