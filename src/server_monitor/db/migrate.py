@@ -31,6 +31,17 @@ async def upgrade(db: Database) -> None:
         await _run(conn)
 
 
+async def prepare(db: Database) -> None:
+    """Bring SQLite to this version; of PostgreSQL, which several programs may share, only require it.
+
+    Raises Unavailable when somebody has to run `server-monitor migrate` first.
+    """
+    if db.dialect == "sqlite":
+        await upgrade(db)
+    elif await version(db) != HEAD:
+        raise Unavailable("The database is not at this program's version: run `server-monitor migrate`.")
+
+
 async def _run(conn: AsyncConnection) -> None:
     # Alembic takes a fifth of a second to import, and is only wanted when something is to be migrated.
     from alembic import command  # noqa: PLC0415

@@ -1,0 +1,67 @@
+"""The HTTP application: the route files, what surrounds them, and the built user interface."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
+
+from server_monitor.api import health, problems, reference
+from server_monitor.api.deps import Console
+from server_monitor.api.middleware import Edge, EdgeMiddleware
+
+STATIC = Path(__file__).parents[1] / "static"
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def make_app(
+    console: Console, edge: Edge, readiness: health.Readiness, routers: Sequence[APIRouter], live: ASGIApp
+) -> FastAPI:
+    """The whole application. `live` answers `/ws/live`."""
+    app = describe(routers)
+    app.state.console = console
+    app.state.readiness = readiness
+    app.router.routes.insert(0, WebSocketRoute("/ws/live", live))
+    app.add_middleware(EdgeMiddleware, edge=edge)
+    return app
+
+
+def describe(routers: Sequence[APIRouter]) -> FastAPI:
+    """The routes alone, with nothing behind them: enough for the OpenAPI document."""
+    app = FastAPI(
+        title="server-monitor",
+        version=version("server-monitor"),
+        description="Watch servers, work on them, and prove afterwards who did what.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # Those pages load scripts from elsewhere; `reference` is ours.
+        redoc_url=None,
+    )
+    problems.install(app)
+    for router in (health.router, reference.router, *routers):
+        app.include_router(router)
+    app.add_api_route("/api/{path:path}", _no_such_route, include_in_schema=False, methods=_ALL_METHODS)
+    app.add_api_route("/{path:path}", _page, include_in_schema=False, methods=["GET", "HEAD"])
+    return app
+
+
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+async def _no_such_route(request: Request) -> Response:
+    raise HTTPException(404, f"There is nothing at {request.url.path}.")
+
+
+async def _page(path: str) -> Response:
+    """A file of the built user interface; for any other path its one page, which knows what to show there."""
+    file = (STATIC / path).resolve()
+    if file.is_relative_to(STATIC) and file.is_file():
+        fresh = FOR_EVER if path.startswith("assets/") else "no-cache"
+        return FileResponse(file, headers={"Cache-Control": fresh})
+    index = STATIC / "index.html"
+    if not index.is_file():
+        raise HTTPException(404, "The user interface has not been built: run `make web`.")
+    return FileResponse(index, headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,113 @@
+"""What a route may ask for: the console's parts, the actor, a prepared response."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from server_monitor.auth import sessions
+from server_monitor.auth.actor import Actor, Permission, allows
+from server_monitor.auth.credentials import authenticate_token
+from server_monitor.db.engine import Database
+from server_monitor.errors import Denied, Unauthenticated
+from server_monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from server_monitor.series.store import History
+    from server_monitor.ssh.pool import Pool
+    from server_monitor.ssh.vault import Vault
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The parts that routes work with. `lifecycle/wiring.py` makes it."""
+
+    settings: Settings
+    db: Database
+    history: "History"
+    pool: "Pool"
+    vault: "Vault"
+
+
+class Body(BaseModel):
+    """A request body: strict about what it knows and refusing what it does not."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def console(request: Request) -> Console:
+    parts: Console = request.app.state.console
+    return parts
+
+
+async def optional_actor(request: Request) -> Actor | None:
+    """Who sends this request, by bearer token or by cookie; None when nobody is logged in.
+
+    Raises Unauthenticated for a token that is not valid, and Denied for a cookie used by another site's page.
+    """
+    parts = console(request)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        async with parts.db.reading() as conn:
+            actor = await authenticate_token(conn, token.strip())
+        if actor is None:
+            raise Unauthenticated("This API token is not valid: it is wrong, expired or revoked.")
+        return actor
+    cookie = request.cookies.get(cookie_name(request))
+    if cookie is None:
+        return None
+    async with parts.db.reading() as conn:
+        actor = await sessions.authenticate(conn, cookie)
+    if actor is not None and request.method not in SAFE_METHODS:
+        refuse_foreign_page(request, actor)
+    return actor
+
+
+async def required_actor(actor: Annotated[Actor | None, Depends(optional_actor)]) -> Actor:
+    if actor is None:
+        raise Unauthenticated("Log in first, or send an API token as `Authorization: Bearer …`.")
+    return actor
+
+
+ConsoleDep = Annotated[Console, Depends(console)]
+OptionalActorDep = Annotated[Actor | None, Depends(optional_actor)]
+ActorDep = Annotated[Actor, Depends(required_actor)]
+
+
+def require(actor: Actor, permission: Permission) -> None:
+    """For what no domain function guards: reads of the console itself."""
+    if not allows(actor, permission):
+        raise Denied(f"This takes the permission {permission}.")
+
+
+def cookie_name(request: Request) -> str:
+    """Over HTTPS the name itself makes browsers refuse the cookie from anywhere but this host."""
+    return sessions.cookie_name(request.url.scheme == "https")
+
+
+def refuse_foreign_page(request: Request, actor: Actor) -> None:
+    """A change by cookie comes from our own page and carries its CSRF token; anything else is somebody else's page."""
+    refuse_foreign_origin(request)
+    given = request.headers.get("x-csrf-token", "")
+    if actor.session_id is None or not sessions.is_csrf_token(
+        console(request).settings.jwt_secret, actor.session_id, given
+    ):
+        raise Denied("The X-CSRF-Token header is missing or does not belong to this session; reload the page.")
+
+
+def refuse_foreign_origin(request: Request) -> None:
+    """Refuse a request that a browser sends on behalf of another site."""
+    headers = request.headers
+    if not sessions.is_same_origin(
+        origin=headers.get("origin"), sec_fetch_site=headers.get("sec-fetch-site"), host=headers.get("host")
+    ):
+        raise Denied("This request comes from a page of another site.")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """The value as JSON, encoded once; for lists and whatever else is read often."""
+    return Response(orjson.dumps(value), status, media_type="application/json")

@@ -1,0 +1,112 @@
+"""The commands of the program. Each parses words, calls one function, and prints."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from server_monitor.cli import server, token, user
+from server_monitor.cli.output import WRONG_USAGE, emit, run, say, workplace
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Watch Linux servers every second over plain SSH, work on them, and prove afterwards who did what.",
+)
+app.add_typer(server.app, name="server", help="The servers that are watched.")
+app.add_typer(user.app, name="user", help="The people who may log in.")
+app.add_typer(token.app, name="token", help="API tokens for programs.")
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the console keeps its data.", show_default=False)
+]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless set.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 9083 unless set, 0 for a free one.")] = None,
+    data_dir: DataDir = None,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Listen beyond loopback without TLS in front.")
+    ] = False,
+) -> None:
+    """Run the console until it is told to stop."""
+    from server_monitor.lifecycle.run import serve as serve_console
+    from server_monitor.settings import Settings
+
+    async def work() -> int:
+        settings = Settings.load(
+            api_host=host, api_port=port, data_dir=data_dir, allow_plain_http=allow_plain_http or None
+        )
+        return await serve_console(settings, announce=_announce)
+
+    import uvloop
+
+    raise typer.Exit(run(work, runner=uvloop.run))
+
+
+@app.command()
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database to this version of the program; `serve` does it by itself for SQLite."""
+    from server_monitor.db import migrate as migrations
+
+    async def work() -> str | None:
+        async with workplace(data_dir, prepared=False) as place:
+            before = await migrations.version(place.db)
+            await migrations.upgrade(place.db)
+            return before
+
+    before = run(work)
+    say(
+        f"The database is at version {migrations.HEAD}{'' if before == migrations.HEAD else f', from {before or 'nothing'}'}."
+    )
+
+
+@app.command()
+def openapi() -> None:
+    """Print the API's description as an OpenAPI document."""
+    from server_monitor.lifecycle.wiring import described
+
+    emit(described().openapi())
+
+
+@app.command()
+def version() -> None:
+    """Print the program's version."""
+    from importlib.metadata import version as installed
+
+    sys.stdout.write(installed("server-monitor") + "\n")
+
+
+def main() -> None:
+    """The entry point: wrong usage exits 3, where click would say 2, which here means "a decision is asked for"."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        fail_exit("Stopped.", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(WRONG_USAGE)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail_exit(words: str, code: int) -> None:
+    say(words)
+    sys.exit(code)
+
+
+def _announce(url: str, setup_url: str | None) -> None:
+    """Tell the person at the terminal where the console is; the only place the setup token is ever shown."""
+    if setup_url is None:
+        sys.stdout.write(f"\n  server-monitor is running: {url}\n\n")
+    else:
+        sys.stdout.write(
+            f"\n  server-monitor is running. Make the first admin within an hour, with this link (it works once):\n\n"
+            f"  {setup_url}\n\n"
+        )
+    sys.stdout.flush()

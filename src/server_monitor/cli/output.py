@@ -1,0 +1,133 @@
+"""What commands print: data to stdout, words to stderr, and an exit code that means something."""
+
+import asyncio
+import getpass
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+import typer
+
+from server_monitor.auth.actor import Actor, os_user
+from server_monitor.db.engine import Database
+from server_monitor.errors import Failure, Invalid
+from server_monitor.settings import Settings
+
+FAILED = 1
+NEEDS_DECISION = 2
+WRONG_USAGE = 3
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What an administrative command works with: the same settings and database as the console."""
+
+    settings: Settings
+    db: Database
+    actor: Actor
+
+
+def emit(value: Any) -> None:
+    """Print a value as JSON for a machine."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "Nothing here yet.") -> None:
+    """Print rows for a person: as wide as the terminal, or tab-separated whole cells into a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            sys.stdout.write("\t".join(harmless(cell) for cell in row) + "\n")
+        return
+    if not rows:
+        say(empty)
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(*columns, box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for row in rows:
+        grid.add_row(*(Text(harmless(cell), overflow="fold") for cell in row))
+    Console().print(grid)
+
+
+def record(fields: Mapping[str, str]) -> None:
+    """Print one thing for a person, a field a line."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        sys.stdout.write(f"{name:<{width}}  {harmless(value)}\n")
+
+
+def say(words: str) -> None:
+    """Tell a person something, beside the data."""
+    sys.stderr.write(harmless(words, keep="\n") + "\n")
+
+
+def fail(words: str, code: int = FAILED) -> NoReturn:
+    say(words)
+    raise typer.Exit(code)
+
+
+def harmless(text: str, keep: str = "") -> str:
+    """The text with control and direction-changing characters written out, so that no name can drive a terminal."""
+    return "".join(c if c.isprintable() or c in keep else f"\\u{ord(c):04x}" for c in text)
+
+
+def is_interactive() -> bool:
+    """Is a person there to be asked?"""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def run(
+    work: Callable[[], Coroutine[Any, Any, Result]],
+    runner: Callable[[Coroutine[Any, Any, Result]], Result] = asyncio.run,
+) -> Result:
+    """Run a command's work, turning what a caller can act on into words and an exit code."""
+    try:
+        return runner(work())
+    except Invalid as error:
+        for mistake in error.errors:
+            line = "" if mistake.line is None else f"line {mistake.line}: "
+            say(f"{line}{mistake.field}: {mistake.message}")
+        raise typer.Exit(FAILED) from None
+    except Failure as error:
+        fail(str(error))
+
+
+@asynccontextmanager
+async def workplace(data_dir: Path | None = None, *, prepared: bool = True) -> AsyncIterator[Workplace]:
+    """The console's database; every record made in it names the person at the shell.
+
+    Unless `prepared` is false, SQLite is brought to this version first, and PostgreSQL required to be at it.
+    """
+    from server_monitor.db import migrate
+    from server_monitor.lifecycle.instance import instance_id
+    from server_monitor.telemetry.logs import RequestContext, request_context, set_up_logs
+
+    settings = Settings.load(data_dir=data_dir)
+    set_up_logs(settings.log_format, "WARNING")
+    db = await Database.open(settings.database, node=instance_id(settings.data_dir))
+    request_context.set(RequestContext(str(uuid.uuid4()), "cli"))
+    try:
+        if prepared:
+            await migrate.prepare(db)
+        yield Workplace(settings, db, os_user(_person()))
+    finally:
+        await db.close()
+
+
+def _person() -> str:
+    """Who runs the command; behind sudo, the person and not root."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

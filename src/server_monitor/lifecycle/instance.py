@@ -1,0 +1,42 @@
+"""The data directory: who we are in it, and that nobody else is using it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server_monitor.db.ids import new_id
+from server_monitor.errors import Conflict, Invalid
+from server_monitor.settings import make_private_directory
+
+
+def instance_id(data_dir: Path) -> str:
+    """The name of this installation: made at the first start, kept in the data directory."""
+    path = data_dir / "instance_id"
+    try:
+        make_private_directory(data_dir)
+        if not path.exists():
+            path.write_text(new_id() + "\n")
+        return path.read_text().strip()
+    except OSError as error:
+        raise Invalid.one("DATA_DIR", f"{data_dir} cannot be used: {error.strerror}") from None
+
+
+@contextmanager
+def exclusive(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory while the console runs. The kernel lets go of it however the process ends.
+
+    Raises Conflict when another console holds it.
+    """
+    descriptor = os.open(data_dir / "console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"Another console is using {data_dir}: stop it, or give this one another --data-dir."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,240 @@
+"""One console from start to stop.
+
+Start: settings, logs, data directory, database, loops, listener, ready. Stop is the reverse, within a deadline: not
+ready, no new requests, browsers told to reconnect, SSH closed, history flushed, database closed.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import log as audit_log
+from server_monitor.audit.chain import Event
+from server_monitor.auth import setup
+from server_monitor.auth.actor import SYSTEM, audited
+from server_monitor.bus.contract import Bus, Changed, Stopping, Subject
+from server_monitor.db import migrate
+from server_monitor.db.engine import Database
+from server_monitor.db.tables import audit_records
+from server_monitor.errors import Invalid, Unavailable
+from server_monitor.fleet import servers
+from server_monitor.lifecycle import wiring
+from server_monitor.lifecycle.instance import exclusive, instance_id
+from server_monitor.settings import Settings
+from server_monitor.telemetry.logs import logger, set_up_logs
+
+log = logger(__name__)
+
+CHANGE_POLL_S = 1.0
+SECOND_SIGNAL_EXIT = 130
+LISTEN_BACKLOG = 2048
+
+Announce = Callable[[str, str | None], None]
+
+
+async def serve(settings: Settings, announce: Announce) -> int:
+    """Run the console until SIGTERM or SIGINT; returns the exit code.
+
+    `announce(url, setup_url)` is called once it is ready; `setup_url` is None when there is an admin already.
+    Raises Invalid, Conflict or Unavailable when it cannot start.
+    """
+    set_up_logs(settings.log_format, settings.log_level)
+    _warn_of_weakness(settings)
+    node = instance_id(settings.data_dir)
+    with exclusive(settings.data_dir), _listening(settings) as listener:
+        db = await Database.open(settings.database, node=node)
+        try:
+            await migrate.prepare(db)
+            await _record_start(db)
+            async with wiring.build(settings, db) as parts:
+                await _run(parts, listener, announce)
+            await _record_stop(db)
+        finally:
+            await db.close()
+    log.info("stopped")
+    return 0
+
+
+async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce) -> None:
+    """Everything that runs, under one owner: when a loop dies of a bug, the console stops and says so."""
+    server = _HttpServer(parts.app, parts.settings)
+    stop = _stop_signal()
+    async with asyncio.TaskGroup() as tasks:
+        loops = [tasks.create_task(loop(), name=name) for name, loop in parts.loops.items()]
+        loops.append(tasks.create_task(_watch_for_changes(parts.db, parts.bus), name="changes"))
+        http = tasks.create_task(server.serve(sockets=[listener]), name="http")
+        await server.has_started()
+        parts.readiness.serving = True
+        url = _url(parts.settings, listener)
+        announce(url, await _setup_url(parts.db, url))
+        log.info("ready", url=url)
+        await _wait_for_either(stop, http)
+        log.info("stopping")
+        parts.readiness.serving = False
+        parts.bus.publish(Subject.STOPPING, Stopping())
+        await parts.browsers_gone()
+        server.should_exit = True
+        await http
+        for loop in loops:
+            loop.cancel()
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its own signal handling: the console decides when to stop."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=64 * 1024,
+                ws_per_message_deflate=False,  # costs six times the CPU on small frames
+                ws_ping_interval=20,
+                ws_ping_timeout=20,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                proxy_headers=False,  # api/middleware.py decides whom to believe
+                h11_max_incomplete_event_size=16 * 1024,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_seconds)),
+            )
+        )
+        self._started = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started.set()
+
+    async def has_started(self) -> None:
+        async with asyncio.timeout(10):
+            await self._started.wait()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. The second ends the process on the spot; the next start recovers."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(SECOND_SIGNAL_EXIT)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _wait_for_either(stop: asyncio.Event, http: "asyncio.Task[None]") -> None:
+    """Return when we are told to stop, or when the HTTP server has ended by itself."""
+    http.add_done_callback(lambda _: stop.set())
+    await stop.wait()
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The bound socket. Raises Invalid for an address that cannot or should not be listened on."""
+    if not settings.allow_plain_http and not _is_loopback(settings.api_host):
+        raise Invalid.one(
+            "API_HOST",
+            f"{settings.api_host} is not a loopback address and the console speaks plain HTTP: put a TLS reverse proxy "
+            "in front of 127.0.0.1, or pass --allow-plain-http if you know that nobody listens in between",
+        )
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.api_host, settings.api_port))
+            listener.listen(LISTEN_BACKLOG)
+        except OSError as error:
+            raise Invalid.one(
+                "API_PORT",
+                f"cannot listen on {settings.api_host}:{settings.api_port}: {error.strerror}; choose another with --port",
+            ) from None
+        listener.setblocking(False)
+        yield listener
+    finally:
+        listener.close()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url(settings: Settings, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    return f"http://{host}:{port}"
+
+
+async def _setup_url(db: Database, url: str) -> str | None:
+    """The link that makes the first admin. The token is in the fragment, which no server or log ever sees."""
+    async with db.transaction() as conn:
+        token = await setup.issue(conn)
+    return None if token is None else f"{url}/setup#token={token}"
+
+
+async def _watch_for_changes(db: Database, bus: Bus) -> None:
+    """Tell everybody who caches rows when any state has changed, in this process or another."""
+    known = -1
+    while True:
+        try:
+            async with db.reading() as conn:
+                size = await audit_log.size(conn)
+        except Unavailable as error:
+            log.warning("change_poll_failed", cause=str(error))
+        else:
+            if size != known:
+                bus.publish(Subject.CHANGED, Changed(size))
+            known = size
+        await asyncio.sleep(CHANGE_POLL_S)
+
+
+async def _record_start(db: Database) -> None:
+    async with db.transaction() as conn:
+        await servers.ensure_local(conn)
+        clean = await _stopped_cleanly(conn)
+        await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta={"clean": clean}))
+    if not clean:
+        log.warning("last_run_did_not_stop", meaning="the console was killed; what it had acknowledged is kept")
+
+
+async def _stopped_cleanly(conn: AsyncConnection) -> bool:
+    """Was the newest system record a stop (or is there none yet)?"""
+    newest = select(audit_records.c.action).where(audit_records.c.action.in_(("system.start", "system.stop")))
+    action = (await conn.execute(newest.order_by(audit_records.c.seq.desc()).limit(1))).scalar()
+    return action != "system.start"
+
+
+async def _record_stop(db: Database) -> None:
+    async with db.transaction() as conn:
+        await audit_log.append(conn, Event("system.stop", audited(SYSTEM)))
+
+
+def _warn_of_weakness(settings: Settings) -> None:
+    for weakness in settings.weak_secrets():
+        log.warning("weak_secret", variable=weakness.field, problem=weakness.message)
