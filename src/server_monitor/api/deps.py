@@ -7,9 +7,9 @@ import orjson
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from server_monitor.auth import sessions
+from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
-from server_monitor.auth.credentials import authenticate_token
+from server_monitor.auth.login import Logins
 from server_monitor.db.engine import Database
 from server_monitor.errors import Denied, Unauthenticated
 from server_monitor.settings import Settings
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from server_monitor.ssh.pool import Pool
     from server_monitor.ssh.vault import Vault
 
+COOKIE = "server_monitor_session"
+SECURE_COOKIE = "__Host-server_monitor_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -28,6 +30,7 @@ class Console:
 
     settings: Settings
     db: Database
+    logins: Logins
     history: "History"
     pool: "Pool"
     vault: "Vault"
@@ -52,16 +55,14 @@ async def optional_actor(request: Request) -> Actor | None:
     parts = console(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        async with parts.db.reading() as conn:
-            actor = await authenticate_token(conn, token.strip())
+        actor = await identity.by_token(parts.db, token.strip())
         if actor is None:
             raise Unauthenticated("This API token is not valid: it is wrong, expired or revoked.")
         return actor
     cookie = request.cookies.get(cookie_name(request))
     if cookie is None:
         return None
-    async with parts.db.reading() as conn:
-        actor = await sessions.authenticate(conn, cookie)
+    actor = await identity.by_cookie(parts.db, cookie)
     if actor is not None and request.method not in SAFE_METHODS:
         refuse_foreign_page(request, actor)
     return actor
@@ -86,7 +87,7 @@ def require(actor: Actor, permission: Permission) -> None:
 
 def cookie_name(request: Request) -> str:
     """Over HTTPS the name itself makes browsers refuse the cookie from anywhere but this host."""
-    return sessions.cookie_name(request.url.scheme == "https")
+    return SECURE_COOKIE if request.url.scheme == "https" else COOKIE
 
 
 def refuse_foreign_page(request: Request, actor: Actor) -> None:
@@ -100,11 +101,12 @@ def refuse_foreign_page(request: Request, actor: Actor) -> None:
 
 
 def refuse_foreign_origin(request: Request) -> None:
-    """Refuse a request that a browser sends on behalf of another site."""
-    headers = request.headers
-    if not sessions.is_same_origin(
-        origin=headers.get("origin"), sec_fetch_site=headers.get("sec-fetch-site"), host=headers.get("host")
-    ):
+    """Refuse a request that a browser sends on behalf of another site, by what only browsers set and pages cannot."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    # The scheme is left out: behind a proxy that ends TLS we may see another one than the browser.
+    is_own = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+    if not is_own or site not in {None, "same-origin", "none"}:
         raise Denied("This request comes from a page of another site.")
 
 

@@ -60,9 +60,8 @@ def migrate(data_dir: DataDir = None) -> None:
             return before
 
     before = run(work)
-    say(
-        f"The database is at version {migrations.HEAD}{'' if before == migrations.HEAD else f', from {before or 'nothing'}'}."
-    )
+    came_from = "" if before == migrations.HEAD else f", from {before or 'nothing'}"
+    say(f"The database is at version {migrations.HEAD}{came_from}.")
 
 
 @app.command()

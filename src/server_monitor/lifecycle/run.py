@@ -168,7 +168,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise Invalid.one(
                 "API_PORT",
-                f"cannot listen on {settings.api_host}:{settings.api_port}: {error.strerror}; choose another with --port",
+                f"cannot listen on {settings.api_host}:{settings.api_port}: {error.strerror}; see --port",
             ) from None
         listener.setblocking(False)
         yield listener
