@@ -23,6 +23,7 @@ Usage: python3 tools/dev.py COMMAND [ARGUMENTS]     (or: make COMMAND)
   bench   the measurements; ARGUMENTS choose which
   web     build the UI if web/ changed
   lock    write locks/ from pyproject.toml; --upgrade takes newer versions
+  docs    write .env.example and the pages of docs/reference/ that repeat the code
   help    this text
 """
 
@@ -130,6 +131,11 @@ def lock(arguments: Sequence[str]) -> int:
     return 0
 
 
+def docs(_arguments: Sequence[str]) -> int:
+    set_up_for_tests()
+    return exit_code([PYTHON, "tools/reference.py"], cwd=ROOT)
+
+
 def show_help(_arguments: Sequence[str]) -> int:
     sys.stdout.write(USAGE)
     return 0
@@ -144,6 +150,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "bench": bench,
     "web": web,
     "lock": lock,
+    "docs": docs,
     "help": show_help,
     "--help": show_help,
     "-h": show_help,

@@ -132,6 +132,10 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def become_console(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by the console, so that signals reach it without a parent between."""
+    """Replace this process by the console, so that signals reach it without a parent between.
+
+    It starts in the checkout, where its `.env` and its `data/` are, wherever the command was typed.
+    """
+    os.chdir(ROOT)
     program = BIN / "server-monitor"
     os.execv(program, [str(program), "serve", *arguments])
