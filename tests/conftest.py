@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from server_monitor.auth.actor import Actor, ActorKind, Role
 from server_monitor.db import migrate
 from server_monitor.db.engine import Database
+from tests.support.console import Browser, ConsoleProcess
 from tests.support.postgres import Postgres
 
 pytest_plugins = ["tests.support.sshd"]
@@ -67,6 +69,28 @@ async def sqlite_db(sqlite_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def admin() -> Actor:
     return Actor(ActorKind.USER, "00000000-0000-7000-8000-000000000001", "ada", Role.ADMIN)
+
+
+@pytest.fixture
+async def console(tmp_path: Path) -> AsyncIterator[ConsoleProcess]:
+    """A running console on an empty data directory."""
+    process = ConsoleProcess(tmp_path / "data")
+    await process.start()
+    try:
+        yield process
+    finally:
+        if process.is_running:
+            await process.kill()
+
+
+@pytest.fixture
+async def browser(console: ConsoleProcess) -> AsyncIterator[Browser]:
+    """The first admin's browser, logged in to the running console."""
+    assert console.setup_token is not None
+    async with httpx2.AsyncClient(base_url=console.url, timeout=20) as client:
+        page = Browser(client)
+        await page.set_up(console.setup_token)
+        yield page
 
 
 @asynccontextmanager

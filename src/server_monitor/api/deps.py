@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
@@ -40,6 +40,16 @@ class Body(BaseModel):
     """A request body: strict about what it knows and refusing what it does not."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_storable(cls, value: Any) -> Any:
+        # JSON can spell half a character (a lone surrogate), which no database and no answer can carry.
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError as error:
+            raise ValueError("holds text or numbers that cannot be stored") from error
+        return value
 
 
 def console(request: Request) -> Console:
