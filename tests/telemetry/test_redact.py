@@ -56,10 +56,8 @@ def test_no_log_line_holds_a_secret_or_starts_a_new_line(log_format: str) -> Non
 def test_an_exception_is_logged_without_its_secrets() -> None:
     stream = io.StringIO()
     set_up_logs("json", "INFO", stream)
-    try:
-        raise RuntimeError(f"cannot open postgresql://u:{CANARY}@h/d")
-    except RuntimeError:
-        logger("test").exception("failed")
+    error = RuntimeError(f"cannot open postgresql://u:{CANARY}@h/d")
+    logger("test").error("failed", exc_info=error)
 
     line = json.loads(stream.getvalue())
     assert CANARY not in line["exception"]
