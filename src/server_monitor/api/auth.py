@@ -1,30 +1,29 @@
 """Routes for first-run setup, login, logout, and one's own sessions."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import Field, SecretStr
+from fastapi import APIRouter, Request, Response
+from pydantic import SecretStr
 
 from server_monitor.api.deps import (
     ActorDep,
     Body,
     ConsoleDep,
     OptionalActorDep,
+    PasswordText,
     cookie_name,
     json_response,
     refuse_foreign_origin,
+    source,
 )
 from server_monitor.auth import sessions, setup
 from server_monitor.auth.actor import Actor, Permission, allows
-from server_monitor.auth.login import LoggedIn, Source
+from server_monitor.auth.login import LoggedIn
 from server_monitor.auth.sessions import Session, csrf_token
 from server_monitor.auth.throttle import BROWSER_COOKIE, BROWSER_LIFE
 
 router = APIRouter(prefix="/api", tags=["auth"])
-
-# Longer than any password can be; what is longer still is not worth hashing.
-PasswordText = Annotated[SecretStr, Field(max_length=1024)]
 
 
 class Credentials(Body):
@@ -36,19 +35,6 @@ class Initialization(Credentials):
     token: SecretStr
 
 
-def source(request: Request) -> Source:
-    """Where this request comes from, as the throttle and the session's list want to know it."""
-    return Source(
-        ip=request.client.host if request.client else None,
-        user_agent=request.headers.get("user-agent"),
-        browser=request.cookies.get(BROWSER_COOKIE),
-        session=request.cookies.get(cookie_name(request)),
-    )
-
-
-SourceDep = Annotated[Source, Depends(source)]
-
-
 @router.get("/setup/status")
 async def setup_status(parts: ConsoleDep) -> Response:
     """Whether the first admin has still to be made."""
@@ -57,7 +43,7 @@ async def setup_status(parts: ConsoleDep) -> Response:
 
 
 @router.post("/setup/initialize", status_code=201)
-async def initialize(body: Initialization, request: Request, parts: ConsoleDep, where: SourceDep) -> Response:
+async def initialize(body: Initialization, request: Request, parts: ConsoleDep) -> Response:
     """Make the first admin with the token from the console's terminal, once, and log them in."""
     refuse_foreign_origin(request)
     _, logged_in = await setup.initialize(
@@ -66,16 +52,16 @@ async def initialize(body: Initialization, request: Request, parts: ConsoleDep, 
         body.token.get_secret_value(),
         body.username,
         body.password.get_secret_value(),
-        source=where,
+        source=source(request),
     )
     return _logged_in(request, parts.settings.jwt_secret, logged_in, 201)
 
 
 @router.post("/auth/login")
-async def log_in(body: Credentials, request: Request, parts: ConsoleDep, where: SourceDep) -> Response:
+async def log_in(body: Credentials, request: Request, parts: ConsoleDep) -> Response:
     """Begin a session. 401 `login_failed` for a wrong name or password, 429 for whoever has to wait."""
     refuse_foreign_origin(request)
-    logged_in = await parts.logins.login(body.username, body.password.get_secret_value(), where)
+    logged_in = await parts.logins.login(body.username, body.password.get_secret_value(), source(request))
     return _logged_in(request, parts.settings.jwt_secret, logged_in, 200)
 
 
@@ -124,7 +110,7 @@ def _logged_in(request: Request, secret: SecretStr, logged_in: LoggedIn, status:
 
 
 def _set_cookie(
-    response: Response, request: Request, name: str, value: str, max_age_s: int, path: str = "/"
+    response: Response, request: Request, name: str, value: str, max_age_s: int, *, path: str = "/"
 ) -> None:
     response.set_cookie(
         name,

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
-from server_monitor.auth.login import Logins
+from server_monitor.auth.login import Logins, Source
+from server_monitor.auth.throttle import BROWSER_COOKIE
 from server_monitor.db.engine import Database
 from server_monitor.errors import Denied, Unauthenticated
 from server_monitor.settings import Settings
@@ -87,6 +88,8 @@ async def required_actor(actor: Annotated[Actor | None, Depends(optional_actor)]
 ConsoleDep = Annotated[Console, Depends(console)]
 OptionalActorDep = Annotated[Actor | None, Depends(optional_actor)]
 ActorDep = Annotated[Actor, Depends(required_actor)]
+# Longer than any password can be; what is longer still is not worth hashing.
+PasswordText = Annotated[SecretStr, Field(max_length=1024)]
 
 
 def require(actor: Actor, permission: Permission) -> None:
@@ -98,6 +101,16 @@ def require(actor: Actor, permission: Permission) -> None:
 def cookie_name(request: Request) -> str:
     """Over HTTPS the name itself makes browsers refuse the cookie from anywhere but this host."""
     return SECURE_COOKIE if request.url.scheme == "https" else COOKIE
+
+
+def source(request: Request) -> Source:
+    """Where this request comes from, as the throttle of logins and the list of sessions want to know it."""
+    return Source(
+        ip=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent"),
+        browser=request.cookies.get(BROWSER_COOKIE),
+        session=request.cookies.get(cookie_name(request)),
+    )
 
 
 def refuse_foreign_page(request: Request, actor: Actor) -> None:

@@ -1,12 +1,12 @@
 """Routes for API tokens."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from server_monitor.api.deps import ActorDep, Body, ConsoleDep, json_response, source
+from server_monitor.api.deps import ActorDep, Body, ConsoleDep, PasswordText, json_response, source
 from server_monitor.auth import credentials
 from server_monitor.auth.credentials import USUAL_DAYS, Token
 
@@ -17,7 +17,7 @@ class NewToken(Body):
     name: str
     scopes: list[str] = Field(max_length=16)
     expires_in_days: int = USUAL_DAYS
-    password: Annotated[SecretStr, Field(max_length=1024)] | None = None
+    password: PasswordText | None = None
 
 
 @router.get("")
@@ -34,9 +34,7 @@ async def create_token(body: NewToken, request: Request, parts: ConsoleDep, acto
     password = body.password.get_secret_value() if body.password else None
     await parts.logins.confirm(actor, password, source(request))
     async with parts.db.transaction() as conn:
-        new = await credentials.create(
-            conn, str(actor.id), body.name, body.scopes, body.expires_in_days, actor=actor
-        )
+        new = await credentials.create(conn, str(actor.id), body.name, body.scopes, body.expires_in_days, actor=actor)
     return json_response(_document(new.token) | {"token": new.secret}, 201)
 
 

@@ -1,18 +1,16 @@
 """Routes for people, what roles allow, and one's own account."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
-from server_monitor.api.deps import ActorDep, Body, ConsoleDep, json_response, source
+from server_monitor.api.deps import ActorDep, Body, ConsoleDep, PasswordText, json_response, source
 from server_monitor.auth import users
 from server_monitor.auth.actor import PER_GROUP, ROLE_MEANINGS, ROLE_PERMISSIONS, Permission, Role, allows
 from server_monitor.auth.users import UNCHANGED, Edit, User
 
 router = APIRouter(prefix="/api", tags=["users"])
-
-PasswordText = Annotated[SecretStr, Field(max_length=1024)]
 
 
 class NewUser(Body):

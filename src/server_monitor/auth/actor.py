@@ -62,6 +62,15 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     }
 )
 
+ROLE_MEANINGS: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.ADMIN: "everything",
+        Role.OPERATOR: "works on servers where granted",
+        Role.AUDITOR: "reads everything about the past and changes nothing",
+        Role.VIEWER: "looks",
+    }
+)
+
 _READS = frozenset(
     {
         Permission.SERVER_READ,

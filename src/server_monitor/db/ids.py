@@ -1,8 +1,16 @@
 """Identifiers that sort by the time they were made (UUID version 7, RFC 9562)."""
 
+import re
 import secrets
 import time
 import uuid
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be an id at all. PostgreSQL refuses to look for some texts, such as those with a NUL."""
+    return _ID.fullmatch(text) is not None
 
 
 def new_id() -> str:

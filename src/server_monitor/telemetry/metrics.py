@@ -28,3 +28,5 @@ live_frames_encoded = Counter(
 live_frames_dropped = Counter(
     "server_monitor_live_frames_dropped", "Frames of samples that slow browsers lost.", registry=registry
 )
+logins = Counter("server_monitor_logins", "Logins by outcome.", ["outcome"], registry=registry)
+password_hashes = Counter("server_monitor_password_hashes", "Passwords hashed or checked.", registry=registry)
