@@ -169,6 +169,12 @@ async def everybodys(conn: AsyncConnection, *, actor: Actor) -> list[Token]:
     return await _read(conn)
 
 
+async def count_working(conn: AsyncConnection, user_id: str, now: datetime | None = None) -> int:
+    """How many tokens of this user work."""
+    tokens = await _read(conn, api_tokens.c.user_id == user_id)
+    return sum(token.works(now or datetime.now(UTC)) for token in tokens)
+
+
 async def find(conn: AsyncConnection, token: str, now: datetime) -> Holder | None:
     """Whoever this token stands for; None when it is wrong, revoked, expired, or its user is disabled or gone."""
     if not is_well_formed(token):
