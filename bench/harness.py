@@ -228,7 +228,7 @@ def number(value: float) -> str:
     """Three figures that mean something, without an exponent."""
     if value == 0:
         return "0"
-    if abs(value) >= 1000:
+    if abs(value) >= 999.5:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
     return f"{value:.6f}".rstrip("0") if "e" in text else text
