@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from server_monitor.cli import server, token, user
 from server_monitor.cli.output import WRONG_USAGE, emit, run, say, workplace
@@ -84,10 +84,10 @@ def main() -> None:
     """The entry point: wrong usage exits 3, where click would say 2, which here means "a decision is asked for"."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         fail_exit("Stopped.", 130)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        say(error.format_message().replace("Value error, ", ""))
         sys.exit(WRONG_USAGE)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
