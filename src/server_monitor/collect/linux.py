@@ -64,10 +64,16 @@ def rates(earlier: Reading, later: Reading, elapsed_s: float) -> dict[str, float
 
 
 def gauges(reading: Reading) -> dict[str, float]:
-    """What is true at one instant, of the sections that this reading has."""
+    """What is true at one instant and is in every reading."""
     values = {"uptime_seconds": reading.uptime_s}
     if reading.memory is not None:
         _memory(values, reading.memory)
+    return values
+
+
+def slow_gauges(reading: Reading) -> dict[str, float]:
+    """What changes slowly and is asked for less often."""
+    values: dict[str, float] = {}
     if reading.load is not None:
         _load(values, reading.load)
     if reading.files is not None:

@@ -30,3 +30,24 @@ live_frames_dropped = Counter(
 )
 logins = Counter("server_monitor_logins", "Logins by outcome.", ["outcome"], registry=registry)
 password_hashes = Counter("server_monitor_password_hashes", "Passwords hashed or checked.", registry=registry)
+history_stored = Counter("server_monitor_history_samples", "Samples written to history.", registry=registry)
+history_dropped = Counter(
+    "server_monitor_history_dropped_samples", "Samples lost because the disk took none.", registry=registry
+)
+history_refused = Counter(
+    "server_monitor_history_refused_samples", "Samples with an impossible time.", registry=registry
+)
+history_damaged = Counter(
+    "server_monitor_history_damaged_blocks", "Blocks that could not be read and were left out.", registry=registry
+)
+samples_taken = Counter("server_monitor_samples_taken", "Samples collected from servers.", registry=registry)
+collector_failures = Counter(
+    "server_monitor_collector_failures", "Connections and probes given up, by reason.", ["reason"], registry=registry
+)
+probe_lines_refused = Counter(
+    "server_monitor_probe_lines_refused", "Lines dropped because the probe does not write such.", registry=registry
+)
+probe_sections_refused = Counter(
+    "server_monitor_probe_sections_refused", "Sections dropped from otherwise good answers.", registry=registry
+)
+server_reboots = Counter("server_monitor_server_reboots", "Reboots noticed while watching.", registry=registry)
