@@ -1,0 +1,130 @@
+"""A command running at the other end of a connection, as bytes in and bytes out."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncssh
+from typing_extensions import override
+
+from server_monitor.ssh.connection import Connection
+from server_monitor.ssh.failures import Stage, unreachable
+
+DEFAULT_WINDOW = 131_072  # bytes a host may send ahead of what we have taken
+
+OnData = Callable[[bytes], None]
+OnClosed = Callable[[str | None], None]
+
+
+class Channel(asyncssh.SSHClientSession[bytes]):
+    """What `open_channel` gives: write to it, pause it, close it; its bytes come by the callbacks.
+
+    `on_closed` is called once, after the last bytes, with None when the command ended or we closed the channel, else
+    with the reason why it was cut off.
+    """
+
+    def __init__(self, on_data: OnData, on_closed: OnClosed, on_stderr: OnData | None) -> None:
+        self._on_data = on_data
+        self._on_closed = on_closed
+        self._on_stderr = on_stderr
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._closed_by_us = False
+        self.exit_status: int | None = None
+        self.exit_signal: str | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send to the command's standard input. A closed channel takes nothing and says nothing."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write(data)
+
+    def write_eof(self) -> None:
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write_eof()
+
+    def pause(self) -> None:
+        """Take no more bytes. The host may send one window ahead and then waits."""
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def resume(self) -> None:
+        if self._channel is not None:
+            self._channel.resume_reading()
+
+    def close(self) -> None:
+        """End the channel now. What still arrives is dropped; the command notices when it next reads or writes."""
+        self._closed_by_us = True
+        if self._channel is not None:
+            self._channel.abort()
+
+    def terminate(self) -> None:
+        """Ask the host to send SIGTERM to the command, then end the channel."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.terminate()
+        self.close()
+
+    @override
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    @override
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        if datatype is None:
+            self._on_data(data)
+        elif self._on_stderr is not None:
+            self._on_stderr(data)
+
+    @override
+    def eof_received(self) -> bool:
+        return True  # Our half stays open: the host may still tell how the command ended.
+
+    @override
+    def exit_status_received(self, status: int) -> None:
+        self.exit_status = status
+
+    @override
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self.exit_signal = signal
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel = None
+        self._on_closed(self._why(exc))
+
+    def _why(self, exc: Exception | None) -> str | None:
+        if exc is not None:
+            return _reason(exc)
+        ended = self.exit_status is not None or self.exit_signal is not None
+        return None if ended or self._closed_by_us else "connection_lost"
+
+
+async def open_on(connection: Connection, channel: Channel, command: str, window_bytes: int) -> None:
+    """Start `command` on the connection. The caller sets the deadline and maps the errors.
+
+    When the caller stops waiting, the channel is closed as soon as the host has opened it: an abandoned one would stay
+    open there and count against its MaxSessions.
+    """
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    connection.create_task(_open(connection, channel, command, window_bytes, outcome))
+    try:
+        await asyncio.shield(outcome)
+    except asyncio.CancelledError:
+        outcome.cancel()
+        raise
+
+
+async def _open(
+    connection: Connection, channel: Channel, command: str, window_bytes: int, outcome: asyncio.Future[None]
+) -> None:
+    try:
+        await connection.create_session(lambda: channel, command, encoding=None, window=window_bytes)
+    except (asyncssh.Error, OSError) as error:
+        if not outcome.done():
+            outcome.set_exception(error)
+        return
+    if outcome.done():
+        channel.close()
+    else:
+        outcome.set_result(None)
+
+
+def _reason(exc: Exception) -> str:
+    return unreachable(exc, Stage.OPEN, "the host").reason

@@ -1,0 +1,218 @@
+"""Keys and passwords for logging in to servers: sealed in the database, open only in memory, never shown again.
+
+`envelope.py` says how a secret is sealed. The master key comes from the settings (KEY_VAULT_MASTER_KEY) and is never
+in the database; the previous one may stay readable (KEY_VAULT_PREVIOUS_KEY) until `rewrap` has been round. Why:
+docs/decisions/key-vault.md.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import asyncssh
+from pydantic import SecretStr
+from sqlalchemy import delete as delete_from
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import servers, ssh_credentials
+from server_monitor.errors import Conflict, Invalid, NotFound, Unavailable
+from server_monitor.ssh import envelope
+from server_monitor.ssh.envelope import MasterKey, Place
+from server_monitor.ssh.private_keys import PrivateKey, parse_stored_key, read_private_key
+
+LONGEST_PASSWORD = 1024
+LONGEST_NAME = 128
+
+_NAMES = ("id", "name", "kind", "key_type", "fingerprint", "public_key", "created_at")
+_KNOWN = tuple(ssh_credentials.c[name] for name in _NAMES)
+
+
+class VaultUnreadable(Unavailable):
+    """A secret cannot be opened with the master keys at hand, or is not what was sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is stored of a secret. `key_id` names the master key that wraps it."""
+
+    data: bytes = field(repr=False)
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What may be known about a stored secret. The key fields are None for a password."""
+
+    id: str
+    name: str
+    kind: str
+    key_type: str | None
+    fingerprint: str | None
+    public_key: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """An opened secret: one of the two is there. It lives in memory only."""
+
+    key: asyncssh.SSHKey | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+class Vault:
+    """Seals with the master key; opens with it or a previous one."""
+
+    def __init__(self, master_key: SecretStr, previous: SecretStr | Sequence[SecretStr] = ()) -> None:
+        older = [previous] if isinstance(previous, SecretStr) else previous
+        self._current = MasterKey.derive(master_key.get_secret_value())
+        known = [self._current, *(MasterKey.derive(key.get_secret_value()) for key in older if key.get_secret_value())]
+        self._by_id = {key.key_id: key for key in known}
+
+    @property
+    def key_id(self) -> str:
+        """The id of the master key that seals from now on."""
+        return self._current.key_id
+
+    def seal(self, plain: bytes, *, table: str, row_id: str, column: str) -> Sealed:
+        return Sealed(envelope.seal(plain, Place(table, row_id, column), self._current), self._current.key_id)
+
+    def open(self, sealed: Sealed, *, table: str, row_id: str, column: str) -> bytes:
+        """Raises VaultUnreadable when the master key is missing or the bytes were changed or moved."""
+        place = Place(table, row_id, column)
+        try:
+            return envelope.unseal(sealed.data, place, self._master(sealed.key_id))
+        except envelope.TamperedError:
+            raise _changed(place) from None
+
+    def rewrap(self, sealed: Sealed, *, table: str, row_id: str, column: str) -> Sealed:
+        """The same secret, wrapped by the current master key."""
+        place = Place(table, row_id, column)
+        try:
+            data = envelope.rewrap(sealed.data, place, self._master(sealed.key_id), self._current)
+        except envelope.TamperedError:
+            raise _changed(place) from None
+        return Sealed(data, self._current.key_id)
+
+    def _master(self, key_id: str) -> MasterKey:
+        master = self._by_id.get(key_id)
+        if master is None:
+            raise VaultUnreadable(
+                f"A stored secret was sealed under the master key {key_id}, which is not configured. "
+                "Set KEY_VAULT_PREVIOUS_KEY to the old KEY_VAULT_MASTER_KEY and restart."
+            )
+        return master
+
+
+async def add_key(
+    conn: AsyncConnection, vault: Vault, name: str, private_key_text: str, passphrase: str | None = None
+) -> Credential:
+    """Store a private key that several servers may share. The caller authorises and records it.
+
+    Raises Invalid naming `name`, `private_key` or `passphrase`.
+    """
+    _refuse_bad_name(name)
+    key = await asyncio.to_thread(read_private_key, private_key_text, passphrase)
+    return await _add(conn, vault, name, key.text, key)
+
+
+async def add_password(conn: AsyncConnection, vault: Vault, name: str, password: str) -> Credential:
+    """Store the password of an account. The caller authorises and records it. Raises Invalid."""
+    _refuse_bad_name(name)
+    if not password or len(password) > LONGEST_PASSWORD or "\0" in password:
+        raise Invalid.one("password", f"must have 1 to {LONGEST_PASSWORD} characters and no NUL")
+    return await _add(conn, vault, name, password.encode(), None)
+
+
+async def load(conn: AsyncConnection, vault: Vault, credential_id: str) -> Secret:
+    """Open a stored secret for logging in. Raises NotFound, and VaultUnreadable when it does not open."""
+    columns = (ssh_credentials.c.kind, ssh_credentials.c.sealed, ssh_credentials.c.wrapped_by)
+    found = (await conn.execute(select(*columns).where(ssh_credentials.c.id == credential_id))).first()
+    if found is None:
+        raise NotFound("credential", credential_id)
+    plain = vault.open(Sealed(found.sealed, found.wrapped_by), **_place(credential_id))
+    if found.kind == "password":
+        return Secret(password=plain.decode())
+    return Secret(key=parse_stored_key(plain))
+
+
+async def list_keys(conn: AsyncConnection) -> list[Credential]:
+    """The stored private keys, without their secrets, by name."""
+    keys = select(*_KNOWN).where(ssh_credentials.c.kind == "key")
+    found = await conn.execute(keys.order_by(ssh_credentials.c.name, ssh_credentials.c.id))
+    return [Credential(*row) for row in found]
+
+
+async def get(conn: AsyncConnection, credential_id: str) -> Credential:
+    """What may be known about one stored secret. Raises NotFound."""
+    found = (await conn.execute(select(*_KNOWN).where(ssh_credentials.c.id == credential_id))).first()
+    if found is None:
+        raise NotFound("credential", credential_id)
+    return Credential(*found)
+
+
+async def delete(conn: AsyncConnection, credential_id: str) -> None:
+    """Forget a stored secret. Raises NotFound, and Conflict while a server logs in with it."""
+    uses = await conn.execute(select(func.count()).select_from(servers).where(servers.c.credential_id == credential_id))
+    count = uses.scalar_one()
+    if count:
+        raise Conflict(f"{count} server(s) still log in with it. Give them another credential first.")
+    gone = await conn.execute(delete_from(ssh_credentials).where(ssh_credentials.c.id == credential_id))
+    if gone.rowcount == 0:
+        raise NotFound("credential", credential_id)
+
+
+async def rewrap_all(conn: AsyncConnection, vault: Vault, at_most: int = 1000) -> int:
+    """Wrap what an older master key wraps with the current one; how many rows that were.
+
+    Call it until it returns 0, each time in a transaction of its own: a crash leaves every row readable under one of
+    the two keys.
+    """
+    stale = await conn.execute(
+        select(ssh_credentials.c.id, ssh_credentials.c.sealed, ssh_credentials.c.wrapped_by)
+        .where(ssh_credentials.c.wrapped_by != vault.key_id)
+        .limit(at_most)
+    )
+    rows = stale.all()
+    for row in rows:
+        sealed = vault.rewrap(Sealed(row.sealed, row.wrapped_by), **_place(row.id))
+        await conn.execute(
+            update(ssh_credentials)
+            .where(ssh_credentials.c.id == row.id)
+            .values(sealed=sealed.data, wrapped_by=sealed.key_id)
+        )
+    return len(rows)
+
+
+async def _add(conn: AsyncConnection, vault: Vault, name: str, plain: bytes, key: PrivateKey | None) -> Credential:
+    added = Credential(
+        id=new_id(),
+        name=name,
+        kind="key" if key else "password",
+        key_type=key.key_type if key else None,
+        fingerprint=key.fingerprint if key else None,
+        public_key=key.public_key if key else None,
+        created_at=datetime.now(UTC),
+    )
+    sealed = vault.seal(plain, **_place(added.id))
+    await conn.execute(insert(ssh_credentials).values(**asdict(added), sealed=sealed.data, wrapped_by=sealed.key_id))
+    return added
+
+
+def _place(credential_id: str) -> dict[str, str]:
+    return {"table": "ssh_credentials", "row_id": credential_id, "column": "sealed"}
+
+
+def _refuse_bad_name(name: str) -> None:
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise Invalid.one("name", f"must have 1 to {LONGEST_NAME} printable characters")
+
+
+def _changed(place: Place) -> VaultUnreadable:
+    return VaultUnreadable(
+        f"The secret of {place.table} {place.row_id} is not what was sealed there. "
+        "Delete it and store it again, and find out who changed the database."
+    )
