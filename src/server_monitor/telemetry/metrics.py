@@ -51,3 +51,7 @@ probe_sections_refused = Counter(
     "server_monitor_probe_sections_refused", "Sections dropped from otherwise good answers.", registry=registry
 )
 server_reboots = Counter("server_monitor_server_reboots", "Reboots noticed while watching.", registry=registry)
+ssh_connections = Gauge("server_monitor_ssh_connections", "SSH connections that are open now.", registry=registry)
+ssh_connects = Counter(
+    "server_monitor_ssh_connects", "Attempts to open an SSH connection.", ["outcome"], registry=registry
+)
