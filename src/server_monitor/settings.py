@@ -92,6 +92,9 @@ class Settings(BaseSettings):
 
     connect_timeout_seconds: float = Field(10, gt=0, le=120, description="From TCP to an open SSH connection.")
     connect_concurrency: int = Field(50, ge=1, le=1000, description="SSH connections being opened at once.")
+    ssh_auth_sock: str = Field(
+        "", description="Socket of the SSH agent that servers with `agent` log in by; ssh-agent sets it by itself."
+    )
     collect_idle_interval_seconds: int = Field(
         10, ge=1, le=3600, description="Time between samples of a server that nobody looks at."
     )

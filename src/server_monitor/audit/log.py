@@ -61,6 +61,12 @@ async def size(conn: AsyncConnection) -> int:
     return count
 
 
+async def actions_since(conn: AsyncConnection, seq: int) -> set[str]:
+    """Which kinds of action have been recorded from `seq` on."""
+    found = await conn.execute(select(audit_records.c.action).where(audit_records.c.seq >= seq).distinct())
+    return set(found.scalars())
+
+
 def _row(body: bytes, seq: int, record_id: str, at: datetime) -> dict[str, Any]:
     """The stored row: the body, and the search columns derived from it."""
     record = orjson.loads(body)

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 import uvicorn
@@ -81,7 +81,9 @@ async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce)
         log.info("stopping")
         parts.readiness.serving = False
         parts.bus.publish(Subject.STOPPING, Stopping())
-        await parts.browsers_gone()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(parts.settings.shutdown_timeout_seconds / 2):
+                await parts.send_browsers_away()
         server.should_exit = True
         await http
         for loop in loops:

@@ -2,3 +2,211 @@
 
 The only module that knows every other. Long on purpose: nearly every line uses what earlier lines made.
 """
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from server_monitor.api import app as api
+from server_monitor.api import auth as auth_routes
+from server_monitor.api import health, series, tokens, users
+from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
+from server_monitor.api.middleware import Edge
+from server_monitor.audit import log as audit_log
+from server_monitor.auth import identity
+from server_monitor.auth.actor import SYSTEM, Actor
+from server_monitor.auth.login import Logins
+from server_monitor.bus.memory import MemoryBus
+from server_monitor.collect.supervisor import Supervisor, Verdict
+from server_monitor.db.engine import Database
+from server_monitor.fleet import reasons, trust
+from server_monitor.fleet import servers as fleet
+from server_monitor.realtime.endpoint import Access, Live, Rules
+from server_monitor.realtime.hub import Hub
+from server_monitor.series.sample import HEADLINE
+from server_monitor.series.store import History
+from server_monitor.series.tiers import Tiers
+from server_monitor.settings import Settings
+from server_monitor.ssh import hostkeys
+from server_monitor.ssh.hardening import harden_process
+from server_monitor.ssh.pool import Limits, Pool
+from server_monitor.ssh.vault import Vault
+
+IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `lifecycle/run.py` runs: the application, the loops beside it, and how to send the browsers away."""
+
+    settings: Settings
+    db: Database
+    bus: MemoryBus
+    app: FastAPI
+    readiness: health.Readiness
+    loops: Mapping[str, Callable[[], Awaitable[None]]]
+    send_browsers_away: Callable[[], Awaitable[None]]
+
+
+def routers() -> list[APIRouter]:
+    """Every route file."""
+    files = (auth_routes, users, tokens, series)
+    return [file.router for file in files]
+
+
+@asynccontextmanager
+async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
+    """Everything above the database, closed in reverse order at the end."""
+    harden_process()
+    bus = MemoryBus()
+    vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
+    tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
+    history = await History.open(settings.data_dir / "history.sqlite3", tiers)
+    try:
+        limits = Limits(settings.connect_concurrency, settings.connect_timeout_seconds)
+        pool = Pool(db, vault, limits, agent_socket=settings.ssh_auth_sock)
+        try:
+            supervisor = Supervisor(
+                targets=_Targets(db),
+                open_remote=pool.open_channel,
+                drop_remote=pool.drop,
+                history_append=history.append,
+                bus=bus,
+                record_verdicts=_VerdictRecorder(db),
+                record_facts=_FactRecorder(db),
+                idle_interval_s=settings.collect_idle_interval_seconds,
+                connect_concurrency=settings.connect_concurrency,
+            )
+            hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
+            rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
+            live = Live(hub, bus, _access(db), rules)
+            readiness = health.Readiness()
+            edge = Edge(
+                proxies=settings.proxies,
+                hosts=frozenset({*settings.allowed_hosts, settings.api_host}),
+                body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
+            )
+            logins = Logins(db, settings.jwt_secret)
+            console = Console(settings, db, logins, history, pool, vault)
+
+            async def serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
+                await live.serve(WebSocket(scope, receive, send))
+
+            async def send_browsers_away() -> None:
+                hub.stop()
+                await hub.emptied()
+
+            yield Parts(
+                settings,
+                db,
+                bus,
+                app=api.make_app(console, edge, readiness, routers(), serve_socket),
+                readiness=readiness,
+                loops={
+                    "history": history.run,
+                    "collect": supervisor.run,
+                    "hub": hub.run,
+                    "live": live.run,
+                    "logins": logins.run,
+                },
+                send_browsers_away=send_browsers_away,
+            )
+        finally:
+            await pool.close()
+    finally:
+        await history.close()
+
+
+class _Targets:
+    """The rows of the servers to watch."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def __call__(self) -> Sequence[fleet.Watch]:
+        async with self._db.reading() as conn:
+            return await fleet.targets(conn)
+
+
+class _VerdictRecorder:
+    """Writes down what became of servers, and raises the alarm for a changed host key."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def __call__(self, verdicts: Sequence[Verdict]) -> None:
+        async with self._db.transaction() as conn:
+            for verdict in verdicts:
+                at = datetime.fromtimestamp(verdict.at, UTC)
+                await fleet.set_status(conn, verdict.server_id, verdict.status, verdict.reason, verdict.detail, at)
+        for verdict in verdicts:
+            if verdict.status == "host_key_changed":
+                await self._alarm(verdict.server_id)
+
+    async def _alarm(self, server_id: str) -> None:
+        async with self._db.transaction() as conn:
+            for key in await hostkeys.offered(conn, server_id):
+                await trust.record_host_key_changed(conn, server_id, key)
+
+
+class _FactRecorder:
+    """Keeps what was found on servers."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def __call__(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        async with self._db.transaction() as conn:
+            for server_id, document in facts.items():
+                await fleet.set_facts(conn, server_id, document)
+
+
+class _Explainer:
+    """What a person reads about a server's reason, and the remedy."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def __call__(self, server_id: str, reason: str) -> tuple[str, str]:
+        async with self._db.reading() as conn:
+            server = await fleet.get(conn, server_id, actor=SYSTEM)
+        explained = reasons.explain(reason, server.about(with_key=False))
+        return explained.sentence, explained.remedy
+
+
+def _access(db: Database) -> Access:
+    """What live sockets ask about whoever opened them."""
+
+    async def authenticate(cookie: str | None, bearer: str | None) -> Actor | None:
+        if bearer is not None:
+            return await identity.by_token(db, bearer)
+        return await identity.by_cookie(db, cookie) if cookie is not None else None
+
+    async def still_valid(actor: Actor) -> Actor | None:
+        async with db.reading() as conn:
+            return await identity.actor_still_valid(conn, actor)
+
+    async def visible_servers(actor: Actor) -> frozenset[str] | None:
+        async with db.reading() as conn:
+            return await fleet.visible_ids(conn, actor=actor)
+
+    async def find_servers(actor: Actor, wanted: Collection[str]) -> frozenset[str]:
+        async with db.reading() as conn:
+            return await fleet.which_visible(conn, wanted, actor=actor)
+
+    async def actions_since(seq: int) -> Collection[str]:
+        async with db.reading() as conn:
+            return await audit_log.actions_since(conn, seq)
+
+    return Access(authenticate, still_valid, visible_servers, find_servers, actions_since)
+
+
+def _origins(settings: Settings) -> frozenset[str]:
+    """Pages that may open a socket although their origin differs from the Host we see."""
+    return frozenset(f"https://{host}" for host in settings.allowed_hosts)

@@ -53,7 +53,7 @@ class Access:
 class Rules:
     """Bounds of a connection. A message costs one token of a bucket that refills `messages_per_second`."""
 
-    cookie_name: str = "server_monitor_session"
+    cookie_names: tuple[str, ...] = ("server_monitor_session",)  # over HTTPS it has another; the first found counts
     allowed_origins: frozenset[str] = frozenset()
     sockets: int = 12_000
     sockets_per_user: int = 32
@@ -133,7 +133,8 @@ class Live:
         if bearer is None and not self._is_own_page(socket):
             return Refusal(403, "denied", "A browser may open this only from the console's own pages.")
         try:
-            actor = await self._access.authenticate(socket.cookies.get(self._rules.cookie_name), bearer)
+            cookie = next((socket.cookies[name] for name in self._rules.cookie_names if name in socket.cookies), None)
+            actor = await self._access.authenticate(cookie, bearer)
         except Unavailable as error:
             return Refusal(503, error.code, str(error))
         if actor is None:
