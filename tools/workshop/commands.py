@@ -120,7 +120,6 @@ def test(arguments: Sequence[str]) -> int:
 
 def bench(arguments: Sequence[str]) -> int:
     set_up_for_tests()
-    machine.ensure_programs([*machine.FOR_TESTS, *machine.FOR_BENCH])
     return exit_code([PYTHON, "-m", "bench", *arguments], cwd=ROOT)
 
 

@@ -84,12 +84,20 @@ def installer() -> list[str]:
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *quiet]
     uv = shutil.which("uv")
-    if uv is None and pip_has_an_index_of_its_own():
-        return pip
     if uv is None:
+        ensure_pip()
+        if pip_has_an_index_of_its_own():
+            return pip
         uv = str(BIN / "uv")
         once("uv", [LOCKS / "uv.txt"], "Installing uv", lambda: install_uv(pip))
     return [uv, "pip", "install", "--python", str(PYTHON), *quiet]
+
+
+def ensure_pip() -> None:
+    """Not there when uv made `.venv` and has since left the PATH."""
+    if not (BIN / "pip").exists():
+        machine.ensure_venv_module()
+        run([PYTHON, "-m", "ensurepip"], cwd=ROOT)
 
 
 def install_uv(pip: Sequence[str]) -> None:

@@ -31,7 +31,6 @@ FOR_TESTS = [
     Program("gawk", "gawk", "the probe on gawk"),
     Program("mawk", "mawk", "the probe on mawk"),
 ]
-FOR_BENCH = [Program("prometheus-node-exporter", "prometheus-node-exporter", "the peer we measure against")]
 
 
 def ensure_venv_module() -> None:
