@@ -56,16 +56,27 @@ async def serve(settings: Settings, announce: Announce) -> int:
             await migrate.prepare(db)
             await _record_start(db)
             async with wiring.build(settings, db) as parts:
-                await _run(parts, listener, announce)
-            await _record_stop(db)
+                failed = await _run(parts, listener, announce)
+            await _record_stop(db, failed)
         finally:
             await db.close()
     log.info("stopped")
-    return 0
+    return 1 if failed else 0
 
 
-async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce) -> None:
-    """Everything that runs, under one owner: when a loop dies of a bug, the console stops and says so."""
+async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce) -> bool:
+    """Run until told to stop. True when it ended because a part of it died of a bug, which is logged."""
+    failed = False
+    try:
+        await _run_all(parts, listener, announce)
+    except* Exception as failures:
+        log.critical("console_failed", exc_info=failures)
+        failed = True
+    return failed
+
+
+async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Announce) -> None:
+    """Everything that runs, under one owner: when one loop dies, all end."""
     server = _HttpServer(parts.app, parts.settings)
     stop = _stop_signal()
     async with asyncio.TaskGroup() as tasks:
@@ -79,6 +90,7 @@ async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce)
         log.info("ready", url=url)
         await _wait_for_either(stop, http)
         log.info("stopping")
+        asyncio.get_running_loop().call_later(parts.settings.shutdown_timeout_seconds, _give_up)
         parts.readiness.serving = False
         parts.bus.publish(Subject.STOPPING, Stopping())
         with suppress(TimeoutError):
@@ -88,6 +100,12 @@ async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce)
         await http
         for loop in loops:
             loop.cancel()
+
+
+def _give_up() -> None:
+    """The drain deadline has passed and something still hangs. What was acknowledged is on disk; go."""
+    log.error("stop_took_too_long")
+    os._exit(1)
 
 
 class _HttpServer(uvicorn.Server):
@@ -232,9 +250,9 @@ async def _stopped_cleanly(conn: AsyncConnection) -> bool:
     return action != "system.start"
 
 
-async def _record_stop(db: Database) -> None:
+async def _record_stop(db: Database, failed: bool) -> None:
     async with db.transaction() as conn:
-        await audit_log.append(conn, Event("system.stop", audited(SYSTEM)))
+        await audit_log.append(conn, Event("system.stop", audited(SYSTEM), outcome="error" if failed else "success"))
 
 
 def _warn_of_weakness(settings: Settings) -> None:

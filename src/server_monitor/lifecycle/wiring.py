@@ -3,7 +3,7 @@
 The only module that knows every other. Long on purpose: nearly every line uses what earlier lines made.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ class Parts:
     bus: MemoryBus
     app: FastAPI
     readiness: health.Readiness
-    loops: Mapping[str, Callable[[], Awaitable[None]]]
+    loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
     send_browsers_away: Callable[[], Awaitable[None]]
 
 
