@@ -1,0 +1,121 @@
+"""What people decide about host keys, and the alarm when a host shows another one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import and_, not_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import log
+from server_monitor.audit.chain import AuditTarget, Event
+from server_monitor.auth.actor import SYSTEM, Actor, Permission, audited
+from server_monitor.db.tables import servers
+from server_monitor.errors import Failure
+from server_monitor.fleet.changes import require, target_of_audit
+from server_monitor.fleet.servers import get
+from server_monitor.ssh import hostkeys
+from server_monitor.ssh.hostkeys import HostKey
+
+BULK_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeys:
+    """The keys of a host that a person has accepted, and those that it showed and nobody has accepted yet."""
+
+    pinned: Sequence[HostKey]
+    offered: Sequence[HostKey]
+
+
+@dataclass(frozen=True, slots=True)
+class NotTrusted:
+    """One of many approvals that could not be made."""
+
+    server_id: str
+    code: str
+    detail: str
+
+
+async def host_keys(conn: AsyncConnection, server_id: str, *, actor: Actor) -> HostKeys:
+    await get(conn, server_id, actor=actor)
+    return HostKeys(await hostkeys.pinned(conn, server_id), await hostkeys.offered(conn, server_id))
+
+
+async def trust_host_key(conn: AsyncConnection, server_id: str, fingerprint: str, *, actor: Actor) -> None:
+    """Accept the key that a host has shown; from now on it has to show this one.
+
+    Raises Conflict when the host has shown another key or none, NotFound, Denied.
+    """
+    await log.append(conn, await _trust(conn, server_id, fingerprint, actor))
+
+
+async def trust_many(
+    conn: AsyncConnection, wanted: Sequence[tuple[str, str]], *, actor: Actor
+) -> tuple[list[str], list[NotTrusted]]:
+    """Accept many keys, `(server id, fingerprint)` each: those that can be, whatever becomes of the others."""
+    trusted: list[str] = []
+    failed: list[NotTrusted] = []
+    events: list[Event] = []
+    for server_id, fingerprint in wanted:
+        try:
+            async with conn.begin_nested():
+                events.append(await _trust(conn, server_id, fingerprint, actor))
+        except Failure as failure:
+            failed.append(NotTrusted(server_id, failure.code, str(failure)))
+        else:
+            trusted.append(server_id)
+    if events:
+        await log.append(conn, *events)
+    return trusted, failed
+
+
+async def record_host_key_changed(conn: AsyncConnection, server_id: str, key: HostKey) -> bool:
+    """Raise the alarm: this host shows a key that nobody has accepted, in place of one that somebody has.
+
+    The connection was refused. Returns False when the alarm about this very key stands already.
+    """
+    detail = f"It shows {key.key_type} {key.fingerprint}."
+    standing = and_(servers.c.status == "host_key_changed", servers.c.status_detail == detail)
+    changed = await conn.execute(
+        update(servers)
+        .where(servers.c.id == server_id, servers.c.enabled, not_(standing))
+        .values(
+            status="host_key_changed",
+            status_reason="host_key_changed",
+            status_detail=detail,
+            status_at=datetime.now(UTC),
+        )
+    )
+    if changed.rowcount == 0:
+        return False
+    await hostkeys.record_offer(conn, server_id, key)
+    name = await conn.scalar(select(servers.c.name).where(servers.c.id == server_id))
+    pinned = [one.fingerprint for one in await hostkeys.pinned(conn, server_id)]
+    await log.append(
+        conn,
+        Event(
+            "host_key.changed",
+            audited(SYSTEM),
+            AuditTarget("server", server_id, name),
+            outcome="denied",
+            reason="host_key_changed",
+            meta={"offered": key.fingerprint, "key_type": key.key_type, "pinned": pinned},
+        ),
+    )
+    return True
+
+
+async def _trust(conn: AsyncConnection, server_id: str, fingerprint: str, actor: Actor) -> Event:
+    server = await get(conn, server_id, actor=actor)
+    require(server, Permission.HOST_TRUST, actor)
+    before = [key.fingerprint for key in await hostkeys.pinned(conn, server_id)]
+    await hostkeys.trust(conn, server_id, fingerprint, pinned_by=actor.name)
+    now = datetime.now(UTC)
+    await conn.execute(
+        update(servers)
+        .where(servers.c.id == server_id, servers.c.status_reason.in_(("host_key_unknown", "host_key_changed")))
+        .values(status="unknown", status_reason=None, status_detail=None, status_at=now, updated_at=now)
+    )
+    meta = {"fingerprint": fingerprint, "replaced": [key for key in before if key != fingerprint]}
+    return Event("host_key.trust", audited(actor), target_of_audit(server), meta=meta)
