@@ -97,7 +97,7 @@ def ensure_pip() -> None:
     """Not there when uv made `.venv` and has since left the PATH."""
     if not (BIN / "pip").exists():
         machine.ensure_venv_module()
-        run([PYTHON, "-m", "ensurepip"], cwd=ROOT)
+        run([PYTHON, "-m", "ensurepip", "--default-pip"], cwd=ROOT)
 
 
 def install_uv(pip: Sequence[str]) -> None:
