@@ -343,13 +343,13 @@ class Collector:
             self._complaint = (self._complaint + data)[-COMPLAINT_LIMIT_BYTES:]
 
     def closed(self, attempt: int, reason: str | None) -> None:
-        """Called by the channel at its end: with a reason when the connection broke, with None when the probe ended."""
+        """Called by the channel at its end: with a reason code when it was cut off, with None when the probe ended."""
         if attempt != self._attempt:
             return
         if self._channel is None:
             self._closed_early = True
         elif reason is not None:
-            self._fail("connection_lost", reason)
+            self._fail(reason, None)
         else:
             self._fail("probe_failed", self._last_words())
 

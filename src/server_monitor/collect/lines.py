@@ -146,7 +146,7 @@ class Hello(_Array, frozen=True, tag="hello", tag_field="kind"):
     """The first line: who the host is and what it can be asked."""
 
     version: Count
-    awk: Label
+    awk: Text
     sections: Annotated[list[Label], Meta(max_length=32)]
     booted_at: Count | None
     uptime_s: Seconds | None

@@ -165,7 +165,7 @@ function top_processes(    line, pid, name, i, n, field, used, last, j, best, ou
 # Filesystems are asked in the background and answer with lines of their own, because statfs on a dead disk can hang
 # for ever and must not hold a tick. Only types that live on this machine are touched, so a dead NFS server cannot
 # hang it in the first place. The console does not ask again before an answer came.
-function filesystems(    line, path, seen, paths, n, part, i) {
+function filesystems(    line, path, seen, paths, n, part, i, last, piece) {
     paths = "";
     n = 0;
     while ((getline line < MOUNTS) > 0 && n < 64) {
@@ -176,7 +176,10 @@ function filesystems(    line, path, seen, paths, n, part, i) {
         path = ROOT part[2];
         while (i = index(path, BACKSLASH))
             path = substr(path, 1, i - 1) sprintf("%c", substr(path, i + 1, 1) * 64 + substr(path, i + 2, 1) * 8 + substr(path, i + 3, 1)) substr(path, i + 4);
-        gsub(APOSTROPHE, APOSTROPHE BACKSLASH BACKSLASH APOSTROPHE APOSTROPHE, path);
+        # The awks disagree on backslashes in gsub, so each apostrophe is replaced by hand.
+        last = split(path, piece, APOSTROPHE);
+        path = piece[1];
+        for (i = 2; i <= last; i++) path = path APOSTROPHE BACKSLASH APOSTROPHE APOSTROPHE piece[i];
         paths = paths " " APOSTROPHE path APOSTROPHE;
         n++;
     }
@@ -188,6 +191,7 @@ function filesystems(    line, path, seen, paths, n, part, i) {
 }
 
 function memory(    i, out) {
+    if (MEMORY_LINES == 0) return "null";
     for (i = 1; i <= MEMORY_LINES; i++) {
         if (i in MEMORY_KEY) {
             if ((getline < MEMINFO) <= 0) break;

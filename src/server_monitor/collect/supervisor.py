@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from server_monitor.bus.contract import Bus, Changed, SamplesTaken, StatusChanged, Subject, Watched
 from server_monitor.collect import local, probe
 from server_monitor.collect.collector import Callbacks, Channel, Clocks, Collector, Phase
 from server_monitor.collect.lines import Hello, Process, text
 from server_monitor.errors import Unavailable, Unreachable
+from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import Sample
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
@@ -34,17 +35,6 @@ RECORD_PAUSE_S: Final = 0.2
 # this many servers at least, because answers that come together are cheaper.
 BURSTS: Final = 10
 BURST_SERVERS: Final = 50
-
-
-class Watch(Protocol):
-    """A row of the servers to watch. `target` is None for the console's own machine; `==` notices an edit."""
-
-    @property
-    def server_id(self) -> str: ...
-    @property
-    def target(self) -> Any: ...
-    @property
-    def enabled(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +130,7 @@ class Supervisor:
     def _adopt(self, watches: Mapping[str, Watch]) -> None:
         for server_id in self._collectors.keys() - watches.keys():
             self._end(server_id)
+            self.lost(server_id)
         for server_id, watch in watches.items():
             if self._watches.get(server_id) != watch:
                 self._end(server_id)
@@ -283,6 +274,7 @@ class Supervisor:
         self._to_record.set()
 
     def lost(self, server_id: str) -> None:
+        """The whole connection to this server is to be closed."""
         self._lost.add(server_id)
         self._to_record.set()
 
