@@ -329,13 +329,21 @@ class Assembler:
         if self._room < 0:
             self._rest = b""
             raise FloodError
-        lines = (self._rest + data if self._rest else data).split(b"\n")
+        joined = self._rest + data if self._rest else data
+        lines = joined.split(b"\n")
         self._rest = lines.pop()
         if self._skipping and lines:
             del lines[0]
             self._skipping = False
-        if len(self._rest) > LINE_LIMIT_BYTES or self._skipping:
+        if len(joined) > LINE_LIMIT_BYTES or self._skipping:
+            self._skip_overlong(lines)
+        return lines
+
+    def _skip_overlong(self, lines: list[bytes]) -> None:
+        found = len(lines)
+        lines[:] = [line for line in lines if len(line) <= LINE_LIMIT_BYTES]
+        self.overlong += found - len(lines)
+        if self._skipping or len(self._rest) > LINE_LIMIT_BYTES:
             self.overlong += not self._skipping
             self._rest = b""
             self._skipping = True
-        return lines
