@@ -16,8 +16,9 @@ from server_monitor.auth.users import UNCHANGED, Unchanged
 from server_monitor.db.tables import group_members, groups, servers, ssh_credentials
 from server_monitor.errors import Conflict, Denied, FieldError, Invalid, NotFound
 from server_monitor.fleet.fields import JUMPS_MAX, quoted, server_mistakes, tidy, tidy_host
-from server_monitor.fleet.servers import Server, get, insert_server
+from server_monitor.fleet.servers import Server, get, insert_server, target_of
 from server_monitor.ssh import vault as secrets
+from server_monitor.ssh.pool import Target
 from server_monitor.ssh.vault import Credential, Vault
 
 AUTHS = ("agent", "key", "password")
@@ -71,7 +72,7 @@ async def add(conn: AsyncConnection, vault: Vault, new: NewServer, *, actor: Act
     Raises Invalid with every mistake, Conflict when the name is taken, Denied when the actor may not add servers to
     these groups. An actor who administers only some groups has to name one of them.
     """
-    new = replace(new, name=tidy(new.name), host=tidy_host(new.host), username=tidy(new.username))
+    new = _tidied_new(new)
     require_placing(actor, new.groups)
     mistakes = [*_mistakes(new), *_login_mistakes(new.login)]
     mistakes += await _group_mistakes(conn, new.groups)
@@ -102,6 +103,17 @@ async def add(conn: AsyncConnection, vault: Vault, new: NewServer, *, actor: Act
     created = await get(conn, server_id, actor=actor)
     await log.append(conn, *events, created_event(target_of_audit(created), _recorded(created), actor))
     return created
+
+
+async def trial(conn: AsyncConnection, new: NewServer, *, actor: Actor) -> Target:
+    """How to reach a server that is not added yet, for whoever may add it. Raises as `add` does."""
+    new = _tidied_new(new)
+    require_placing(actor, new.groups)
+    mistakes = [*_mistakes(new), *await _jump_mistakes(conn, None, new.jump_server_id, actor)]
+    if mistakes:
+        raise Invalid(mistakes)
+    jump = await target_of(conn, new.jump_server_id) if new.jump_server_id else None
+    return Target("", new.name, new.host, new.port, new.username, new.login.type, jump=jump)
 
 
 async def edit(conn: AsyncConnection, vault: Vault, server_id: str, change: Edit, *, actor: Actor) -> Server:
@@ -308,6 +320,10 @@ async def _forget_password(conn: AsyncConnection, credential_id: str | None) -> 
     )
     if credential_id is not None and await conn.scalar(kept):
         await secrets.delete(conn, credential_id)
+
+
+def _tidied_new(new: NewServer) -> NewServer:
+    return replace(new, name=tidy(new.name), host=tidy_host(new.host), username=tidy(new.username))
 
 
 def _tidied(change: Edit) -> dict[str, Any]:

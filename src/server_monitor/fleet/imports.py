@@ -19,7 +19,7 @@ from server_monitor.fleet.groups import NewGroup, insert_group, join
 from server_monitor.fleet.groups import created_event as group_created_event
 from server_monitor.fleet.inventory.entries import Entry, Parsed
 from server_monitor.fleet.inventory.plan import Known, Plan, plan
-from server_monitor.fleet.servers import insert_servers
+from server_monitor.fleet.servers import Server, insert_servers
 from server_monitor.ssh import vault as secrets
 from server_monitor.ssh.vault import Vault
 
@@ -88,6 +88,32 @@ async def carry_out(
     meta = {**source.described(), "created": len(rows), "skipped": len(found.skipped)}
     await log.append(conn, *events, Event("server.import", audited(actor), meta=meta))
     return found, ids
+
+
+def previewed(entry: Entry) -> dict[str, Any]:
+    """What a person is shown of a server before and after it is imported."""
+    return {
+        "line": entry.line,
+        "name": entry.name,
+        "host": entry.host,
+        "port": entry.port,
+        "username": entry.username,
+        "auth": entry.auth,
+        "identity_file": entry.identity_file,
+        "jump": entry.jump,
+        "labels": entry.labels,
+        "groups": entry.groups,
+        "capability": entry.capability,
+        "notes": entry.notes,
+    }
+
+
+def exported(server: Server) -> dict[str, Any]:
+    """A server as `inventory/exported.py` reads it; without any secret."""
+    fields = ("name", "host", "port", "username", "auth", "key_fingerprint", "capability")
+    document = {name: getattr(server, name) for name in fields}
+    groups_named = [group.name for group in server.groups]
+    return document | {"jump": server.jump_name, "labels": dict(server.labels), "groups": groups_named}
 
 
 async def _existing(conn: AsyncConnection) -> dict[str, Known]:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, not_, select, update
+import orjson
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.auth.actor import SYSTEM, Actor, Permission, audited
-from server_monitor.db.tables import servers
+from server_monitor.db.tables import audit_records, servers
 from server_monitor.errors import Failure
 from server_monitor.fleet.changes import require, target_of_audit
 from server_monitor.fleet.servers import get
@@ -73,37 +74,35 @@ async def trust_many(
 async def record_host_key_changed(conn: AsyncConnection, server_id: str, key: HostKey) -> bool:
     """Raise the alarm: this host shows a key that nobody has accepted, in place of one that somebody has.
 
-    The connection was refused. Returns False when the alarm about this very key stands already.
+    The connection was refused already. False when this key was reported since somebody last decided about the host.
     """
-    detail = f"It shows {key.key_type} {key.fingerprint}."
-    standing = and_(servers.c.status == "host_key_changed", servers.c.status_detail == detail)
-    changed = await conn.execute(
-        update(servers)
-        .where(servers.c.id == server_id, servers.c.enabled, not_(standing))
-        .values(
-            status="host_key_changed",
-            status_reason="host_key_changed",
-            status_detail=detail,
-            status_at=datetime.now(UTC),
+    pinned = [one.fingerprint for one in await hostkeys.pinned(conn, server_id)]
+    if not pinned or key.fingerprint in pinned or key.fingerprint in await _reported(conn, server_id):
+        return False
+    name = await conn.scalar(select(servers.c.name).where(servers.c.id == server_id))
+    event = Event(
+        "host_key.changed",
+        audited(SYSTEM),
+        AuditTarget("server", server_id, name),
+        outcome="denied",
+        reason="host_key_changed",
+        meta={"offered": key.fingerprint, "key_type": key.key_type, "pinned": pinned},
+    )
+    await log.append(conn, event)
+    return True
+
+
+async def _reported(conn: AsyncConnection, server_id: str) -> set[str]:
+    """The fingerprints that were reported as changed since somebody last decided about this host."""
+    about = (audit_records.c.target_type == "server", audit_records.c.target_id == server_id)
+    decided = select(func.max(audit_records.c.seq)).where(*about, audit_records.c.action == "host_key.trust")
+    since = func.coalesce(decided.scalar_subquery(), -1)
+    bodies = await conn.scalars(
+        select(audit_records.c.body).where(
+            *about, audit_records.c.action == "host_key.changed", audit_records.c.seq > since
         )
     )
-    if changed.rowcount == 0:
-        return False
-    await hostkeys.record_offer(conn, server_id, key)
-    name = await conn.scalar(select(servers.c.name).where(servers.c.id == server_id))
-    pinned = [one.fingerprint for one in await hostkeys.pinned(conn, server_id)]
-    await log.append(
-        conn,
-        Event(
-            "host_key.changed",
-            audited(SYSTEM),
-            AuditTarget("server", server_id, name),
-            outcome="denied",
-            reason="host_key_changed",
-            meta={"offered": key.fingerprint, "key_type": key.key_type, "pinned": pinned},
-        ),
-    )
-    return True
+    return {orjson.loads(body)["meta"]["offered"] for body in bodies}
 
 
 async def _trust(conn: AsyncConnection, server_id: str, fingerprint: str, actor: Actor) -> Event:
