@@ -64,7 +64,7 @@ class NewToken:
 
 def digest(secret: str) -> bytes:
     """What is stored of a secret that holds 256 random bits: nobody can guess their way back."""
-    return hashlib.sha256(secret.encode()).digest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def new_secret() -> str:
