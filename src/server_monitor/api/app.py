@@ -1,25 +1,30 @@
 """The HTTP application: the route files, what surrounds them, and the built user interface."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from server_monitor.api import health, problems, reference
 from server_monitor.api.deps import Console
 from server_monitor.api.middleware import Edge, EdgeMiddleware
+from server_monitor.telemetry.logs import request_context
 
 STATIC = Path(__file__).parents[1] / "static"
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
 def make_app(
-    console: Console, edge: Edge, readiness: health.Readiness, routers: Sequence[APIRouter], live: ASGIApp
+    console: Console,
+    edge: Edge,
+    readiness: health.Readiness,
+    routers: Sequence[APIRouter],
+    live: Callable[[WebSocket], Awaitable[None]],
 ) -> FastAPI:
     """The whole application. `live` answers `/ws/live`."""
     app = describe(routers)
@@ -39,6 +44,7 @@ def describe(routers: Sequence[APIRouter]) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,  # Those pages load scripts from elsewhere; `reference` is ours.
         redoc_url=None,
+        dependencies=[Depends(_know_route)],
     )
     problems.install(app)
     for router in (health.router, reference.router, *routers):
@@ -46,6 +52,13 @@ def describe(routers: Sequence[APIRouter]) -> FastAPI:
     app.add_api_route("/api/{path:path}", _no_such_route, include_in_schema=False, methods=_ALL_METHODS)
     app.add_api_route("/{path:path}", _page, include_in_schema=False, methods=["GET", "HEAD"])
     return app
+
+
+async def _know_route(request: Request) -> None:
+    """From here on, logs and audit records name the route's template instead of nothing."""
+    context = request_context.get()
+    if context is not None:
+        request_context.set(replace(context, route=request.scope["route"].path))
 
 
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]

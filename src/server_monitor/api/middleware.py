@@ -159,7 +159,6 @@ def _context(scope: Scope, headers: Headers) -> RequestContext:
         port=client[1],
         user_agent=headers.get("user-agent"),
         method=scope.get("method"),
-        route=scope["path"],
     )
 
 

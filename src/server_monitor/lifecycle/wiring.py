@@ -10,12 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from server_monitor.api import app as api
 from server_monitor.api import auth as auth_routes
-from server_monitor.api import health, series, tokens, users
+from server_monitor.api import groups, health, series, servers, ssh_keys, stats, tokens, users
 from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
 from server_monitor.api.middleware import Edge
 from server_monitor.audit import log as audit_log
@@ -56,8 +54,13 @@ class Parts:
 
 def routers() -> list[APIRouter]:
     """Every route file."""
-    files = (auth_routes, users, tokens, series)
+    files = (auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
     return [file.router for file in files]
+
+
+def described() -> FastAPI:
+    """The routes with nothing behind them, for the OpenAPI document."""
+    return api.describe(routers())
 
 
 @asynccontextmanager
@@ -95,9 +98,6 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
             logins = Logins(db, settings.jwt_secret)
             console = Console(settings, db, logins, history, pool, vault)
 
-            async def serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
-                await live.serve(WebSocket(scope, receive, send))
-
             async def send_browsers_away() -> None:
                 hub.stop()
                 await hub.emptied()
@@ -106,7 +106,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 settings,
                 db,
                 bus,
-                app=api.make_app(console, edge, readiness, routers(), serve_socket),
+                app=api.make_app(console, edge, readiness, routers(), live.serve),
                 readiness=readiness,
                 loops={
                     "history": history.run,
