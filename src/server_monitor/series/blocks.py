@@ -1,0 +1,248 @@
+"""A block: whole numbers in rows and columns, small, checked, and readable one column at a time.
+
+Rows are instants, columns are series; a cell may be missing. The numbers are what `precision.py` makes of values, so
+a block loses nothing. Layout, little-endian, all of it inside one zstd frame with a checksum:
+
+    version      1 byte, 1
+    rows, cols   2 x uint32; the instants are column 0 and counted here
+    per column   kind (1 byte), width in bytes (1 byte), holes (1 byte, 0 or 1), base (int64), divisor (int64)
+    holes        for each column with holes, one bit a row, 1 = the cell holds a value
+    numbers      for each width 1, 2, 4, 8 in turn, its columns in order, each as `width` planes of `rows` bytes: the
+                 lowest byte of every row, then the next one
+
+A column's numbers are what is left after its base is taken off (kind OFFSET), after each number's predecessor is
+taken off (DELTA), or after that is done twice (DELTA2), then divided by their common divisor and, where signs mix,
+folded to 0, -1, 1, -2 … The kind that leaves the smallest numbers wins. A constant column has width 0 and no planes.
+Planes of one significance stand together because they resemble each other, and zstd finds that.
+"""
+
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_VERSION = 1
+_HEAD = struct.Struct("<BII")
+_WIDTHS = (1, 2, 4, 8)
+_GCD_PROBE_ROWS = 16  # Most columns betray that they have no common divisor within these.
+MAX_BLOCK_BYTES = 256 << 20  # What a block may unpack to; a damaged or foreign one must not take all memory.
+
+
+class Kind(IntEnum):
+    OFFSET = 0
+    DELTA = 1
+    DELTA2 = 2
+
+
+class Damaged(Exception):  # noqa: N818  # It is the block that is damaged; the name is what the caller asks.
+    """A block's bytes are not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`numbers[row, column]` at instants `at_ms[row]`; where `present` is False the number means nothing.
+
+    `present` is None when no cell is missing.
+    """
+
+    at_ms: Ints
+    numbers: Ints
+    present: Mask | None = None
+
+
+def encode(table: Table, level: int) -> bytes:
+    """The table as a block. `level` is zstd's: what is rewritten soon deserves little effort."""
+    columns = np.vstack((table.at_ms, table.numbers.T))
+    present = None
+    if table.present is not None:
+        present = np.vstack((np.ones((1, len(table.at_ms)), np.bool_), table.present.T))
+    return pack(columns, present, level)
+
+
+def pack(columns: Ints, present: Mask | None, level: int) -> bytes:
+    """A block of the columns, each a row of the array."""
+    cols, rows = columns.shape
+    holes, bitmaps = np.zeros(cols, np.uint8), b""
+    if present is not None:
+        holes[:] = ~present.all(axis=1)
+        holed = np.flatnonzero(holes)
+        columns = columns.copy()
+        columns[holed] = _filled(columns[holed], present[holed])
+        bitmaps = np.packbits(present[holed], axis=1).tobytes()
+    kinds, bases, divisors, left = _reduce(columns)
+    widths = _widths(left)
+    payload = b"".join(
+        (
+            _HEAD.pack(_VERSION, rows, cols),
+            *(array.tobytes() for array in (kinds, widths, holes, bases, divisors)),
+            bitmaps,
+            *(_to_planes(left[widths == width], width) for width in _WIDTHS),
+        )
+    )
+    options: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: level,
+        zstd.CompressionParameter.checksum_flag: 1,
+    }
+    return zstd.compress(payload, options=options)
+
+
+class Block:
+    """An unpacked block whose columns are computed when they are asked for. Raises Damaged when it is not one."""
+
+    __slots__ = ("_bases", "_bitmaps", "_divisors", "_holes", "_kinds", "_planes", "_widths", "columns", "rows")
+
+    def __init__(self, data: bytes) -> None:
+        payload = _unpack(data)
+        try:
+            self._parse(payload)
+        except (struct.error, ValueError) as error:
+            raise Damaged(str(error)) from error
+
+    def _parse(self, payload: bytes) -> None:
+        version, rows, cols = _HEAD.unpack_from(payload)
+        if version != _VERSION or cols == 0:
+            raise Damaged(f"block version {version} with {rows} rows and {cols} columns")
+        self.rows: int = rows
+        self.columns: int = cols
+        at = _HEAD.size
+        self._kinds, self._widths, self._holes = np.frombuffer(payload, np.uint8, 3 * cols, at).reshape(3, cols)
+        at += 3 * cols
+        self._bases, self._divisors = np.frombuffer(payload, np.int64, 2 * cols, at).reshape(2, cols)
+        at += 16 * cols
+        holed, bitmap_bytes = int(np.count_nonzero(self._holes)), (rows + 7) // 8
+        self._bitmaps = np.frombuffer(payload, np.uint8, holed * bitmap_bytes, at).reshape(holed, bitmap_bytes)
+        at += holed * bitmap_bytes
+        self._planes: dict[int, NDArray[np.uint8]] = {}
+        for width in _WIDTHS:
+            count = int(np.count_nonzero(self._widths == width))
+            planes = np.frombuffer(payload, np.uint8, count * width * rows, at)
+            self._planes[width] = planes.reshape(count, width, rows)
+            at += planes.size
+        if at != len(payload):
+            raise Damaged(f"a block of {len(payload)} bytes where {at} were promised")
+
+    def table(self, series: Sequence[int] | None = None) -> Table:
+        """All series, or those at the given places, which is cheaper than unpacking the others too."""
+        chosen = np.arange(1, self.columns) if series is None else np.array(series, np.intp) + 1
+        numbers, present = self.unpack(np.concatenate(([0], chosen)))
+        return Table(numbers[0], numbers[1:].T, None if present is None else present[1:].T)
+
+    def unpack(self, columns: NDArray[np.intp]) -> tuple[Ints, Mask | None]:
+        """Those columns, each a row of the array, and which cells are there; None when all are."""
+        return self._numbers(columns), self._present(columns)
+
+    def _present(self, columns: NDArray[np.intp]) -> Mask | None:
+        holed = np.flatnonzero(self._holes[columns])
+        if not len(holed):
+            return None
+        order = np.cumsum(self._holes, dtype=np.intp)[columns[holed]] - 1
+        there = np.ones((len(columns), self.rows), np.bool_)
+        there[holed] = np.unpackbits(self._bitmaps[order], axis=1, count=self.rows).view(np.bool_)
+        return there
+
+    def _numbers(self, columns: NDArray[np.intp]) -> Ints:
+        """Those columns as rows of an array, put together again."""
+        left = np.zeros((len(columns), self.rows), np.uint64)
+        widths = self._widths[columns]
+        for width in _WIDTHS:
+            wanted = np.flatnonzero(widths == width)
+            if len(wanted):
+                order = np.cumsum(self._widths == width)[columns[wanted]] - 1
+                left[wanted] = _from_planes(self._planes[width][order], width)
+        return _restore(left, self._kinds[columns], self._bases[columns], self._divisors[columns])
+
+
+def _unpack(data: bytes) -> bytes:
+    try:
+        info = zstd.get_frame_info(data)
+        if info.decompressed_size is None or info.decompressed_size > MAX_BLOCK_BYTES:
+            raise Damaged("a block of unknown or absurd size")
+        return zstd.decompress(data)
+    except zstd.ZstdError as error:
+        raise Damaged(str(error)) from error
+
+
+def _filled(numbers: Ints, present: Mask) -> Ints:
+    """Rows of numbers whose holes repeat the number before them, so that they cost nothing."""
+    places = np.where(present, np.arange(numbers.shape[1]), 0)
+    np.maximum.accumulate(places, axis=1, out=places)
+    filled = np.take_along_axis(numbers, places, axis=1)
+    first = np.argmax(present, axis=1)
+    leading = np.arange(numbers.shape[1]) < first[:, None]
+    return np.where(leading, numbers[np.arange(len(numbers)), first][:, None], filled)
+
+
+def _reduce(numbers: Ints) -> tuple[NDArray[np.uint8], Ints, Ints, NDArray[np.uint64]]:
+    """Kind, base and divisor of each column, and what is left of its numbers. All arithmetic wraps at 64 bits."""
+    first, lowest = numbers[:, 0].copy(), numbers.min(axis=1)
+    delta = np.diff(numbers, axis=1, prepend=numbers[:, :1])
+    delta2 = delta.copy()
+    delta2[:, 2:] -= delta[:, 1:-1]
+    offset = numbers - lowest[:, None]
+    costs = np.stack((_cost(offset), _cost(delta) + 1, _cost(delta2) + 1))
+    kinds = costs.argmin(axis=0).astype(np.uint8)
+    left = np.where((kinds == Kind.OFFSET)[:, None], offset, np.where((kinds == Kind.DELTA)[:, None], delta, delta2))
+    bases = np.where(kinds == Kind.OFFSET, lowest, first)
+    divisors = _divisors(left)
+    shared = divisors > 1
+    left[shared] //= divisors[shared][:, None]
+    folded = kinds != Kind.OFFSET
+    left[folded] = (left[folded] << 1) ^ (left[folded] >> 63)
+    return kinds, bases, divisors, left.view(np.uint64)
+
+
+def _cost(numbers: Ints) -> NDArray[np.float64]:
+    """About how many bits a number of each column needs."""
+    spread: NDArray[np.float64] = np.abs(numbers.astype(np.float32)).mean(axis=1, dtype=np.float64)
+    return np.log2(spread + 1.0)
+
+
+def _divisors(left: Ints) -> Ints:
+    divisors = np.gcd.reduce(left[:, :_GCD_PROBE_ROWS], axis=1)
+    promising = np.flatnonzero(divisors != 1)
+    divisors[promising] = np.gcd.reduce(left[promising], axis=1)
+    # The divisor of a column of zeros is 0; that of the lowest int64 is negative.
+    return np.where(divisors > 1, divisors, 1)
+
+
+def _widths(left: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    top = left.max(axis=1)
+    return np.select([top == 0, top < 1 << 8, top < 1 << 16, top < 1 << 32], [0, 1, 2, 4], 8).astype(np.uint8)
+
+
+def _to_planes(left: NDArray[np.uint64], width: int) -> bytes:
+    narrow = left.astype(f"<u{width}")
+    if width == 1:
+        return narrow.tobytes()
+    return narrow.view(np.uint8).reshape(*left.shape, width).transpose(0, 2, 1).tobytes()
+
+
+def _from_planes(planes: NDArray[np.uint8], width: int) -> NDArray[np.uint64]:
+    joined = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f"<u{width}")
+    return joined[:, :, 0].astype(np.uint64)
+
+
+def _restore(left: NDArray[np.uint64], kinds: NDArray[np.uint8], bases: Ints, divisors: Ints) -> Ints:
+    """The opposite of `_reduce`."""
+    folded = np.flatnonzero(kinds != Kind.OFFSET)
+    signs = left[folded]
+    left[folded] = (signs >> np.uint64(1)) ^ (np.uint64(0) - (signs & np.uint64(1)))
+    numbers = left.view(np.int64)
+    numbers *= divisors[:, None]
+    twice = np.flatnonzero(kinds == Kind.DELTA2)
+    numbers[twice] = np.cumsum(numbers[twice], axis=1)
+    numbers[folded] = np.cumsum(numbers[folded], axis=1)
+    numbers += bases[:, None]
+    return numbers
