@@ -1,6 +1,7 @@
 """The HTTP application: the route files, what surrounds them, and the built user interface."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
