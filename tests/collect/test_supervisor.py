@@ -44,6 +44,7 @@ class World:
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
+    channels: list[local.LocalChannel] = field(default_factory=list)
     refusal: Unreachable | None = None
     rows_fail: int = 0
     records_fail: int = 0
@@ -60,7 +61,9 @@ class World:
         self.tried.append(target.server_id)
         if self.refusal is not None:
             raise self.refusal
-        return await local.open_channel(**callbacks)
+        channel = await local.open_channel(**callbacks)
+        self.channels.append(channel)
+        return channel
 
     async def drop_remote(self, server_id: str) -> None:
         self.dropped.append(server_id)
@@ -102,7 +105,9 @@ async def running(*rows: Watch, **facts: Any) -> AsyncIterator[World]:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: not probes(), "every probe has ended")
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.gather(*(channel.wait_closed() for channel in world.channels))
+        assert not probes(), "every probe has ended"
 
 
 def probes() -> list[psutil.Process]:

@@ -24,6 +24,7 @@ class LocalChannel(asyncio.SubprocessProtocol):
         self._on_stderr = on_stderr
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
+        self._gone = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         """Raises BrokenPipeError when the probe has ended."""
@@ -35,6 +36,10 @@ class LocalChannel(asyncio.SubprocessProtocol):
         """End the probe. `on_closed` follows."""
         if self._transport is not None:
             self._transport.close()
+
+    async def wait_closed(self) -> None:
+        """Until the process has ended and has been waited for."""
+        await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclasses of asyncio's.
@@ -52,6 +57,9 @@ class LocalChannel(asyncio.SubprocessProtocol):
         if self._transport is not None:
             self._transport.close()
         self._on_closed(None)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._gone.set()
 
 
 async def open_channel(

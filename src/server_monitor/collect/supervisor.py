@@ -30,6 +30,7 @@ RELOAD_PAUSE_S: Final = 0.5
 LEASE_S: Final = 15.0
 FLUSH_AFTER_S: Final = 0.2
 CHANNEL_DEADLINE_S: Final = 30.0
+CLOSE_DEADLINE_S: Final = 2.0
 RECORD_PAUSE_S: Final = 0.2
 # A second's answers come in this many bursts at most, so that no burst keeps a browser waiting, and in bursts of
 # this many servers at least, because answers that come together are cheaper.
@@ -94,6 +95,7 @@ class Supervisor:
         self._reload = asyncio.Event()
         self._to_record = asyncio.Event()
         self._slots = 0
+        self._here: local.LocalChannel | None = None
 
     async def run(self) -> None:
         """Watch until cancelled; then every probe is ended and every sample handed over."""
@@ -107,6 +109,10 @@ class Supervisor:
             for collector in self._collectors.values():
                 collector.stop()
             self._flush()
+            if self._here is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_DEADLINE_S):
+                        await self._here.wait_closed()
 
     def top(self, server_id: str) -> Sequence[Process]:
         """The processes that use most on a server whose page is open; empty when none have been asked for."""
@@ -237,7 +243,8 @@ class Supervisor:
 
     async def _open(self, watch: Watch, callbacks: Callbacks) -> Channel:
         if watch.target is None:
-            return await local.open_channel(callbacks.on_data, callbacks.on_closed, callbacks.on_stderr)
+            self._here = await local.open_channel(callbacks.on_data, callbacks.on_closed, callbacks.on_stderr)
+            return self._here
         return await self._open_remote(
             watch.target,
             probe.command(),
