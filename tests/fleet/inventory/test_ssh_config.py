@@ -171,8 +171,10 @@ def test_every_mistake_has_its_line() -> None:
     assert "never closed" in parsed.errors[2].message
 
 
-def test_a_port_that_is_no_number_is_left_for_the_check_of_the_port() -> None:
-    assert entry_of("Host a\n Port ssh\n", "a").port == 0
+def test_a_port_or_account_that_cannot_be_is_a_mistake_on_its_own_line_once() -> None:
+    parsed = ssh_config.parse("Host a b c\n Port ssh\nHost *\n User -x\n")
+    assert [error.line for error in parsed.errors] == [2, 4]
+    assert "1 to 65535" in parsed.errors[0].message
 
 
 def test_a_key_file_is_named_and_kept_for_whoever_can_read_it() -> None:

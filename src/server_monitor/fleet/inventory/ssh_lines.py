@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from server_monitor.errors import FieldError
-from server_monitor.fleet.inventory.entries import Skipped, lines_of
+from server_monitor.fleet.fields import port_mistake, quoted, username_mistake
+from server_monitor.fleet.inventory.entries import Skipped, lines_of, port_of
 
 LINE_MAX = 16_384
 INCLUDE_DEPTH_MAX = 16  # as in readconf.c
@@ -121,6 +122,7 @@ def _read_file(
                 block = Block(block.conditions)
                 lines.blocks.append(block)
             elif option:
+                _require_usable(option, values[0])
                 block.options.append((option, values))
         except UnreadableError as refused:
             lines.errors.append(FieldError("text", _from(source) + str(refused), number))
@@ -140,6 +142,17 @@ def _option(line: str) -> tuple[str, tuple[str, ...]]:
     if not values:
         raise UnreadableError(f"{found[1]} has no value.")
     return option, values
+
+
+def _require_usable(option: str, value: str) -> None:
+    """Refuse here, where the line is known, what would be refused later for every host that it applies to."""
+    mistake = None
+    if option == "port":
+        mistake = port_mistake(port_of(value))
+    elif option == "user":
+        mistake = username_mistake(value)
+    if mistake:
+        raise UnreadableError(f"{quoted(value)}: {mistake}")
 
 
 def _match_patterns(values: tuple[str, ...], number: int, lines: Lines) -> Patterns:
