@@ -31,14 +31,15 @@ class ConsoleProcess:
 
     async def start(self, *arguments: str, port: int = 0) -> None:
         """Start, and wait until it says where it listens."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server_monitor", "serve"),
-            *("--port", str(port), "--data-dir", str(self.data_dir), *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=self._log.open("ab"),
-            cwd=self.data_dir.parent,
-            env={**os.environ, "LOG_FORMAT": "json", **self.environment},
-        )
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "server_monitor", "serve"),
+                *("--port", str(port), "--data-dir", str(self.data_dir), *arguments),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                cwd=self.data_dir.parent,
+                env={**os.environ, "LOG_FORMAT": "json", **self.environment},
+            )
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._read_announcement()
 
