@@ -1,0 +1,153 @@
+"""The console starts, stops, is killed and comes back; nothing it acknowledged is lost."""
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+
+from tests.support.console import Browser, ConsoleProcess
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+async def stopped_console(tmp_path: Path) -> AsyncIterator[ConsoleProcess]:
+    """A console that is not running yet."""
+    process = ConsoleProcess(tmp_path / "data")
+    yield process
+    if process.is_running:
+        await process.kill()
+
+
+def records(console: ConsoleProcess) -> list[dict[str, object]]:
+    with closing(sqlite3.connect(console.data_dir / "server-monitor.sqlite3")) as conn:
+        return [orjson.loads(body) for (body,) in conn.execute("SELECT body FROM audit_records ORDER BY seq")]
+
+
+async def test_it_says_that_it_lives_and_that_it_is_ready(console: ConsoleProcess) -> None:
+    async with httpx2.AsyncClient(base_url=console.url) as client:
+        health = await client.get("/api/health")
+        ready = await client.get("/api/ready")
+        metrics = await client.get("/api/metrics")
+        openmetrics = await client.get("/api/metrics", headers={"Accept": "application/openmetrics-text"})
+        as_json = await client.get("/api/metrics?format=json")
+        forwarded = await client.get("/api/metrics", headers={"X-Forwarded-For": "127.0.0.1"})
+
+    assert health.json()["status"] == "ok"
+    assert ready.json()["status"] == "ready"
+    assert {"database", "migrations", "secrets", "audit", "bus", "disk"} <= ready.json()["checks"].keys()
+    assert "server_monitor_http_requests_total" in metrics.text
+    assert openmetrics.text.endswith("# EOF\n")
+    assert as_json.json()["metrics"]
+    assert forwarded.status_code == 401
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_asked_to_stop_it_stops_and_records_both(console: ConsoleProcess, number: signal.Signals) -> None:
+    assert await console.stop(number) == 0
+
+    actions = [record["action"] for record in records(console)]
+    assert actions[0] == "system.start"
+    assert actions[-1] == "system.stop"
+
+
+async def test_a_second_signal_ends_it_at_once_and_the_next_start_knows(
+    console: ConsoleProcess, tmp_path: Path
+) -> None:
+    os.kill(console.pid, signal.SIGSTOP)  # both signals are then delivered together
+    os.kill(console.pid, signal.SIGTERM)
+    os.kill(console.pid, signal.SIGINT)
+    os.kill(console.pid, signal.SIGCONT)
+    code = await console.stop(signal.SIGCONT)
+
+    await console.start()
+    start = [record for record in records(console) if record["action"] == "system.start"][-1]
+    assert code in {0, 130}
+    assert start["meta"] == {"clean": code == 0}
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged(console: ConsoleProcess, browser: Browser) -> None:
+    """Groups are made by eight writers at once; the console is killed in between; each answered one is there after."""
+    acknowledged: list[str] = []
+    enough = asyncio.Event()
+
+    async def write(writer: int) -> None:
+        for number in range(200):
+            try:
+                answer = await browser.send("POST", "/api/groups", {"name": f"g{writer}-{number}"})
+            except httpx2.TransportError:
+                return
+            if answer.status_code == 201:
+                acknowledged.append(answer.json()["id"])
+            if len(acknowledged) >= 40:
+                enough.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        for writer in range(8):
+            tasks.create_task(write(writer))
+        await enough.wait()
+        await console.kill()
+
+    await console.start()
+    async with httpx2.AsyncClient(base_url=console.url) as client:
+        page = Browser(client)
+        await page.log_in()
+        kept = {group["id"] for group in (await page.get("/api/groups")).json()["items"]}
+    assert console.setup_token is None
+    assert set(acknowledged) <= kept
+    created = [r["target"]["id"] for r in records(console) if r["action"] == "group.create"]  # type: ignore[index]
+    assert sorted(created) == sorted(kept)
+    assert [r["seq"] for r in records(console)] == list(range(len(records(console))))
+
+
+async def test_one_data_directory_has_one_console(console: ConsoleProcess) -> None:
+    code, _, words = await console.run("serve", "--port", "0")
+
+    assert code == 1
+    assert "Another console is using" in words
+
+
+async def test_a_taken_port_is_named(stopped_console: ConsoleProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, words = await stopped_console.run("serve", "--port", str(port))
+
+    assert code == 1
+    assert words.startswith(f"API_PORT: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+async def test_beyond_loopback_takes_a_decision(stopped_console: ConsoleProcess) -> None:
+    code, _, words = await stopped_console.run("serve", "--port", "0", "--host", "0.0.0.0")
+
+    assert code == 1
+    assert "--allow-plain-http" in words
+
+
+async def test_production_without_good_secrets_does_not_start(tmp_path: Path) -> None:
+    bad = {"ENVIRONMENT": "production", "JWT_SECRET": "hunter2hunter2", "ENCRYPTION_KEY": "x" * 40}
+    console = ConsoleProcess(tmp_path / "data", environment=bad)
+
+    code, out, words = await console.run("serve", "--port", "0")
+
+    assert code == 1
+    assert {"JWT_SECRET", "ENCRYPTION_KEY", "KEY_VAULT_MASTER_KEY"} == {
+        line.split(":")[0] for line in words.splitlines()
+    }
+    assert "hunter2" not in out + words
+    assert not (tmp_path / "data" / "server-monitor.sqlite3").exists()
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--port", "x"], ["no-such"], ["serve", "--no-such"]])
+async def test_wrong_usage_exits_3(stopped_console: ConsoleProcess, arguments: list[str]) -> None:
+    code, _, words = await stopped_console.run(*arguments)
+
+    assert code == 3
+    assert words
