@@ -236,9 +236,10 @@ async def _watch_for_changes(db: Database, bus: Bus) -> None:
 
 async def _record_start(db: Database) -> None:
     async with db.transaction() as conn:
-        await servers.ensure_local(conn)
         clean = await _stopped_cleanly(conn)
         await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta={"clean": clean}))
+    async with db.transaction() as conn:
+        await servers.ensure_local(conn)
     if not clean:
         log.warning("last_run_did_not_stop", meaning="the console was killed; what it had acknowledged is kept")
 
