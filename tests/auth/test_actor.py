@@ -7,6 +7,7 @@ import pytest
 
 from server_monitor.auth.actor import (
     ANONYMOUS,
+    OWN,
     PER_GROUP,
     ROLE_PERMISSIONS,
     SCOPE_PERMISSIONS,
@@ -54,7 +55,7 @@ def test_the_reference_shows_what_each_scope_really_may():
 @pytest.mark.parametrize(("role", "permission"), list(itertools.product([None, *Role], Permission)))
 def test_a_global_role_holds_everywhere(role, permission):
     actor = Actor(ActorKind.USER, "1", "ada", role)
-    expected = role is not None and permission in ROLE_PERMISSIONS[role]
+    expected = permission in OWN or (role is not None and permission in ROLE_PERMISSIONS[role])
 
     assert allows(actor, permission) is expected
     assert allows(actor, permission, [THEIRS]) is expected
@@ -66,9 +67,12 @@ def test_a_role_in_a_group_holds_for_the_servers_of_that_group_alone(role, permi
     actor = Actor(ActorKind.USER, "1", "ada", None, {OURS: role})
     expected = permission in PER_GROUP and permission in ROLE_PERMISSIONS[role]
 
-    assert allows(actor, permission, [OURS, THEIRS]) is expected
-    assert not allows(actor, permission, [THEIRS])
-    assert not allows(actor, permission)
+    assert allows(actor, permission, [OURS, THEIRS]) is (expected or permission in OWN)
+    assert allows(actor, permission, [THEIRS]) is (permission in OWN)
+    assert allows(actor, permission) is (permission in OWN)
+    assert groups_allowing(actor, permission) == (
+        None if permission in OWN else frozenset({OURS}) if expected else frozenset()
+    )
 
 
 @pytest.mark.parametrize(("role", "scope", "permission"), list(itertools.product(Role, Scope, Permission)))

@@ -90,7 +90,7 @@ async def test_a_mistake_leaves_the_token_usable(db):
 
     with pytest.raises(Invalid) as refused:
         await initialize(db, token, "a\nb", "too short")
-    assert [error.field for error in refused.value.errors] == ["name", "password"]
+    assert [error.field for error in refused.value.errors] == ["username", "password"]
 
     await initialize(db, token)
 

@@ -1,8 +1,8 @@
 """Who may do what: one table and one function.
 
 Roles are granted globally or for a group of servers. A permission about servers is held through the global role or
-through the role in any group that the server belongs to; every other permission only through the global role.
-An API token further narrows its user by scope and never widens.
+through the role in any group that the server belongs to; what concerns their own account by everybody who is logged in;
+every other permission only through the global role. An API token further narrows its user by scope and never widens.
 """
 
 from collections.abc import Collection, Mapping
@@ -92,7 +92,9 @@ SCOPE_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = MappingProxyType(
     }
 )
 
-PER_GROUP = frozenset({Permission.SERVER_READ, Permission.SERVER_WRITE, Permission.HOST_TRUST})
+# What people do with their own account: whoever is logged in may, even with no role at all.
+OWN = frozenset({Permission.TOKEN_OWN, Permission.SESSION_OWN})
+PER_GROUP = frozenset({Permission.SERVER_READ, Permission.SERVER_WRITE, Permission.HOST_TRUST, Permission.GROUP_READ})
 
 
 class ActorKind(StrEnum):
@@ -134,6 +136,8 @@ def audited(actor: Actor) -> AuditActor:
 
 def allows(actor: Actor, permission: Permission, groups: Collection[GroupId] = ()) -> bool:
     """May `actor` do this, to something that belongs to `groups`?"""
+    if permission in OWN:
+        return actor.kind is ActorKind.USER
     if not _scopes_allow(actor.scopes, permission):
         return False
     if _role_allows(actor.role, permission):
@@ -145,10 +149,14 @@ def allows(actor: Actor, permission: Permission, groups: Collection[GroupId] = (
 
 def groups_allowing(actor: Actor, permission: Permission) -> frozenset[GroupId] | None:
     """The groups through which `actor` holds `permission`; None when they hold it everywhere."""
+    if permission in OWN:
+        return None if actor.kind is ActorKind.USER else frozenset()
     if not _scopes_allow(actor.scopes, permission):
         return frozenset()
     if _role_allows(actor.role, permission):
         return None
+    if permission not in PER_GROUP:
+        return frozenset()
     return frozenset(group for group, role in actor.group_roles.items() if _role_allows(role, permission))
 
 

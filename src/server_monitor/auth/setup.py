@@ -67,7 +67,7 @@ async def initialize(
     now = now or datetime.now(UTC)
     async with db.reading() as conn:
         await _usable_token(conn, token, now)
-    users.check_new(name, password, Role.ADMIN)
+    users.check_new(name, password, Role.ADMIN, name_field="username")
     password_hash = await passwords.hash_password(password)
     async with db.transaction() as conn:
         await users.lock(conn)

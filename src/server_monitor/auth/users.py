@@ -91,24 +91,20 @@ def require_text(field: str, value: str, *, longest: int) -> list[FieldError]:
     return []
 
 
-def check_name(name: str) -> str:
-    """The name in the one form in which it is stored (NFC). Raises Invalid."""
+def name_problems(name: str, field: str = "name") -> list[FieldError]:
+    """What is wrong with this name for a user, with the remedy; empty when it is good."""
     # Before normalising, which is slow for a hostile text of any length.
-    if errors := require_text("name", name, longest=LONGEST_NAME):
-        raise Invalid(errors)
-    normal = unicodedata.normalize("NFC", name)
-    if errors := require_text("name", normal, longest=LONGEST_NAME):
-        raise Invalid(errors)
-    return normal
+    return require_text(field, name, longest=LONGEST_NAME) or require_text(
+        field, unicodedata.normalize("NFC", name), longest=LONGEST_NAME
+    )
 
 
-def check_new(name: str, password: str, role: Role | None) -> None:
+def check_new(name: str, password: str, role: Role | None, *, name_field: str = "name") -> None:
     """Raise Invalid with everything that is wrong with name and password of a new account."""
-    try:
-        check_name(name)
-    except Invalid as error:
-        raise Invalid([*error.errors, *passwords.problems(password, name="", role=role)]) from None
-    passwords.check(password, name=name, role=role)
+    errors = name_problems(name, name_field)
+    errors += passwords.problems(password, name="" if errors else name, role=role)
+    if errors:
+        raise Invalid(errors)
 
 
 def lookup_form(name: str) -> str:
