@@ -3,20 +3,22 @@
 `python3 tools/dev.py docs` writes them; tests/contracts/test_reference.py fails when one of them is out of date.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import typer.main
-from click import Argument, Command, Context, Group, Option
 from prometheus_client.metrics_core import Metric as Family
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from server_monitor.audit import chain
 from server_monitor.auth.actor import ROLE_PERMISSIONS, SCOPE_PERMISSIONS, Permission
 from server_monitor.cli.main import app
+from server_monitor.lifecycle.wiring import described
 from server_monitor.series import sample
 from server_monitor.settings import SECRETS, Settings
 from server_monitor.telemetry import metrics
@@ -100,7 +102,7 @@ def metrics_page() -> str:
         "What is measured on each server. A metric that exists once for each device has the device in its series' "
         "name, after a colon: `filesystem_percent:/var`.",
         table(("metric", "for each", "unit", "meaning"), collected),
-        "\n## Of the console itself\n",
+        "## Of the console itself\n",
         "Served at `/api/metrics` as Prometheus text or OpenMetrics.\n",
         table(("metric", "kind", "meaning"), own),
     )
@@ -123,7 +125,7 @@ def permissions_page() -> str:
         "Roles, scopes and permissions",
         "A role is granted globally or for one group of servers. What is not in the table is refused.",
         table(("permission", *ROLE_PERMISSIONS), roles),
-        "\n## Scopes of API tokens\n",
+        "## Scopes of API tokens\n",
         "A token may do what its scopes hold *and* the role of its user holds; it never widens.\n",
         table(("permission", *SCOPE_PERMISSIONS), scopes),
     )
@@ -148,36 +150,33 @@ def commands_page() -> str:
     )
 
 
-def commands() -> Iterable[tuple[tuple[str, ...], Command]]:
+def commands() -> Iterable[tuple[tuple[str, ...], Any]]:
     """Every command of the program with the words that call it."""
     return walk(("server-monitor",), typer.main.get_command(app))
 
 
-def walk(words: tuple[str, ...], command: Command) -> Iterable[tuple[tuple[str, ...], Command]]:
-    if isinstance(command, Group):
-        for name in command.list_commands(Context(command)):
-            child = command.get_command(Context(command), name)
-            assert child is not None
+def walk(words: tuple[str, ...], command: Any) -> Iterable[tuple[tuple[str, ...], Any]]:
+    if isinstance(command, TyperGroup):
+        for name, child in sorted(command.commands.items()):
             yield from walk((*words, name), child)
     else:
         yield words, command
 
 
-def command_section(words: Sequence[str], command: Command) -> str:
-    usage = " ".join([*words, *(argument(p) for p in command.params if isinstance(p, Argument))])
-    options = [
-        (f"`{', '.join([*p.opts, *p.secondary_opts])}`", p.help or "") for p in command.params if isinstance(p, Option)
-    ]
-    parts = [f"## {' '.join(words[1:])}\n", f"`{usage}`\n", f"{command.help or ''}\n".replace("\b\n", "")]
-    if options:
-        parts.append(table(("option", "meaning"), options))
-    return "\n".join(parts)
+def command_section(words: Sequence[str], command: Any) -> str:
+    arguments = [parameter for parameter in command.params if isinstance(parameter, TyperArgument)]
+    options = [parameter for parameter in command.params if isinstance(parameter, TyperOption)]
+    rows = [(f"`{placeholder(p)}`", p.help or "") for p in arguments if p.help]
+    rows += [(f"`{', '.join([*p.opts, *p.secondary_opts])}`", p.help or "") for p in options]
+    usage = " ".join([*words, *(placeholder(parameter) for parameter in arguments)])
+    parts = [f"## {' '.join(words[1:])}\n", f"`{usage}`\n", f"{command.help}\n"]
+    return "\n".join([*parts, table(("option", "meaning"), rows)] if rows else parts)
 
 
-def argument(parameter: Argument) -> str:
-    name = (parameter.metavar or parameter.name or "").strip("[]").upper()
-    many = "..." if parameter.nargs == -1 else ""
-    return f"{name}{many}" if parameter.required else f"[{name}{many}]"
+def placeholder(argument: TyperArgument) -> str:
+    many = "..." if argument.nargs == -1 else ""
+    name = f"{argument.name}{many}".upper()
+    return name if argument.required else f"[{name}]"
 
 
 def page(title: str, introduction: str, *parts: str) -> str:
@@ -197,6 +196,10 @@ def code(text: str) -> str:
     return f"`{text}`" if text else "none"
 
 
+def openapi() -> str:
+    return json.dumps(described().openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     ".env.example": env_example,
     "docs/reference/settings.md": settings_page,
@@ -204,6 +207,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/permissions.md": permissions_page,
     "docs/reference/audit-actions.md": audit_page,
     "docs/reference/commands.md": commands_page,
+    "docs/reference/openapi.json": openapi,
 }
 
 if __name__ == "__main__":

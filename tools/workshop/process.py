@@ -29,4 +29,6 @@ def exit_code(command: Sequence[str | Path], *, cwd: Path) -> int:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {**SYSTEM_CERTIFICATES, **os.environ, **(extra or {})}
+    """Ours, with certificates from the system's store, and no colours where nobody sees them."""
+    plain = {} if sys.stderr.isatty() else {"NO_COLOR": "1"}
+    return {**SYSTEM_CERTIFICATES, **plain, **os.environ, **(extra or {})}
