@@ -64,9 +64,9 @@ function hello(    line, name, cpus, btime, uptime, sections, section, i, n, par
     sections = "";
     for (i = 1; i <= n; i++) if (has(SECTION[section[i]])) sections = sections (sections == "" ? "" : ",") QUOTE section[i] QUOTE;
     split(first_line(MEMINFO), part, " ");
-    print "[" QUOTE "hello" QUOTE ",1," QUOTE AWK QUOTE ",[" sections "]," btime "," uptime "," quoted(name) ","
+    printf "%s", "[" QUOTE "hello" QUOTE ",1," QUOTE AWK QUOTE ",[" sections "]," btime "," uptime "," quoted(name) ","
         quoted(first_line(KERNEL "osrelease")) "," quoted(MACHINE) "," quoted(first_line(KERNEL "hostname")) ","
-        cpus "," number(part[2]) "," quoted(first_line(KERNEL "random/boot_id")) "]";
+        cpus "," number(part[2]) "," quoted(first_line(KERNEL "random/boot_id")) "]" NEWLINE;
     fflush();
 }
 
@@ -185,7 +185,7 @@ function filesystems(    line, path, seen, paths, n, part, i, last, piece) {
     }
     close(MOUNTS);
     if (paths == "") line = ":";
-    else if (STAT_F) line = "stat -f -c " QUOTE "F %S %b %f %a %c %d %n" QUOTE paths;
+    else if (STAT_F) line = "exec stat -f -c " QUOTE "F %S %b %f %a %c %d %n" QUOTE paths;
     else line = "df -kP" paths " | { read -r d; while read -r d b u a c m; do echo " QUOTE "F 1024 $b $((b-u)) $a 0 0 $m" QUOTE "; done; }";
     system("{ set -- " ROOT "/proc/[0-9]*; echo P $#; " line "; } 2>/dev/null </dev/null &");
 }
