@@ -42,9 +42,10 @@ T = TypeVar("T")
 FLUSH_INTERVAL_S = 1.0
 _RETRY_INTERVAL_S = 5.0  # after the disk refused
 _PRUNE_INTERVAL_S = 300.0
-_READERS = 2
+_READER_THREADS = 2
 
 _PENDING_SAMPLES_MAX = 20_000  # a minute of 300 servers at one a second
+_FLUSH_SAMPLES_MAX = 2_000
 _HEAD_BYTES_A_SERVER = 6 * 1024
 _HEAD_BYTES_MIN = 1 << 20
 _HEAD_AGE_MAX_S = 120.0
@@ -97,6 +98,7 @@ class History:
         self._layouts = Layouts(conn)
         self._servers = file.servers(conn)
         self._forgotten: set[str] = set()
+        self._to_forget: list[str] = []
         self._pending: list[Sample] = []
         self._head: list[Batch] = []
         self._head_bytes = 0
@@ -106,9 +108,10 @@ class History:
         # Held while samples move from one place to the next, so that no reader sees them in both or in none.
         self._moving = threading.Lock()
         self._writing = ThreadPoolExecutor(1, "history-write")
-        self._reading = ThreadPoolExecutor(_READERS, "history-read")
+        self._reading = ThreadPoolExecutor(_READER_THREADS, "history-read")
         self._connections = threading.local()
-        self._stopped_because: str | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self.stopped_because: str | None = None
         self._prune_at = 0.0
         self.counts = Counts()
 
@@ -206,6 +209,7 @@ class History:
             conn = getattr(self._connections, "conn", None)
             if conn is None:
                 conn = self._connections.conn = file.open_reader(self._path)
+                self._readers.append(conn)
             return work(conn)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
@@ -267,8 +271,12 @@ class History:
     async def run(self) -> None:
         """Flush, settle and prune for as long as the console runs. `close` writes what is left."""
         while True:
-            await self._in_writer(self._tick)
-            await asyncio.sleep(FLUSH_INTERVAL_S if self._stopped_because is None else _RETRY_INTERVAL_S)
+            await self.tick()
+            await asyncio.sleep(FLUSH_INTERVAL_S if self.stopped_because is None else _RETRY_INTERVAL_S)
+
+    async def tick(self) -> None:
+        """What is due now. A disk that refuses stops history, which `stopped_because` tells, and not the console."""
+        await self._in_writer(self._tick)
 
     async def flush(self) -> None:
         """Put on disk what was appended until now. Raises sqlite3.Error or OSError when the disk refuses."""
@@ -292,10 +300,14 @@ class History:
         await self._in_writer(lambda: self._prune(now))
 
     async def forget(self, server_id: str) -> None:
-        """Delete all history of a server for good; samples of it that still arrive are ignored."""
+        """Delete all history of a server for good; samples of it that still arrive are ignored.
+
+        When the disk refuses, it is done as soon as it can be.
+        """
         self._forgotten.add(server_id)
         self._latest.pop(server_id, None)
-        await self._in_writer(lambda: self._forget(server_id))
+        self._to_forget.append(server_id)
+        await self.tick()
 
     async def sizes(self) -> Sizes:
         return await self._in_reader(self._sizes)
@@ -307,7 +319,8 @@ class History:
         finally:
             self._writing.shutdown()
             self._reading.shutdown()
-            self._writer.close()
+            for conn in (*self._readers, self._writer):
+                conn.close()
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
@@ -343,7 +356,6 @@ class History:
         self._head_since = (self._head_since or time.monotonic()) if self._head else None
 
     def _tick(self) -> None:
-        """What a second brings. A disk that refuses stops history, not the console."""
         try:
             now = self._clock()
             if time.monotonic() >= self._prune_at:
@@ -353,6 +365,9 @@ class History:
             self._flush()
             if self._head_is_due():
                 self._divide()
+            while self._to_forget:
+                self._forget(self._to_forget[0])
+                del self._to_forget[0]
             self._settle_over(now, _SETTLE_BUDGET_S)
         except (sqlite3.Error, OSError) as error:
             self._stop(error)
@@ -360,19 +375,19 @@ class History:
             self._resume()
 
     def _stop(self, error: Exception) -> None:
-        if self._stopped_because is None:
+        if self.stopped_because is None:
             log.error(
                 "history_stopped",
                 file=str(self._path),
                 why=str(error),
                 remedy="Free space on this disk, or keep history for a shorter time; it goes on by itself.",
             )
-        self._stopped_because = str(error)
+        self.stopped_because = str(error)
 
     def _resume(self) -> None:
-        if self._stopped_because is not None:
+        if self.stopped_because is not None:
             log.warning("history_resumed", file=str(self._path), dropped_samples=self.counts.dropped)
-        self._stopped_because = None
+        self.stopped_because = None
 
     def _check_room(self) -> None:
         free = shutil.disk_usage(self._path.parent).free
@@ -382,18 +397,17 @@ class History:
             )
 
     def _flush(self) -> None:
-        taken = self._pending[:]
-        if not taken:
-            return
-        batch = self._batch(taken)
-        with file.transaction(self._writer):
-            file.log_append(self._writer, batch.pack())
-        with self._moving:
-            del self._pending[: len(taken)]
-            self._head.append(batch)
-        self._measure_head()
-        self.counts.stored += len(taken)
-        metrics.history_stored.inc(len(taken))
+        # A part at a time, so that a disk which refuses costs one part's work and not that of all that piled up.
+        while taken := self._pending[:_FLUSH_SAMPLES_MAX]:
+            batch = self._batch(taken)
+            with file.transaction(self._writer):
+                file.log_append(self._writer, batch.pack())
+            with self._moving:
+                del self._pending[: len(taken)]
+                self._head.append(batch)
+            self._measure_head()
+            self.counts.stored += len(taken)
+            metrics.history_stored.inc(len(taken))
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         layouts = [self._layouts.id(self._writer, tuple(sample.values)) for sample in samples]
