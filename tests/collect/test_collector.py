@@ -126,6 +126,13 @@ def test_a_hello_that_comes_before_the_channel_is_handed_over_is_heard(host: Hos
     assert host.channel.written == [b"tmf\n"]
 
 
+def test_a_beat_between_the_hello_and_its_channel_asks_nothing(host: Host) -> None:
+    host.says(HELLO)
+    host.beats()
+    host.connect()
+    assert host.channel.written == [b"tmf\n"]
+
+
 def test_what_login_scripts_print_before_the_hello_is_passed_over(host: Host) -> None:
     host.connect()
     host.says(b"Welcome!\n\x1b[31mred\x1b[0m\n\n" + HELLO)

@@ -271,7 +271,7 @@ class Collector:
 
     def beat(self, now: float, second: int, idle_interval_s: int) -> None:
         """Once a second: ask when it is time, and judge what was not answered. `second` counts the beats."""
-        if self.phase is Phase.COLLECTING:
+        if self.phase is Phase.COLLECTING and self._channel is not None:
             if self._unanswered:
                 self._judge_silence(now - self._asked_at)
             elif self._is_due(second, self._interval_s(idle_interval_s)):
