@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import orjson
 import typer
 
 from server_monitor.auth.actor import Actor, os_user
-from server_monitor.db.engine import Database
 from server_monitor.errors import Failure, Invalid
-from server_monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from server_monitor.db.engine import Database
+    from server_monitor.settings import Settings
 
 FAILED = 1
 NEEDS_DECISION = 2
@@ -30,8 +32,8 @@ Result = TypeVar("Result")
 class Workplace:
     """What an administrative command works with: the same settings and database as the console."""
 
-    settings: Settings
-    db: Database
+    settings: "Settings"
+    db: "Database"
     actor: Actor
 
 
@@ -110,7 +112,9 @@ async def workplace(data_dir: Path | None = None, *, prepared: bool = True) -> A
     Unless `prepared` is false, SQLite is brought to this version first, and PostgreSQL required to be at it.
     """
     from server_monitor.db import migrate
+    from server_monitor.db.engine import Database
     from server_monitor.lifecycle.instance import instance_id
+    from server_monitor.settings import Settings
     from server_monitor.telemetry.logs import RequestContext, request_context, set_up_logs
 
     settings = Settings.load(data_dir=data_dir)
