@@ -1,9 +1,12 @@
 """A pool on an empty database, and servers in it that stand for real or fake hosts."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+import uvloop
 from pydantic import SecretStr
 from sqlalchemy import insert
 
@@ -23,13 +26,26 @@ def vault() -> Vault:
     return Vault(SecretStr("a master key for tests, long enough"))
 
 
+MakePool = Callable[..., Pool]
+
+
 @pytest.fixture
-async def pool(sqlite_db: Database, vault: Vault) -> AsyncIterator[Pool]:
-    pool = Pool(sqlite_db, vault, Limits(connect_timeout_s=5.0))
-    try:
-        yield pool
-    finally:
+async def make_pool(sqlite_db: Database, vault: Vault) -> AsyncIterator[MakePool]:
+    """Makes pools with the limits of the test; all are closed after it."""
+    pools: list[Pool] = []
+
+    def make(limits: Limits = Limits(), *, agent_socket: str | None = None) -> Pool:  # noqa: B008  # Frozen.
+        pools.append(Pool(sqlite_db, vault, limits, agent_socket=agent_socket))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
         await pool.close()
+
+
+@pytest.fixture
+def pool(make_pool: MakePool) -> Pool:
+    return make_pool()
 
 
 class Fleet:
@@ -107,6 +123,14 @@ class Fleet:
 @pytest.fixture
 def fleet(sqlite_db: Database, vault: Vault) -> Fleet:
     return Fleet(sqlite_db, vault)
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    """Production runs on uvloop. What hosts can do to a transport is tried on Python's own loop as well."""
+    factories: dict[str, Callable[[], Any]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.name == "test_bad_hosts.py":
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
 
 
 def key_of(sshd: Sshd, kind: str = "ed25519") -> HostKey:

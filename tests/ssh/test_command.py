@@ -1,6 +1,5 @@
 import pytest
 
-from server_monitor.errors import Unreachable
 from server_monitor.ssh import command
 from server_monitor.ssh.pool import Pool
 from tests.ssh.conftest import Fleet

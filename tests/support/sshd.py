@@ -195,7 +195,9 @@ class Sshd:
     def _config(self, port: int) -> str:
         authorized = self.directory / "authorized_keys"
         authorized.write_text("\n".join([*self._authorized, ""]))
-        lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}"]
+        home = self.directory / "home"  # an empty one: the account's own start files are no part of the test
+        home.mkdir(exist_ok=True)
+        lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}", f"SetEnv HOME={home}"]
         lines += [f"HostKey {path}" for path in self.host_keys.values()]
         lines += [f"{name} {value}" for name, value in self._options.items()]
         return "\n".join([*lines, ""])
@@ -221,6 +223,11 @@ class Sshds:
         self._started.append(host)
         host.start()
         return host
+
+    @property
+    def all(self) -> Sequence[Sshd]:
+        """Those of this test, in the order in which they were started."""
+        return self._started
 
     def stop(self) -> None:
         for host in self._started:

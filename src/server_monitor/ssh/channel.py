@@ -27,6 +27,7 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._on_closed = on_closed
         self._on_stderr = on_stderr
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._connection: Connection | None = None
         self._closed_by_us = False
         self.exit_status: int | None = None
         self.exit_signal: str | None = None
@@ -61,6 +62,9 @@ class Channel(asyncssh.SSHClientSession[bytes]):
             self._channel.terminate()
         self.close()
 
+    def is_carried_by(self, connection: Connection) -> None:
+        self._connection = connection
+
     @override
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
@@ -93,7 +97,8 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         if exc is not None:
             return _reason(exc)
         ended = self.exit_status is not None or self.exit_signal is not None
-        return None if ended or self._closed_by_us else "connection_lost"
+        ours = self._closed_by_us or (self._connection is not None and self._connection.closed_by_us)
+        return None if ended or ours else "connection_lost"
 
 
 async def open_on(connection: Connection, channel: Channel, command: str, window_bytes: int) -> None:
@@ -102,6 +107,7 @@ async def open_on(connection: Connection, channel: Channel, command: str, window
     When the caller stops waiting, the channel is closed as soon as the host has opened it: an abandoned one would stay
     open there and count against its MaxSessions.
     """
+    channel.is_carried_by(connection)
     outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     connection.create_task(_open(connection, channel, command, window_bytes, outcome))
     try:

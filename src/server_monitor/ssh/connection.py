@@ -3,22 +3,29 @@
 asyncssh's own `connect` prepares some eighty options anew, in a thread, for every connection. Here they are prepared
 once and copied (`dial.py`), and asyncssh's connection class is extended, which also lets us bound what a host may send.
 These two modules are the only ones that rely on names asyncssh does not promise: `_options`, `_password`,
-`_client_keys`, `_inpbuf`, `_transport`, `_force_close`, `_server_version`, `_server_kexinit`, `waiter`.
+`_client_keys`, `_inpbuf`, `_transport`, `_loop`, `_force_close`, `_server_version`, `_server_kexinit`,
+`_client_kexinit`, `waiter`.
 """
 
 import asyncio
 import socket
+import time
 
 import asyncssh
 from typing_extensions import override
 
 from server_monitor.ssh import algorithms
 from server_monitor.ssh.failures import Stage
+from server_monitor.ssh.pace import Pace
 from server_monitor.ssh.peer import Peer
+from server_monitor.telemetry import metrics
 
+SLICE = 16_384  # bytes given to asyncssh at once; it copies what is left of them for every packet in them
 LONGEST_HANDSHAKE = 65_536  # bytes a host may send before it has let us in; a real one takes about 3,000
 LONGEST_BACKLOG = 1_048_576  # bytes that may wait while asyncssh is busy with a packet
 WRITE_HIGH_WATER = 262_144  # bytes we may owe a host that does not read, before we stop reading from it
+MOST_REKEYS = 20  # key exchanges in a minute; each costs about 3 ms
+REKEY_WINDOW_S = 60.0
 
 _KERNEL_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 40_000}
 
@@ -29,9 +36,15 @@ class Connection(asyncssh.SSHClientConnection):
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHClientConnectionOptions, peer: Peer):
         super().__init__(loop, options, wait="auth")
         self.peer = peer
+        self.closed_by_us = False
         self._was_made = False
         self._received = 0
-        self._paused = False
+        self._pace = Pace()
+        self._resting: asyncio.TimerHandle | None = None
+        self._waiting = b""  # what arrived while the host has to wait
+        self._unread = False  # the host does not read what we send
+        self._exchanges = 0
+        self._exchanges_since = 0.0
 
     @property
     def stage_reached(self) -> Stage:
@@ -46,12 +59,24 @@ class Connection(asyncssh.SSHClientConnection):
     def is_usable(self) -> bool:
         return self.peer.stage is Stage.OPEN and self._transport is not None
 
+    @override
+    def close(self) -> None:
+        """End the connection because nobody wants it any more; its channels are told that nothing was wrong."""
+        self.closed_by_us = True
+        super().close()
+
     def settle(self, base: asyncssh.SSHClientConnectionOptions) -> None:
         """Let go of what was needed to connect: the copied options, and with them every secret."""
         self._options = base
         self._password = None
         self._client_keys = []
+        self._client_kexinit = b""
         self._server_kexinit = b""
+
+    @property
+    def has_spoken(self) -> bool:
+        """Did the host send anything at all?"""
+        return self._received > 0
 
     def shared_host_keys(self) -> bool:
         """Does the host have a host key of a type that we accept? True while it has not said."""
@@ -69,28 +94,75 @@ class Connection(asyncssh.SSHClientConnection):
 
     @override
     def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
+        if self._resting is not None:
+            self._waiting += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Give the bytes to asyncssh in slices, until they are done or the host has had its share of our time."""
+        for start in range(0, len(data), SLICE):
+            before_s = time.thread_time()  # CPU of ours: waiting for other processes is not the host's fault
+            if not self._feed(data[start : start + SLICE]):
+                return
+            rest_s = self._pace.spend(time.thread_time() - before_s, time.monotonic())
+            if rest_s:
+                self._rest(rest_s, data[start + SLICE :])
+                return
+
+    def _feed(self, data: bytes) -> bool:
+        """False when the connection is over."""
         if self.peer.stage is not Stage.OPEN:
             self._received += len(data)
             if self._received > LONGEST_HANDSHAKE:
                 self._cut_off(f"more than {LONGEST_HANDSHAKE} bytes before the login was done")
-                return
-        super().data_received(data, datatype)
+        super().data_received(data)
         if len(self._inpbuf) > LONGEST_BACKLOG:
             self._cut_off(f"more than {LONGEST_BACKLOG} bytes in one packet")
+        return self._transport is not None
+
+    def _rest(self, rest_s: float, waiting: bytes) -> None:
+        metrics.ssh_rests.inc()
+        self._waiting = waiting
+        self._resting = self._loop.call_later(rest_s, self._go_on)
+        self._choose_reading()
+
+    def _go_on(self) -> None:
+        self._resting = None
+        waiting, self._waiting = self._waiting, b""
+        if self._transport is not None:
+            self._take(waiting)
+            self._choose_reading()
 
     @override
     def pause_writing(self) -> None:
         """The host does not read what it asked for: it is not read from either until it does."""
-        self._reading(False)
+        self._unread = True
+        self._choose_reading()
 
     @override
     def resume_writing(self) -> None:
-        self._reading(True)
+        self._unread = False
+        self._choose_reading()
 
-    def _reading(self, on: bool) -> None:
-        if self._transport is not None and self._paused == on:
-            self._paused = not on
-            (self._transport.resume_reading if on else self._transport.pause_reading)()
+    def _choose_reading(self) -> None:
+        if self._transport is None:
+            return
+        if self._unread or self._resting is not None:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    @override
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        """The end of a key exchange. A host may ask for one at any time, but not for one after another."""
+        now = time.monotonic()
+        if now - self._exchanges_since > REKEY_WINDOW_S:
+            self._exchanges_since, self._exchanges = now, 0
+        self._exchanges += 1
+        if self._exchanges > MOST_REKEYS:
+            raise asyncssh.ProtocolError(f"It asked for more than {MOST_REKEYS} key exchanges in a minute")
+        super().send_newkeys(k, h)
 
     def _cut_off(self, why: str) -> None:
         self._inpbuf = b""

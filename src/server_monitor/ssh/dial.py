@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import asyncssh
 from server_monitor.errors import Unreachable
 from server_monitor.ssh import algorithms
 from server_monitor.ssh.connection import Connection
-from server_monitor.ssh.failures import Stage, unreachable
+from server_monitor.ssh.failures import Stage, quoted, unreachable
 from server_monitor.ssh.hostkeys import HostKey
 from server_monitor.ssh.peer import Peer
 
@@ -132,19 +132,31 @@ class Dialler:
             return self._connection
 
         if through is not None:
-            await through.create_connection(new, self._host, self._port, window=JUMP_WINDOW)  # type: ignore[arg-type]
+            await self._tunnel(through, new)
         else:
             await loop.create_connection(new, self._host, self._port)
         assert self._connection is not None
         return self._connection
 
+    async def _tunnel(self, through: asyncssh.SSHClientConnection, new: Callable[[], Connection]) -> None:
+        try:
+            await through.create_connection(new, self._host, self._port, window=JUMP_WINDOW)  # type: ignore[arg-type]
+        except asyncssh.ChannelOpenError as error:
+            raise Unreachable(
+                "jump_failed", f"The jump server does not get through to {self.place}: {quoted(error.reason)}."
+            ) from error
+
     def _explained(self, error: Exception) -> Unreachable:
-        connection = self._connection
-        if connection is not None and (refused := connection.peer.judgement()) is not None:
+        connection, stage = self._connection, self.stage_reached
+        if connection is None:
+            return unreachable(error, stage, self.place)
+        if (refused := connection.peer.judgement()) is not None:
             return refused
-        if connection is not None and self.stage_reached is Stage.KEX and not connection.shared_host_keys():
+        if stage is Stage.KEX and not connection.shared_host_keys():
             return Unreachable("weak_algorithms", f"{self.place} has no host key of a type that is safe enough.")
-        return unreachable(error, self.stage_reached, self.place)
+        if stage is Stage.BANNER and connection.has_spoken:
+            return Unreachable("not_ssh", f"What answers at {self.place} is not an SSH server.")
+        return unreachable(error, stage, self.place)
 
     def _release(self, waiter: asyncio.Future[None] | None) -> None:
         """After a failure or a cancellation nothing stays open and nobody waits for the outcome."""

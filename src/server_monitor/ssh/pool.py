@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.db.engine import Database
 from server_monitor.errors import NotFound, Unreachable
-from server_monitor.ssh import algorithms, hostkeys
+from server_monitor.ssh import agent, algorithms, hostkeys
 from server_monitor.ssh import vault as vaults
 from server_monitor.ssh.channel import DEFAULT_WINDOW, Channel, OnClosed, OnData, open_on
 from server_monitor.ssh.connection import Connection
@@ -228,6 +228,8 @@ class Pool:
         except (HostKeyUnknown, HostKeyChanged) as refused:
             await self._record(target, refused.offered, prepared.offered)
             raise
+        except Unreachable as failure:
+            raise await self._blame_the_agent(failure, prepared.login) from failure
 
     async def _through(self, target: Target) -> Connection | None:
         if target.jump is None:
@@ -257,6 +259,13 @@ class Pool:
         except (NotFound, VaultUnreadable) as error:
             raise Unreachable("credential_missing", str(error)) from error
         return Login(target.username, key=secret.key, password=secret.password)
+
+    async def _blame_the_agent(self, failure: Unreachable, login: Login) -> Unreachable:
+        """A refused login whose cause is an agent that is gone or empty, and not the host."""
+        if failure.reason != "auth_failed" or login.agent_socket is None:
+            return failure
+        trouble = await agent.trouble(login.agent_socket)
+        return failure if trouble is None else Unreachable("credential_missing", trouble)
 
     async def _record(self, target: Target, key: HostKey, before: Sequence[HostKey]) -> None:
         if key in before:

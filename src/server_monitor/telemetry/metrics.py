@@ -52,6 +52,9 @@ probe_sections_refused = Counter(
 )
 server_reboots = Counter("server_monitor_server_reboots", "Reboots noticed while watching.", registry=registry)
 ssh_connections = Gauge("server_monitor_ssh_connections", "SSH connections that are open now.", registry=registry)
+ssh_rests = Counter(
+    "server_monitor_ssh_rests", "Times a host had to wait because it kept the console busy.", registry=registry
+)
 ssh_connects = Counter(
     "server_monitor_ssh_connects", "Attempts to open an SSH connection.", ["outcome"], registry=registry
 )
