@@ -15,7 +15,7 @@ from server_monitor.bus.contract import Changed, SamplesTaken, StatusChanged, Su
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.collect import local
 from server_monitor.collect.supervisor import Supervisor, Verdict
-from server_monitor.errors import Unavailable, Unreachable
+from server_monitor.errors import Failure, Unavailable, Unreachable
 from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import HEADLINE, METRICS, Sample, split_series
 from server_monitor.ssh.pool import Target
@@ -45,7 +45,7 @@ class World:
     dropped: list[str] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
     channels: list[local.LocalChannel] = field(default_factory=list)
-    refusal: Unreachable | None = None
+    refusal: Failure | None = None
     rows_fail: int = 0
     records_fail: int = 0
     supervisor: Supervisor = field(init=False)
@@ -209,3 +209,10 @@ async def test_a_probe_that_is_killed_is_started_again() -> None:
         probe.kill()
         await until(lambda: [v for v in world.verdicts if v.reason == "probe_failed"], "it is noticed")
         await until(lambda: world.verdicts[-1].status == "online", "it is back")
+
+
+async def test_a_database_that_is_away_while_connecting_ends_nothing_else() -> None:
+    async with running(there("far"), here(), refusal=Unavailable("the database is away")) as world:
+        await until(lambda: len(world.verdicts) >= 2, "both were judged")
+        found = {verdict.server_id: (verdict.status, verdict.reason) for verdict in world.verdicts}
+    assert found == {"far": ("offline", "internal"), "here": ("online", None)}

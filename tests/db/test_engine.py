@@ -1,6 +1,7 @@
 """Transactions are atomic, durable and share commits; readers never wait."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import func, insert, select
 from server_monitor.audit import log
 from server_monitor.audit.chain import Event
 from server_monitor.auth.actor import Actor, audited
-from server_monitor.db.engine import Database
+from server_monitor.db.engine import READERS, Database
 from server_monitor.db.tables import audit_records, login_failures
 from server_monitor.errors import Unavailable
 from server_monitor.telemetry import metrics
@@ -73,6 +74,15 @@ async def test_a_reader_sees_only_what_is_committed_and_cannot_write(db: Databas
     with pytest.raises(Exception, match=r"(?i)read-?only|readonly"):
         async with db.reading() as conn:
             await conn.execute(insert(login_failures).values(key="x", failures=1, last_failed_at=datetime.now(UTC)))
+
+
+@pytest.mark.long
+async def test_a_reader_that_finds_no_connection_free_is_told_that_the_database_is_busy(sqlite_db: Database) -> None:
+    async with AsyncExitStack() as readers:
+        for _ in range(READERS):
+            await readers.enter_async_context(sqlite_db.reading())
+        with pytest.raises(Unavailable, match="busy"):
+            await count(sqlite_db)
 
 
 async def test_a_directory_that_cannot_be_written_is_a_clear_refusal() -> None:

@@ -235,6 +235,8 @@ class Supervisor:
             collector.failed(error.reason, str(error))
         except TimeoutError:
             collector.failed("connect_timeout", f"no channel within {CHANNEL_DEADLINE_S:.0f} s")
+        except Unavailable as error:
+            collector.failed("internal", str(error))
         except OSError as error:
             collector.failed("probe_failed", str(error))
         finally:

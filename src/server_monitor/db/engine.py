@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoReaderFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from server_monitor.errors import Unavailable
@@ -75,6 +76,8 @@ class Database:
         try:
             async with self._reader.connect() as conn, conn.begin():
                 yield conn
+        except NoReaderFree as error:
+            raise Unavailable("The database is busy: nobody could read for a while. Try again in a moment.") from error
         except DBAPIError as error:
             raise _unavailable_or(error) from error
 
