@@ -38,7 +38,9 @@ FILESYSTEMS_EVERY_S: Final = 60
 # An unanswered question about filesystems means that one hangs: asking again would leave another process hanging.
 FILESYSTEMS_ASK_AGAIN_S: Final = 600
 TOP_EVERY_S: Final = 5
-HELLO_DEADLINE_S: Final = 15.0
+# Shell start files of the account run before the probe, and some of them take their time.
+HELLO_DEADLINE_S: Final = 60.0
+HELLO_SLOW_AFTER_S: Final = 10.0
 SLOW_AFTER_S: Final = 5.0
 LOST_AFTER_S: Final = 20.0
 FIRST_RETRY_S: Final = 1.0
@@ -276,8 +278,8 @@ class Collector:
                 self._judge_silence(now - self._asked_at)
             elif self._is_due(second, self._interval_s(idle_interval_s)):
                 self._ask(now)
-        elif self.phase is Phase.GREETING and now - self._opened_at > HELLO_DEADLINE_S:
-            self._fail("probe_failed", self._last_words() or "the probe said nothing")
+        elif self.phase is Phase.GREETING:
+            self._judge_greeting(now - self._opened_at)
 
     def _interval_s(self, idle_interval_s: int) -> int:
         return (1 if self.watched else idle_interval_s) * self._slowdown
@@ -292,6 +294,12 @@ class Collector:
             self._listener.lost(self.server_id)
         elif silent_s >= SLOW_AFTER_S:
             self._judge("degraded", "slow", f"no answer for {silent_s:.0f} s")
+
+    def _judge_greeting(self, silent_s: float) -> None:
+        if silent_s >= HELLO_DEADLINE_S:
+            self._fail("probe_failed", self._last_words() or "the probe said nothing")
+        elif silent_s >= HELLO_SLOW_AFTER_S:
+            self._judge("degraded", "slow", f"the probe has said nothing for {silent_s:.0f} s")
 
     def _ask(self, now: float) -> None:
         assert self._channel is not None
