@@ -1,6 +1,5 @@
-"""The record format: canonical, bounded, and a tree as RFC 6962 defines it."""
+"""The record format: canonical and bounded."""
 
-import hashlib
 import json
 from datetime import UTC, datetime
 
@@ -14,18 +13,6 @@ from server_monitor.errors import Invalid
 
 ADA = AuditActor("user", "u1", "ada", ("admin",))
 WHEN = Circumstances(datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "node", "boot", 7, {"via": "web"}, {"id": "r1"})
-
-
-def reference_root(leaves: list[bytes]) -> bytes:
-    """RFC 6962, section 2.1, word for word."""
-    if not leaves:
-        return hashlib.sha256(b"").digest()
-    if len(leaves) == 1:
-        return hashlib.sha256(b"\0" + leaves[0]).digest()
-    k = 1
-    while k * 2 < len(leaves):
-        k *= 2
-    return hashlib.sha256(b"\1" + reference_root(leaves[:k]) + reference_root(leaves[k:])).digest()
 
 
 def test_a_record_is_its_fields_in_canonical_order() -> None:
@@ -69,12 +56,3 @@ def test_an_action_outside_the_catalogue_cannot_be_recorded() -> None:
 def test_meta_over_64_kib_is_refused() -> None:
     with pytest.raises(Invalid, match="65536"):
         chain.body(Event("server.update", ADA, meta={"text": "x" * 70_000}), WHEN, 0, "id")
-
-
-@given(st.lists(st.binary(max_size=4), max_size=70))
-def test_the_frontier_yields_the_reference_root(leaves: list[bytes]) -> None:
-    frontier: tuple[bytes, ...] = ()
-    for size, leaf in enumerate(leaves):
-        frontier = chain.grow(frontier, size, chain.leaf_hash(leaf))
-
-    assert chain.root(frontier) == reference_root(leaves)

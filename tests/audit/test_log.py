@@ -6,7 +6,7 @@ import orjson
 import pytest
 from sqlalchemy import insert, select, text
 
-from server_monitor.audit import chain, log
+from server_monitor.audit import chain, log, tree
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.auth.actor import Actor, audited
 from server_monitor.db.engine import Database
@@ -28,7 +28,7 @@ async def test_records_chain_into_the_tree_of_the_head(db: Database, admin: Acto
     for seq, body in enumerate(bodies):
         assert orjson.loads(body)["seq"] == seq
         assert chain.canonical(orjson.loads(body)) == body
-        frontier = chain.grow(frontier, seq, chain.leaf_hash(body))
+        frontier = tree.grow(frontier, seq, tree.leaf_hash(body))
     assert b"".join(frontier) == stored
 
 

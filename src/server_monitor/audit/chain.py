@@ -8,11 +8,9 @@ booleans, null, arrays and objects; no floats), for example::
      "ts":"2026-11-23T10:00:00.000000Z","ts_src":{"boot_id":"…","mono_us":123},"v":1}
 
 Its bytes are stored once and never re-serialised: what is hashed is exactly what is stored. The records are the leaves
-of a Merkle tree (RFC 6962, section 2.1): leaf = SHA-256(0x00 || bytes), node = SHA-256(0x01 || left || right).
-The *frontier* is the list of roots of the complete subtrees whose sizes add up to the tree's size, largest first.
+of the tree of `audit/tree.py`.
 """
 
-import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -163,33 +161,6 @@ def body(event: Event, circumstances: Circumstances, seq: int, record_id: str) -
 def timestamp(at: datetime) -> str:
     """RFC 3339 UTC with microseconds and Z."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def leaf_hash(record: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + record).digest()
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def grow(frontier: Sequence[bytes], size: int, leaf: bytes) -> tuple[bytes, ...]:
-    """The frontier of a tree of `size` leaves after one more leaf."""
-    roots = list(frontier)
-    while size & 1:
-        leaf = node_hash(roots.pop(), leaf)
-        size >>= 1
-    return (*roots, leaf)
-
-
-def root(frontier: Sequence[bytes]) -> bytes:
-    """The root of the whole tree. Of an empty one: SHA-256 of nothing, as RFC 6962 says."""
-    if not frontier:
-        return hashlib.sha256(b"").digest()
-    whole = frontier[-1]
-    for left in reversed(frontier[:-1]):
-        whole = node_hash(left, whole)
-    return whole
 
 
 def _actor(actor: AuditActor) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import chain
+from server_monitor.audit import chain, tree
 from server_monitor.audit.chain import Circumstances, Event
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_head, audit_records
@@ -21,7 +21,6 @@ from server_monitor.telemetry.logs import request_context
 from server_monitor.telemetry.redact import redact, redact_text
 
 USER_AGENT_LIMIT = 256
-_HASH_BYTES = 32
 
 
 async def append(conn: AsyncConnection, *events: Event) -> int:
@@ -39,14 +38,14 @@ async def append(conn: AsyncConnection, *events: Event) -> int:
 async def _append(conn: AsyncConnection, events: tuple[Event, ...]) -> int:
     head = (await conn.execute(select(audit_head.c.size, audit_head.c.frontier).with_for_update())).one()
     size: int = head.size
-    frontier = _split(head.frontier)
+    frontier = tree.split(head.frontier)
     circumstances = _circumstances(conn)
     rows = []
     for event in events:
         record_id = new_id()
         body = chain.body(_redacted(event), circumstances, size, record_id)
         rows.append(_row(body, size, record_id, circumstances.at))
-        frontier = chain.grow(frontier, size, chain.leaf_hash(body))
+        frontier = tree.grow(frontier, size, tree.leaf_hash(body))
         size += 1
     await conn.execute(insert(audit_records), rows)
     await conn.execute(update(audit_head).values(size=size, frontier=b"".join(frontier)))
@@ -125,10 +124,6 @@ def _request() -> Mapping[str, Any]:
     if context is None:
         return {}
     return {"id": context.request_id, "method": context.method, "route": context.route}
-
-
-def _split(frontier: bytes) -> tuple[bytes, ...]:
-    return tuple(frontier[i : i + _HASH_BYTES] for i in range(0, len(frontier), _HASH_BYTES))
 
 
 def _read_boot_id() -> str:
