@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 from sqlalchemy import select
 
@@ -59,3 +61,9 @@ def host_key(number: int = 1, key_type: str = "ssh-ed25519") -> HostKey:
 
 def in_group(group_id: GroupId | str) -> dict[str, Any]:
     return {"groups": [group_id], "login": Login("password", password="correct horse")}
+
+
+def private_key() -> str:
+    """A new OpenSSH private key."""
+    made = Ed25519PrivateKey.generate()
+    return made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()

@@ -188,9 +188,8 @@ def require_placing(actor: Actor, wanted: Sequence[str]) -> None:
 
 def created_event(target: AuditTarget, values: Mapping[str, Any], actor: Actor) -> Event:
     """The record of a new server, with what it was made of."""
-    given = {name: value for name, value in values.items() if name != "id" and value not in (None, {})}
-    change = [Change(name, None, value) for name, value in given.items()]
-    return Event("server.create", audited(actor), target, change=change)
+    given = {name: value for name, value in values.items() if name not in ("id", "name") and value not in (None, {})}
+    return Event("server.create", audited(actor), target, meta=given)
 
 
 def target_of_audit(server: Server) -> AuditTarget:

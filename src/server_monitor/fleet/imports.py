@@ -1,9 +1,10 @@
 """Carries out an import: all of it in the caller's transaction, or nothing."""
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +25,9 @@ from server_monitor.ssh import vault as secrets
 from server_monitor.ssh.vault import Vault
 
 TEXT_MAX_BYTES = 8 * 1024 * 1024
+BATCH = 100
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ async def preview(conn: AsyncConnection, parsed: Parsed, default_username: str |
     """What the import would add. Raises Invalid with every mistake and its line, Denied."""
     if not allows(actor, Permission.SERVER_WRITE):
         raise Denied(f"An import takes the permission {Permission.SERVER_WRITE.value} everywhere.")
-    found = plan(parsed, await _existing(conn), default_username)
+    found = await asyncio.to_thread(plan, parsed, await _existing(conn), default_username)
     if found.errors:
         raise Invalid(found.errors)
     return found
@@ -79,14 +83,16 @@ async def carry_out(
     known = {name: one.id for name, one in (await _existing(conn)).items()}
     ids = {entry.name: new_id() for entry in found.create}
     rows = [_row(entry, {**known, **ids}, by_file, by_fingerprint) for entry in found.create]
-    if rows:
-        await insert_servers(conn, rows)
+    for some in _batches(rows):
+        await insert_servers(conn, some)
     await join(conn, [(group_ids[group], ids[entry.name]) for entry in found.create for group in entry.groups])
     for entry, row in zip(found.create, rows, strict=True):
         target = AuditTarget("server", row["id"], entry.name, tuple(group_ids[group] for group in entry.groups))
         events.append(created_event(target, row, actor))
     meta = {**source.described(), "created": len(rows), "skipped": len(found.skipped)}
-    await log.append(conn, *events, Event("server.import", audited(actor), meta=meta))
+    events.append(Event("server.import", audited(actor), meta=meta))
+    for batch in _batches(events):
+        await log.append(conn, *batch)
     return found, ids
 
 
@@ -114,6 +120,11 @@ def exported(server: Server) -> dict[str, Any]:
     document = {name: getattr(server, name) for name in fields}
     groups_named = [group.name for group in server.groups]
     return document | {"jump": server.jump_name, "labels": dict(server.labels), "groups": groups_named}
+
+
+def _batches(some: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Pieces that are small enough for everything else to go on in between."""
+    return (some[start : start + BATCH] for start in range(0, len(some), BATCH))
 
 
 async def _existing(conn: AsyncConnection) -> dict[str, Known]:

@@ -18,7 +18,7 @@ import yaml
 
 from server_monitor.fleet.fields import quoted
 from server_monitor.fleet.inventory.ansible import EVERY_HOST, Inventory, entries_of, relevant
-from server_monitor.fleet.inventory.entries import Parsed
+from server_monitor.fleet.inventory.entries import Parsed, lines_of
 
 DEPTH_MAX = 32
 VISITS_MAX = 200_000  # an alias costs nothing to write and everything to walk
@@ -55,7 +55,9 @@ def parse(text: str) -> Parsed:
             _Walk(inventory).groups(root, parent=None)
     except yaml.MarkedYAMLError as refused:
         mark = refused.problem_mark
-        inventory.mistake(1 if mark is None else mark.line + 1, f"This is not YAML: {refused.problem}.")
+        # What is missing at the end is reported behind it.
+        line = 1 if mark is None else min(mark.line + 1, len(lines_of(text)))
+        inventory.mistake(line, f"This is not YAML: {refused.problem}.")
     except yaml.YAMLError as refused:
         inventory.mistake(1, f"This is not YAML: {quoted(str(refused))}.")
     except RefusedError as refused:
