@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2
 import pytest
@@ -27,9 +28,13 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL server on loopback with a migrated template database."""
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server on loopback with a migrated template database.
+
+    Not below pytest's own temporary directory: as root the server runs under another account, and every pytest that
+    starts takes that directory's permissions away from others again.
+    """
+    with TemporaryDirectory(prefix="server-monitor-") as directory, Postgres(Path(directory)) as server:
         asyncio.run(server.execute(f"CREATE DATABASE {server.template}"))
         asyncio.run(_migrate(server.url(server.template)))
         yield server
