@@ -1,0 +1,95 @@
+"""The HTTP application in this process, on a real database, with people who each hold a token."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+from sqlalchemy import insert
+from starlette.types import Receive, Scope, Send
+
+from server_monitor.api import app as api
+from server_monitor.api.deps import Console
+from server_monitor.api.health import Readiness
+from server_monitor.api.middleware import Edge
+from server_monitor.auth import credentials
+from server_monitor.auth.actor import Role, os_user
+from server_monitor.auth.login import Logins
+from server_monitor.db.engine import Database
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import grants, users
+from server_monitor.lifecycle.wiring import routers
+from server_monitor.series.store import History
+from server_monitor.series.tiers import Tiers
+from server_monitor.settings import Settings
+from server_monitor.ssh.pool import Limits, Pool
+from tests.support.fleet import VAULT
+
+SECRET = SecretStr("a secret for tests that is long enough")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody with a token; every answer that is no error is decoded."""
+
+    id: str
+    client: httpx2.AsyncClient
+    token: str
+
+    async def send(self, method: str, path: str, body: object = None, **query: Any) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return await self.client.request(method, path, json=body, params=query, headers=headers)
+
+    async def get(self, path: str, **query: Any) -> Any:
+        return await self.ask("GET", path, **query)
+
+    async def ask(self, method: str, path: str, body: object = None, *, status: int = 200, **query: Any) -> Any:
+        """The decoded answer, which has to have this status."""
+        answer = await self.send(method, path, body, **query)
+        assert answer.status_code == status, (answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One console without its loops."""
+
+    db: Database
+    history: History
+    pool: Pool
+    client: httpx2.AsyncClient
+
+    async def person(self, role: Role | None, groups: Mapping[str, Role] | None = None) -> Person:
+        """A new user with a global role, roles in groups, and a token that may do all they may."""
+        user_id = new_id()
+        async with self.db.transaction() as conn:
+            row = {"id": user_id, "name": f"user {user_id}", "role": role, "created_at": datetime.now(UTC)}
+            await conn.execute(insert(users).values(**row))
+            for group_id, group_role in (groups or {}).items():
+                await conn.execute(insert(grants).values(group_id=group_id, user_id=user_id, role=group_role))
+            made = await credentials.create(conn, user_id, "tests", ["admin"], actor=os_user("tests"))
+        return Person(user_id, self.client, made.secret)
+
+
+@asynccontextmanager
+async def site_on(db: Database, directory: Path, *, agent_socket: str | None = None) -> AsyncIterator[Site]:
+    history = await History.open(directory / "history.sqlite3", Tiers())
+    pool = Pool(db, VAULT, Limits(connect_timeout_s=5), agent_socket=agent_socket)
+    console = Console(Settings(), db, Logins(db, SECRET), history, pool, VAULT)
+    edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
+    app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
+    transport = httpx2.ASGITransport(app=app)
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://console") as client:
+            yield Site(db, history, pool, client)
+    finally:
+        await pool.close()
+        await history.close()
+
+
+async def _no_sockets(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise AssertionError("these tests open no sockets")
