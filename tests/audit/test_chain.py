@@ -12,13 +12,17 @@ from server_monitor.audit.chain import AuditActor, AuditTarget, Change, Circumst
 from server_monitor.errors import Invalid
 
 ADA = AuditActor("user", "u1", "ada", ("admin",))
-WHEN = Circumstances(datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "node", "boot", 7, {"via": "web"}, {"id": "r1"})
+WHERE = Circumstances("node", {"via": "web"}, {"id": "r1"})
+
+
+def record_of(event: Event) -> bytes:
+    return chain.draft(event, WHERE, "id5").sealed(5, datetime(2026, 1, 2, 3, 4, 5, 6, UTC), "boot", 7)
 
 
 def test_a_record_is_its_fields_in_canonical_order() -> None:
     event = Event("server.update", ADA, AuditTarget("server", "s1", 'a"b\n'), change=[Change("/name", "a", "b")])
 
-    record = chain.body(event, WHEN, 5, "id5")
+    record = record_of(event)
 
     assert record == (
         b'{"action":"server.update","actor":{"id":"u1","name":"ada","roles":["admin"],"type":"user"},'
@@ -50,9 +54,9 @@ def test_lone_surrogates_and_nul_are_replaced() -> None:
 
 def test_an_action_outside_the_catalogue_cannot_be_recorded() -> None:
     with pytest.raises(Invalid, match="catalogue"):
-        chain.body(Event("server.exploded", ADA), WHEN, 0, "id")
+        record_of(Event("server.exploded", ADA))
 
 
 def test_meta_over_64_kib_is_refused() -> None:
     with pytest.raises(Invalid, match="65536"):
-        chain.body(Event("server.update", ADA, meta={"text": "x" * 70_000}), WHEN, 0, "id")
+        record_of(Event("server.update", ADA, meta={"text": "x" * 70_000}))

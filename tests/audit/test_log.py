@@ -19,7 +19,7 @@ async def test_records_chain_into_the_tree_of_the_head(db: Database, admin: Acto
     for number in range(5):
         async with db.transaction() as conn:
             event = Event("server.create", audited(admin), AuditTarget("server", f"s{number}"))
-            assert await log.append(conn, event, event) == 2 * number
+            await log.append(conn, event, event)
 
     async with db.reading() as conn:
         bodies = list((await conn.execute(select(audit_records.c.body).order_by(audit_records.c.seq))).scalars())

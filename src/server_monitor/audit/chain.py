@@ -111,12 +111,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When, where and through which request it happened; the same for all records of one append."""
+    """Where and through which request it happened; the same for all records of one append."""
 
-    at: datetime
     node: str
-    boot_id: str
-    monotonic_us: int
     source: Mapping[str, Any] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,36 +123,57 @@ def canonical(value: Mapping[str, Any]) -> bytes:
     return json.dumps(_clean(value, ""), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def body(event: Event, circumstances: Circumstances, seq: int, record_id: str) -> bytes:
-    """The canonical bytes of the record of `event`. Absent parts are left out."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record that lacks only its place and time in the log: canonical bytes before and after its `seq`."""
+
+    event: Event
+    id: str
+    ip: str | None
+    request_id: str | None
+    before: bytes
+    after: bytes
+
+    def sealed(self, seq: int, at: datetime, boot_id: str, monotonic_us: int) -> bytes:
+        """The record's canonical bytes. Keys sort so that these come after the others: ts, ts_src, v."""
+        tail = canonical(
+            {"ts": timestamp(at), "ts_src": {"boot_id": boot_id, "mono_us": monotonic_us}, "v": VERSION},
+        )
+        return b'%s,"seq":%d%s,%s' % (self.before, seq, self.after, tail[1:])
+
+
+def draft(event: Event, circumstances: Circumstances, record_id: str) -> Draft:
+    """The record of `event`, checked. Absent parts are left out. Raises Invalid for what the format cannot hold."""
     if event.action not in ACTIONS or event.phase not in PHASES:
         raise Invalid.one("action", f"{event.action!r} ({event.phase}) is not in the catalogue of audit/chain.py")
     if event.phase != "intent" and event.outcome not in OUTCOMES:
         raise Invalid.one("outcome", f"{event.outcome!r} is not one of {sorted(OUTCOMES)}")
-    fields: dict[str, Any] = {
-        "v": VERSION,
-        "seq": seq,
-        "id": record_id,
-        "ts": timestamp(circumstances.at),
-        "ts_src": {"boot_id": circumstances.boot_id, "mono_us": circumstances.monotonic_us},
-        "node": circumstances.node,
+    before: dict[str, Any] = {
         "action": event.action,
-        "phase": event.phase,
-        "outcome": None if event.phase == "intent" else event.outcome,
         "actor": _actor(event.actor),
+        "id": record_id,
+        "node": circumstances.node,
+        "outcome": None if event.phase == "intent" else event.outcome,
+        "phase": event.phase,
     }
     optional: dict[str, Any] = {
-        "reason": event.reason,
-        "source": _present(circumstances.source),
-        "request": _present(circumstances.request),
-        "target": _target(event.target),
+        "cause": None if event.parent_seq is None else {"parent_seq": event.parent_seq},
         "change": {"paths": [{"p": c.path, "old": c.old, "new": c.new} for c in event.change]}
         if event.change
         else None,
-        "cause": None if event.parent_seq is None else {"parent_seq": event.parent_seq},
         "meta": _bounded_meta(event.meta),
+        "reason": event.reason,
+        "request": _present(circumstances.request),
     }
-    return canonical(fields | _present(optional))
+    after = canonical(_present({"source": _present(circumstances.source), "target": _target(event.target)}))
+    return Draft(
+        event,
+        record_id,
+        circumstances.source.get("ip"),
+        circumstances.request.get("id"),
+        before=canonical(before | _present(optional))[:-1],
+        after=b"" if after == b"{}" else b"," + after[1:-1],
+    )
 
 
 def timestamp(at: datetime) -> str:

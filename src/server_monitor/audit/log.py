@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import chain, tree
-from server_monitor.audit.chain import Circumstances, Event
+from server_monitor.audit.chain import Circumstances, Draft, Event
+from server_monitor.db.engine import at_commit
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_head, audit_records
 from server_monitor.errors import AuditUnavailable
@@ -23,35 +23,40 @@ from server_monitor.telemetry.redact import redact, redact_text
 USER_AGENT_LIMIT = 256
 
 
-async def append(conn: AsyncConnection, *events: Event) -> int:
-    """Record what the transaction of `conn` has done; returns the sequence number of the first record.
+async def append(conn: AsyncConnection, *events: Event) -> None:
+    """Record what the transaction of `conn` does; the records are written as its last statements.
 
-    Make it the last statement of the transaction: on PostgreSQL it takes the lock that all writers of the log share.
-    Raises AuditUnavailable when the record cannot be written; leave the transaction then, and nothing has happened.
+    When they cannot be written, leaving the transaction raises AuditUnavailable, and nothing has happened.
+    Raises Invalid for an event that the format cannot hold.
     """
+    circumstances = _circumstances(conn)
+    for event in events:
+        at_commit(conn, _write, chain.draft(_redacted(event), circumstances, new_id()))
+
+
+async def _write(conn: AsyncConnection, drafts: list[Draft]) -> None:
+    """Give the records their places in the log. Everybody who writes waits here for everybody else, so be quick."""
     try:
-        return await _append(conn, events)
+        await _extend(conn, drafts)
     except DBAPIError as error:
         raise AuditUnavailable("The audit record could not be written, so nothing was changed.") from error
+    for draft in drafts:
+        metrics.audit_records.labels(draft.event.action).inc()
 
 
-async def _append(conn: AsyncConnection, events: tuple[Event, ...]) -> int:
+async def _extend(conn: AsyncConnection, drafts: list[Draft]) -> None:
     head = (await conn.execute(select(audit_head.c.size, audit_head.c.frontier).with_for_update())).one()
     size: int = head.size
     frontier = tree.split(head.frontier)
-    circumstances = _circumstances(conn)
     rows = []
-    for event in events:
-        record_id = new_id()
-        body = chain.body(_redacted(event), circumstances, size, record_id)
-        rows.append(_row(body, size, record_id, circumstances.at))
+    for draft in drafts:
+        at = datetime.now(UTC)
+        body = draft.sealed(size, at, _BOOT_ID, time.monotonic_ns() // 1000)
+        rows.append(_row(draft, body, size, at))
         frontier = tree.grow(frontier, size, tree.leaf_hash(body))
         size += 1
     await conn.execute(insert(audit_records), rows)
     await conn.execute(update(audit_head).values(size=size, frontier=b"".join(frontier)))
-    for event in events:
-        metrics.audit_records.labels(event.action).inc()
-    return size - len(events)
 
 
 async def size(conn: AsyncConnection) -> int:
@@ -66,23 +71,22 @@ async def actions_since(conn: AsyncConnection, seq: int) -> set[str]:
     return set(found.scalars())
 
 
-def _row(body: bytes, seq: int, record_id: str, at: datetime) -> dict[str, Any]:
+def _row(draft: Draft, body: bytes, seq: int, at: datetime) -> dict[str, Any]:
     """The stored row: the body, and the search columns derived from it."""
-    record = orjson.loads(body)
-    target = record.get("target", {})
+    event, target = draft.event, draft.event.target
     return {
         "seq": seq,
         "body": body,
-        "id": record_id,
+        "id": draft.id,
         "ts": at,
-        "action": record["action"],
-        "actor_id": record["actor"].get("id"),
-        "actor_name": record["actor"]["name"][:128],
-        "target_type": target.get("type"),
-        "target_id": target.get("id"),
-        "outcome": record["outcome"],
-        "ip": record.get("source", {}).get("ip"),
-        "request_id": record.get("request", {}).get("id"),
+        "action": event.action,
+        "actor_id": event.actor.id,
+        "actor_name": chain.clean_text(event.actor.name)[:128],
+        "target_type": target.type if target else None,
+        "target_id": target.id if target else None,
+        "outcome": None if event.phase == "intent" else event.outcome,
+        "ip": draft.ip,
+        "request_id": draft.request_id,
     }
 
 
@@ -102,10 +106,7 @@ def _redacted(event: Event) -> Event:
 
 def _circumstances(conn: AsyncConnection) -> Circumstances:
     return Circumstances(
-        at=datetime.now(UTC),
         node=conn.sync_connection.get_execution_options().get("audit_node", "local"),  # type: ignore[union-attr]
-        boot_id=_BOOT_ID,
-        monotonic_us=time.monotonic_ns() // 1000,
         source=_source(),
         request=_request(),
     )

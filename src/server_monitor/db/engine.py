@@ -7,7 +7,7 @@ connections of their own and never wait for the writer (WAL).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,20 @@ READERS = 8
 POSTGRES_POOL = 10
 
 
+WriteLast = Callable[[AsyncConnection, list[Any]], Awaitable[None]]
+_LAST = "server_monitor.written_last"
+
+
+def at_commit(conn: AsyncConnection, write: WriteLast, item: Any) -> None:
+    """Have `write(conn, items)` run as the last thing before the commit, once for all transactions that share it.
+
+    `items` are those of the transactions that succeeded, in the order of their calls. When `write` fails, none of them
+    happens. A lock that everybody needs is then held for the shortest time, and taken once.
+    """
+    assert conn.sync_connection is not None
+    conn.sync_connection.info.setdefault(_LAST, []).append((write, item))
+
+
 @dataclass(slots=True, eq=False)
 class _Group:
     """Transactions that one commit will make durable together."""
@@ -37,6 +51,7 @@ class _Group:
     members: int = 0
     settled: bool = False
     failure: BaseException | None = field(default=None, repr=False)
+    last: list[tuple[WriteLast, Any]] = field(default_factory=list)
 
 
 class Database:
@@ -94,7 +109,11 @@ class Database:
                     yield conn
             else:
                 async with self._writer.begin() as conn:
-                    yield conn
+                    try:
+                        yield conn
+                    finally:
+                        last = _taken_from(conn)
+                    await _write_last(conn, last)
                 metrics.database_commits.inc()
                 metrics.database_transactions.inc()
         except DBAPIError as error:
@@ -137,21 +156,27 @@ class Database:
         try:
             group = await self._join()
             assert self._connection is not None
-            async with self._connection.begin_nested():
-                yield self._connection
+            try:
+                async with self._connection.begin_nested():
+                    yield self._connection
+            finally:
+                last = _taken_from(self._connection)
+            group.last += last
             group.members += 1
         finally:
             self._turn.release()
             if group is not None:
                 # Shielded: a caller that gives up now must not leave the others' work uncommitted.
                 await asyncio.shield(self._settle(group))
+        if isinstance(group.failure, Unavailable):
+            raise type(group.failure)(str(group.failure)) from group.failure
         if group.failure is not None:
             raise Unavailable("The change could not be made durable; nothing was changed.") from group.failure
 
     async def _join(self) -> _Group:
         """The open group, or a new one with a transaction begun for it. The caller holds the turn."""
         if self._connection is not None and self._connection.invalidated:
-            await self._abandon(Unavailable("the writing connection was lost"))
+            await self._abandon(Unavailable("The connection to the database was lost; nothing was changed."))
         if self._connection is None:
             self._connection = await self._writer.connect()
         if self._group is None:
@@ -171,11 +196,12 @@ class Database:
             assert self._connection is not None
             transaction = self._connection.get_transaction()
             if transaction is None or self._connection.invalidated:
-                await self._abandon(Unavailable("the writing connection was lost"))
+                await self._abandon(Unavailable("The connection to the database was lost; nothing was changed."))
                 return
             try:
+                await _write_last(self._connection, group.last)
                 await transaction.commit()
-            except DBAPIError as error:
+            except (DBAPIError, Unavailable) as error:
                 await self._abandon(error)
                 return
             group.settled = True
@@ -190,10 +216,13 @@ class Database:
             self._group.settled = True
             self._group.failure = error
             self._group = None
-        if self._connection is not None:
-            await self._connection.invalidate()
-            await self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await connection.close()  # which rolls back
+        except DBAPIError:
+            await connection.invalidate()
 
     async def _check_durability(self) -> None:
         async with self._writer.connect() as conn:
@@ -205,6 +234,22 @@ class Database:
             await _require(conn, "SHOW fsync", {"on"})
             await _require(conn, "SHOW full_page_writes", {"on"})
             await _require(conn, "SHOW synchronous_commit", {"on", "local", "remote_write", "remote_apply"})
+
+
+def _taken_from(conn: AsyncConnection) -> list[tuple[WriteLast, Any]]:
+    """What this transaction wants written last, taken away from the connection, which others use after it."""
+    taken: list[tuple[WriteLast, Any]] = []
+    if conn.sync_connection is not None and not conn.invalidated and not conn.closed:
+        taken = conn.sync_connection.info.pop(_LAST, taken)
+    return taken
+
+
+async def _write_last(conn: AsyncConnection, last: list[tuple[WriteLast, Any]]) -> None:
+    by_writer: dict[WriteLast, list[Any]] = {}
+    for write, item in last:
+        by_writer.setdefault(write, []).append(item)
+    for write, items in by_writer.items():
+        await write(conn, items)
 
 
 def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
