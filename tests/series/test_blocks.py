@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from server_monitor.series.blocks import Block, Damaged, Table, encode
+from server_monitor.series.blocks import Block, Damaged, Effort, Table, encode
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
 _NEAR = st.integers(-300, 300)
@@ -36,16 +36,16 @@ def same(one: Table, other: Table) -> bool:
     )
 
 
-@given(tables(), st.integers(1, 9))
-def test_every_number_comes_back(table: Table, level: int) -> None:
-    assert same(Block(encode(table, level)).table(), table)
+@given(tables(), st.sampled_from(Effort))
+def test_every_number_comes_back(table: Table, effort: Effort) -> None:
+    assert same(Block(encode(table, effort)).table(), table)
 
 
 @given(tables(), st.data())
 def test_a_few_series_come_back_alone(table: Table, data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, table.numbers.shape[1] - 1), max_size=4)) if table.numbers.size else []
-    part = Block(encode(table, 1)).table(chosen)
-    whole = Block(encode(table, 1)).table()
+    part = Block(encode(table, Effort.SETTLED)).table(chosen)
+    whole = Block(encode(table, Effort.SETTLED)).table()
     assert np.array_equal(part.numbers, whole.numbers[:, chosen])
     if whole.present is not None:
         there = np.ones(part.numbers.shape, np.bool_) if part.present is None else part.present
@@ -64,19 +64,19 @@ def test_a_few_series_come_back_alone(table: Table, data: st.DataObject) -> None
 )
 def test_columns_of_every_shape_come_back(column: np.ndarray) -> None:
     table = Table(np.arange(1000, dtype=np.int64) * 1000, column[:, None].astype(np.int64))
-    assert same(Block(encode(table, 6)).table(), table)
+    assert same(Block(encode(table, Effort.SETTLED)).table(), table)
 
 
 def test_what_does_not_change_costs_nothing() -> None:
     """Forty constant series for an hour take less than a byte for each minute of each."""
     at_ms = np.arange(3600, dtype=np.int64) * 1000
-    assert len(encode(Table(at_ms, np.full((3600, 40), 123_456_789)), 6)) < 300
+    assert len(encode(Table(at_ms, np.full((3600, 40), 123_456_789)), Effort.SETTLED)) < 300
 
 
 @given(st.data())
 def test_any_changed_byte_is_noticed(data: st.DataObject) -> None:
     table = Table(np.arange(50, dtype=np.int64), np.arange(150, dtype=np.int64).reshape(50, 3) ** 2)
-    block = bytearray(encode(table, 3))
+    block = bytearray(encode(table, Effort.SETTLED))
     place = data.draw(st.integers(0, len(block) - 1))
     block[place] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(Damaged):
@@ -90,7 +90,7 @@ def test_anything_else_is_damaged(data: bytes) -> None:
 
 
 def test_a_block_cut_short_is_damaged() -> None:
-    whole = encode(Table(np.arange(50, dtype=np.int64), np.zeros((50, 3), np.int64)), 3)
+    whole = encode(Table(np.arange(50, dtype=np.int64), np.zeros((50, 3), np.int64)), Effort.SETTLED)
     for size in range(len(whole)):
         with pytest.raises(Damaged):
             Block(whole[:size])

@@ -13,14 +13,12 @@ from itertools import chain, pairwise
 import numpy as np
 
 from server_monitor.series import rollup
-from server_monitor.series.blocks import Block, Damaged, Ints, Mask, Table, encode, pack
+from server_monitor.series.blocks import Block, Damaged, Effort, Ints, Kind, Mask, Table, encode, pack_quickly
 from server_monitor.series.file import Packed, Stored
 from server_monitor.series.precision import factors, to_numbers, to_values
 from server_monitor.series.rollup import Rows
 from server_monitor.series.sample import Sample
 from server_monitor.series.tiers import PERIOD_MS, Names, Tier
-
-LOOSE_LEVEL = 1  # zstd's: what is merged within the hour deserves little effort.
 
 NamesOf = Callable[[int], Names]
 
@@ -47,7 +45,9 @@ class Batch:
     def pack(self) -> Packed:
         samples = np.vstack((self.servers, self.layouts, self.at_ms, np.diff(self.starts)))
         present = None if self.present is None else self.present[None, :]
-        return Packed(pack(samples, None, LOOSE_LEVEL), pack(self.numbers[None, :], present, LOOSE_LEVEL))
+        return Packed(
+            pack_quickly(samples, None, Kind.OFFSET), pack_quickly(self.numbers[None, :], present, Kind.OFFSET)
+        )
 
     @classmethod
     def unpack(cls, packed: Packed) -> "Batch":
@@ -137,20 +137,23 @@ def loose_blocks(batches: Sequence[Batch], names_of: NamesOf, layout_of: Callabl
             names = tuple(dict.fromkeys(chain.from_iterable(map(names_of, layouts))))
             layout = layout_of(names)
         table = _table(head, places, names, names_of)
-        data = encode(table, LOOSE_LEVEL)
+        data = encode(table, Effort.LOOSE)
         server, period = int(head.servers[places[0]]), int(periods[places[0]])
         yield Stored(server, Tier.RAW, period, settled=False, rows=len(places), layout=layout, data=data)
 
 
 def _table(head: Batch, places: Ints, names: Names, names_of: NamesOf) -> Table:
     """Samples of one server, which may differ in their layouts, as rows of the series `names`."""
+    layouts = list(dict.fromkeys(head.layouts[places].tolist()))
+    if len(layouts) == 1 and head.present is None:
+        return Table(head.at_ms[places], head.numbers[head.starts[places][:, None] + np.arange(len(names))])
     numbers = np.zeros((len(places), len(names)), np.int64)
     present = np.zeros(numbers.shape, np.bool_)
-    layouts = head.layouts[places]
-    for layout in dict.fromkeys(layouts.tolist()):
+    place_of = {name: place for place, name in enumerate(names)}
+    for layout in layouts:
         own = names_of(layout)
-        rows = np.flatnonzero(layouts == layout)
-        columns = np.array([names.index(name) for name in own], np.intp)
+        rows = np.flatnonzero(head.layouts[places] == layout)
+        columns = np.array([place_of[name] for name in own], np.intp)
         cells = head.starts[places[rows]][:, None] + np.arange(len(own))
         target = np.ix_(rows, columns)
         numbers[target] = head.numbers[cells]

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server_monitor.series import file, rollup
-from server_monitor.series.blocks import Block, Damaged, encode
+from server_monitor.series.blocks import Block, Damaged, Effort, encode
 from server_monitor.series.file import Stored
 from server_monitor.series.layouts import Layouts
 from server_monitor.series.rollup import Rows
 from server_monitor.series.tiers import PERIOD_MS, STEP_MS, Names, Tier, to_rows, to_table
-
-_SETTLED_LEVEL = 6  # zstd's: written once, kept for days.
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +79,5 @@ def _joined(parts: Sequence[Part], names: Names) -> Rows:
 
 
 def _stored(period: Period, names: Names, layout: int, rows: Rows, *, settled: bool) -> Stored:
-    data = encode(to_table(period.tier, names, rows), _SETTLED_LEVEL)
+    data = encode(to_table(period.tier, names, rows), Effort.SETTLED)
     return Stored(period.server, period.tier, period.number, settled, len(rows), layout, data)

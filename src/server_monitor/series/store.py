@@ -48,8 +48,9 @@ _PENDING_SAMPLES_MAX = 20_000  # a minute of 300 servers at one a second
 _FLUSH_SAMPLES_MAX = 2_000
 _HEAD_BYTES_A_SERVER = 6 * 1024
 _HEAD_BYTES_MIN = 1 << 20
-_HEAD_AGE_MAX_S = 120.0
+_HEAD_AGE_MAX_S = 300.0
 _SETTLE_BUDGET_S = 0.05  # of each second, so that a whole fleet's hour is settled within minutes and nobody notices
+_SETTLE_INTERVAL_S = 10.0  # when nothing was left the last time
 _SETTLE_AFTER_MS = 120_000  # A period stays open a little longer for samples still on their way.
 _PRUNE_BATCH = 64
 _EMPTY_PAGES_KEPT = 0.05  # Settling needs room to turn around; giving all back would only be asked for again.
@@ -112,6 +113,7 @@ class History:
         self._connections = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self.stopped_because: str | None = None
+        self._settled_at = 0.0
         self._prune_at = 0.0
         self.counts = Counts()
 
@@ -353,7 +355,7 @@ class History:
 
     def _measure_head(self) -> None:
         self._head_bytes = sum(batch.size_bytes for batch in self._head)
-        self._head_since = (self._head_since or time.monotonic()) if self._head else None
+        self._head_since = (self._head_since or self._clock()) if self._head else None
 
     def _tick(self) -> None:
         try:
@@ -368,7 +370,8 @@ class History:
             while self._to_forget:
                 self._forget(self._to_forget[0])
                 del self._to_forget[0]
-            self._settle_over(now, _SETTLE_BUDGET_S)
+            if abs(now - self._settled_at) >= _SETTLE_INTERVAL_S and self._settle_over(now, _SETTLE_BUDGET_S):
+                self._settled_at = now
         except (sqlite3.Error, OSError) as error:
             self._stop(error)
         else:
@@ -423,7 +426,7 @@ class History:
         if self._head_since is None:
             return False
         limit = max(_HEAD_BYTES_MIN, _HEAD_BYTES_A_SERVER * len(self._latest))
-        return self._head_bytes >= limit or time.monotonic() - self._head_since >= _HEAD_AGE_MAX_S
+        return self._head_bytes >= limit or abs(self._clock() - self._head_since) >= _HEAD_AGE_MAX_S
 
     def _divide(self) -> None:
         """Turn the head into loose blocks, which makes the log superfluous."""
@@ -440,7 +443,8 @@ class History:
         self._newest_layouts = set(newest.layouts.tolist())
         self._measure_head()
 
-    def _settle_over(self, now: float, budget_s: float) -> None:
+    def _settle_over(self, now: float, budget_s: float) -> bool:
+        """Settle what is over, for as long as the budget lasts; whether nothing is left."""
         deadline = time.monotonic() + budget_s
         now_ms = round(now * 1000) - _SETTLE_AFTER_MS
         for tier in Tier:
@@ -450,7 +454,8 @@ class History:
                     if damaged:
                         self._count_damaged(damaged, server=server, tier=tier.name, period=period)
                     if time.monotonic() > deadline:
-                        return
+                        return False
+        return True
 
     def _prune(self, now: float) -> None:
         now_ms = round(now * 1000)
