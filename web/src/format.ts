@@ -1,21 +1,21 @@
 // Numbers and times as people read them. Fixed widths where numbers change in place.
 
-const locale = typeof navigator === "undefined" ? "en" : navigator.language;
+export const LOCALE = typeof navigator === "undefined" ? "en" : navigator.language;
 
 const fixed = [0, 1, 2].map(
   (digits) =>
-    new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+    new Intl.NumberFormat(LOCALE, { minimumFractionDigits: digits, maximumFractionDigits: digits }),
 ) as [Intl.NumberFormat, Intl.NumberFormat, Intl.NumberFormat];
-const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const day_clock = new Intl.DateTimeFormat(locale, {
+const clock = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day_clock = new Intl.DateTimeFormat(LOCALE, {
   month: "short",
   day: "numeric",
   hour: "2-digit",
   minute: "2-digit",
   hourCycle: "h23",
 });
-const date = new Intl.DateTimeFormat(locale, { year: "numeric", month: "short", day: "numeric" });
-const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
+const date = new Intl.DateTimeFormat(LOCALE, { year: "numeric", month: "short", day: "numeric" });
+const relative = new Intl.RelativeTimeFormat(LOCALE, { numeric: "auto" });
 
 export const NOTHING = "–";
 
@@ -33,7 +33,7 @@ export function percent(value: number | null | undefined, digits: 0 | 1 | 2 = 1)
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 
-export function bytes(value: number | null | undefined): string {
+export function bytes(value: number | null | undefined, whole_from = 99.95, exact?: Intl.NumberFormat): string {
   if (value == null) return NOTHING;
   let size = value;
   let unit = 0;
@@ -41,12 +41,17 @@ export function bytes(value: number | null | undefined): string {
     size /= 1024;
     unit += 1;
   }
-  const digits = unit === 0 || Math.abs(size) >= 99.95 ? 0 : 1;
-  return `${fixed[digits].format(size)} ${BINARY[unit]}`;
+  const digits = unit === 0 || Math.abs(size) >= whole_from ? 0 : 1;
+  return `${(exact ?? fixed[digits]).format(size)} ${BINARY[unit]}`;
 }
 
 export function rate(value: number | null | undefined): string {
   return value == null ? NOTHING : `${bytes(value)}/s`;
+}
+
+/** A rate for a narrow column: one decimal only below ten. */
+export function short_rate(value: number | null | undefined): string {
+  return value == null ? NOTHING : `${bytes(value, 9.95)}/s`;
 }
 
 export function duration(seconds: number | null | undefined): string {

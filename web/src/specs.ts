@@ -1,6 +1,6 @@
 // What the charts of a server's page show: which series, in which unit and colour.
 
-import { bytes, decimal, percent, rate } from "./format";
+import { LOCALE, bytes, decimal, percent, rate } from "./format";
 import { t } from "./messages";
 
 export type Unit = "percent" | "bytes" | "rate" | "number" | "celsius";
@@ -26,6 +26,17 @@ export interface Spec {
   at_least?: number;
   top?: number;
 }
+
+const short = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 2 });
+
+/** The values beside an axis: no more digits than they need. */
+export const ON_AXIS: Record<Unit, (value: number) => string> = {
+  percent: (value) => `${short.format(value)} %`,
+  bytes: (value) => bytes(value, 0, short),
+  rate: (value) => `${bytes(value, 0, short)}/s`,
+  number: (value) => short.format(value),
+  celsius: (value) => `${short.format(value)} °C`,
+};
 
 export const WRITTEN: Record<Unit, (value: number | null | undefined) => string> = {
   percent: (value) => percent(value),
@@ -129,7 +140,7 @@ export function specs(present: ReadonlySet<string>, memory_total: number | null,
 
 function memory(total: number | null, swaps: boolean): Spec {
   const used = { series: "memory_used_bytes", label: legend.used, colour: "series-1" };
-  const swap = { series: "swap_used_bytes", label: legend.swap, colour: "series-4" };
+  const swap = { series: "swap_used_bytes", label: legend.swap, colour: "series-2" };
   return {
     key: "memory",
     title: t.server.charts.memory,
