@@ -10,19 +10,17 @@ kept until it breaks, the server is edited, or the pool closes. Nobody logs in t
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-
-from sqlalchemy.ext.asyncio import AsyncConnection
+from dataclasses import dataclass
 
 from server_monitor.db.engine import Database
 from server_monitor.errors import NotFound, Unreachable
 from server_monitor.ssh import agent, algorithms, hostkeys
-from server_monitor.ssh import vault as vaults
 from server_monitor.ssh.channel import DEFAULT_WINDOW, Channel, OnClosed, OnData, open_on
 from server_monitor.ssh.connection import Connection
 from server_monitor.ssh.dial import Dialler, Login, base_options
 from server_monitor.ssh.failures import Stage, timed_out, unreachable
 from server_monitor.ssh.hostkeys import HostKey, HostKeyChanged, HostKeyUnknown
+from server_monitor.ssh.logins import Known, Logins
 from server_monitor.ssh.vault import Vault, VaultUnreadable
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
@@ -71,19 +69,10 @@ class _Held:
     connection: Connection
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What the database says about a target, read before a connection slot is taken."""
-
-    login: Login = field(repr=False)
-    pinned: Sequence[HostKey]
-    offered: Sequence[HostKey]
-
-
 class Pool:
     def __init__(self, db: Database, vault: Vault, limits: Limits, *, agent_socket: str | None = None) -> None:
         self._db = db
-        self._vault = vault
+        self._logins = Logins(db, vault)
         self._limits = limits
         self._agent_socket = agent_socket or None
         self._base = base_options()
@@ -219,17 +208,18 @@ class Pool:
         # First the jump, which needs a slot of its own: with the slot taken, fifty targets behind one jump would wait
         # for each other until they time out.
         through = await self._through(target)
-        prepared = await self._prepare(target)
-        preference = algorithms.host_key_preference(key.key_type for key in prepared.pinned)
-        dialler = self._dialler(target, prepared.login, prepared.pinned, preference)
+        known = await self._known(target)
+        login = self._login(target, known)
+        preference = algorithms.host_key_preference(key.key_type for key in known.pinned)
+        dialler = self._dialler(target, login, known.pinned, preference)
         try:
             async with self._slots, self._deadline(dialler):
                 return await dialler.open(through)
         except (HostKeyUnknown, HostKeyChanged) as refused:
-            await self._record(target, refused.offered, prepared.offered)
+            await self._record(target, refused.offered, known.offered)
             raise
         except Unreachable as failure:
-            raise await self._blame_the_agent(failure, prepared.login) from failure
+            raise await self._blame_the_agent(failure, login) from failure
 
     async def _through(self, target: Target) -> Connection | None:
         if target.jump is None:
@@ -239,26 +229,22 @@ class Pool:
         except Unreachable as error:
             raise Unreachable("jump_failed", f"The jump server {target.jump.name} cannot be used: {error}") from error
 
-    async def _prepare(self, target: Target) -> _Prepared:
-        async with self._db.reading() as conn:
-            pinned = await hostkeys.pinned(conn, target.server_id)
-            offered = await hostkeys.offered(conn, target.server_id)
-            # Without an accepted key nobody logs in, so no secret is opened.
-            login = await self._login(conn, target) if pinned else Login(target.username)
-        return _Prepared(login, pinned, offered)
+    async def _known(self, target: Target) -> Known:
+        try:
+            return await self._logins.known(target.server_id, target.credential_id)
+        except (NotFound, VaultUnreadable) as error:
+            raise Unreachable("credential_missing", str(error)) from error
 
-    async def _login(self, conn: AsyncConnection, target: Target) -> Login:
+    def _login(self, target: Target, known: Known) -> Login:
+        if not known.pinned:
+            return Login(target.username)  # Nobody will log in: this connection only shows us the host's key.
         if target.auth == "agent":
             if self._agent_socket is None:
                 raise Unreachable("credential_missing", "No SSH agent is known: SSH_AUTH_SOCK was not set at start.")
             return Login(target.username, agent_socket=self._agent_socket)
-        if target.credential_id is None:
+        if known.secret is None:
             raise Unreachable("credential_missing", f"{target.name} has no stored {target.auth} to log in with.")
-        try:
-            secret = await vaults.load(conn, self._vault, target.credential_id)
-        except (NotFound, VaultUnreadable) as error:
-            raise Unreachable("credential_missing", str(error)) from error
-        return Login(target.username, key=secret.key, password=secret.password)
+        return Login(target.username, key=known.secret.key, password=known.secret.password)
 
     async def _blame_the_agent(self, failure: Unreachable, login: Login) -> Unreachable:
         """A refused login whose cause is an agent that is gone or empty, and not the host."""

@@ -6,7 +6,7 @@ docs/decisions/key-vault.md.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -129,14 +129,31 @@ async def add_password(conn: AsyncConnection, vault: Vault, name: str, password:
 
 async def load(conn: AsyncConnection, vault: Vault, credential_id: str) -> Secret:
     """Open a stored secret for logging in. Raises NotFound, and VaultUnreadable when it does not open."""
-    columns = (ssh_credentials.c.kind, ssh_credentials.c.sealed, ssh_credentials.c.wrapped_by)
-    found = (await conn.execute(select(*columns).where(ssh_credentials.c.id == credential_id))).first()
-    if found is None:
+    opened = (await load_many(conn, vault, [credential_id])).get(credential_id)
+    if opened is None:
         raise NotFound("credential", credential_id)
-    plain = vault.open(Sealed(found.sealed, found.wrapped_by), **_place(credential_id))
-    if found.kind == "password":
-        return Secret(password=plain.decode())
-    return Secret(key=parse_stored_key(plain))
+    if isinstance(opened, VaultUnreadable):
+        raise opened
+    return opened
+
+
+async def load_many(
+    conn: AsyncConnection, vault: Vault, credential_ids: Collection[str]
+) -> dict[str, Secret | VaultUnreadable]:
+    """Those of the secrets that there are, each opened, or why it does not open."""
+    if not credential_ids:
+        return {}
+    c = ssh_credentials.c
+    found = await conn.execute(select(c.id, c.kind, c.sealed, c.wrapped_by).where(c.id.in_(credential_ids)))
+    return {row.id: _opened(vault, row.id, row.kind, Sealed(row.sealed, row.wrapped_by)) for row in found}
+
+
+def _opened(vault: Vault, credential_id: str, kind: str, sealed: Sealed) -> Secret | VaultUnreadable:
+    try:
+        plain = vault.open(sealed, **_place(credential_id))
+    except VaultUnreadable as error:
+        return error
+    return Secret(password=plain.decode()) if kind == "password" else Secret(key=parse_stored_key(plain))
 
 
 async def list_keys(conn: AsyncConnection) -> list[Credential]:
