@@ -2,13 +2,13 @@ import asyncio
 import json
 
 import pytest
-from tests.support.live import Directory, LiveConsole, next_watched, running_live
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server_monitor.bus.contract import Stopping, Subject
 from server_monitor.realtime.endpoint import Rules
 from server_monitor.realtime.hub import Limits
+from tests.support.live import Directory, LiveConsole, next_watched, running_live
 
 VALUES = {"cpu_percent": 12.5, "load1": 0.5, "filesystem_percent:/": 40.0}
 

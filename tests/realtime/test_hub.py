@@ -3,11 +3,11 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.live import next_watched
 
 from server_monitor.bus.contract import SamplesTaken, StatusChanged, Subject
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Limits
+from tests.support.live import next_watched
 
 EVERYTHING = Interest(None, detailed=False)
 LIMITS = Limits(flush_interval_s=0.01, sample_frames=3, statuses=2, notices=2)

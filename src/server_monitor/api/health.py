@@ -55,7 +55,8 @@ async def prometheus(
     if wanted == "json":
         return json_response({"metrics": _as_documents()})
     if "application/openmetrics-text" in request.headers.get("accept", ""):
-        return Response(openmetrics.generate_latest(metrics.registry), media_type=openmetrics.CONTENT_TYPE_LATEST)
+        text = openmetrics.generate_latest(metrics.registry)  # type: ignore[no-untyped-call]
+        return Response(text, media_type=openmetrics.CONTENT_TYPE_LATEST)
     return Response(exposition.generate_latest(metrics.registry), media_type=exposition.CONTENT_TYPE_LATEST)
 
 
