@@ -14,7 +14,7 @@ from server_monitor.audit import chain, tree
 from server_monitor.audit.chain import Circumstances, Draft, Event
 from server_monitor.db.engine import at_commit
 from server_monitor.db.ids import new_id
-from server_monitor.db.tables import audit_head, audit_records
+from server_monitor.db.tables import audit_head, audit_nodes, audit_records
 from server_monitor.errors import AuditUnavailable
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import request_context
@@ -49,13 +49,20 @@ async def _extend(conn: AsyncConnection, drafts: list[Draft]) -> None:
     size: int = head.size
     frontier = tree.split(head.frontier)
     rows = []
+    nodes: list[dict[str, Any]] = []
+
+    def completed(level: int, index: int, node: bytes) -> None:
+        nodes.append({"level": level, "idx": index, "hash": node})
+
     for draft in drafts:
         at = datetime.now(UTC)
         body = draft.sealed(size, at, _BOOT_ID, time.monotonic_ns() // 1000)
         rows.append(_row(draft, body, size, at))
-        frontier = tree.grow(frontier, size, tree.leaf_hash(body))
+        frontier = tree.grow(frontier, size, tree.leaf_hash(body), completed)
         size += 1
     await conn.execute(insert(audit_records), rows)
+    if nodes:
+        await conn.execute(insert(audit_nodes), nodes)
     await conn.execute(update(audit_head).values(size=size, frontier=b"".join(frontier)))
 
 

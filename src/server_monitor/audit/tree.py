@@ -12,6 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
+KEPT_LEVELS = (
+    8  # nodes are worth storing every eight levels: 1/255 of the leaves, and no proof needs more than 256 hashes
+)
+
+Completed = Callable[[int, int, bytes], None]
+"""(level, index, hash) of a node that has just been completed."""
+
 NodeHash = Callable[[int, int], bytes]
 """(level, index) -> hash of that node."""
 
@@ -24,12 +31,18 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def grow(frontier: Sequence[bytes], size: int, leaf: bytes) -> tuple[bytes, ...]:
-    """The frontier of a tree of `size` leaves after one more leaf."""
+def grow(frontier: Sequence[bytes], size: int, leaf: bytes, completed: Completed | None = None) -> tuple[bytes, ...]:
+    """The frontier of a tree of `size` leaves after one more leaf.
+
+    `completed` is told of each node on the levels KEPT_LEVELS apart that this leaf completes.
+    """
     roots = list(frontier)
-    while size & 1:
+    level = 0
+    while size >> level & 1:
         leaf = node_hash(roots.pop(), leaf)
-        size >>= 1
+        level += 1
+        if completed is not None and level % KEPT_LEVELS == 0:
+            completed(level, size >> level, leaf)
     return (*roots, leaf)
 
 

@@ -269,7 +269,72 @@ audit_head = Table(
     "audit_head",
     metadata,
     Column("one", Integer, primary_key=True),  # always 1: the only row
-    Column("size", Seq, nullable=False),  # how many records there are
+    Column("size", Seq, nullable=False),  # how many records there have ever been
     Column("frontier", LargeBinary, nullable=False),  # 32-byte roots of the complete subtrees, largest first
+    Column("min_index", Seq, nullable=False, server_default="0"),  # the first record that has not been pruned
+    Column("prefix", LargeBinary),  # the frontier of what has been pruned; None while nothing has
+    Column("epoch", Integer, nullable=False, server_default="1"),  # part of the log's name; see audit/checkpoints.py
+    CheckConstraint("one = 1", name="one"),
+)
+
+# Roots of complete subtrees of 2^8, 2^16, … leaves: what makes a proof cheap in a log of millions.
+audit_nodes = Table(
+    "audit_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("idx", Seq, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("size", Seq, nullable=False, index=True),
+    Column("root", LargeBinary(32), nullable=False),
+    Column("note", Text, nullable=False),  # the signed note; see audit/note.py
+    Column("made_at", Instant, nullable=False),
+    Column("why", String(32), nullable=False),  # grown, quiet, start, stop, critical, archive, key
+    Column("anchored_at", Instant),  # when it had left the house
+)
+
+audit_segments = Table(
+    "audit_segments",
+    metadata,
+    Column("first_seq", Seq, primary_key=True, autoincrement=False),
+    Column("end_seq", Seq, nullable=False),  # the first record that is not in it
+    Column("state", String(8), nullable=False),  # sealed, uploaded, verified, pruned
+    Column("place", Text, nullable=False),  # the archive's URL, without credentials
+    Column("key", Text, nullable=False),  # the object's name in it
+    Column("version", Text),  # the object's version, where the store has them
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("root", LargeBinary(32), nullable=False),  # of the tree of end_seq leaves
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("oldest_at", Instant, nullable=False),
+    Column("newest_at", Instant, nullable=False),
+    Column("sealed_at", Instant, nullable=False),
+    Column("verified_at", Instant),
+    Column("pruned_at", Instant),
+    CheckConstraint("state in ('sealed', 'uploaded', 'verified', 'pruned')", name="state"),
+)
+
+audit_holds = Table(
+    "audit_holds",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("reason", Text, nullable=False),
+    Column("filters", Document, nullable=False),  # the export's filters; {} holds everything
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("released_at", Instant),
+)
+
+# Present only inside the transaction that prunes: the triggers let go of records below `below`.
+audit_prune_ticket = Table(
+    "audit_prune_ticket",
+    metadata,
+    Column("one", Integer, primary_key=True),
+    Column("below", Seq, nullable=False),
     CheckConstraint("one = 1", name="one"),
 )

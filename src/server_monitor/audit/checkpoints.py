@@ -1,0 +1,134 @@
+"""Signed checkpoints: made when there is news, after every critical record, and hourly when there is none.
+
+The signing key is made at the first start and kept outside the database, in `DATA_DIR/audit/signing_key`, mode 0600.
+Whoever holds the public key, which an auditor pins, needs neither account nor database to check what was signed.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import note, tree
+from server_monitor.audit.note import Checkpoint, Verifier
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import audit_checkpoints, audit_head
+from server_monitor.errors import Unavailable
+
+RECORDS = 1000  # a checkpoint is due after so many new records
+NEWS = timedelta(seconds=60)  # or so long after the last one when there are any
+QUIET = timedelta(hours=1)  # or so long in any case
+_STORED = select(
+    *(audit_checkpoints.c[name] for name in ("size", "root", "note", "made_at", "why", "anchored_at")),
+)
+
+# After these, what the log says must not be deniable for even a minute.
+CRITICAL = frozenset(
+    {
+        "audit.archive",
+        "audit.cleanup",
+        "audit.export",
+        "audit.hold",
+        "group.grant",
+        "host_key.changed",
+        "settings.setup",
+        "user.create",
+        "user.delete",
+        "user.update",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs for one installation."""
+
+    node: str
+    key: Ed25519PrivateKey
+
+    def origin(self, epoch: int) -> str:
+        """The name of the log. A log continued after a rollback gets another epoch, and so a name."""
+        return f"{self.node}/server-monitor/audit/{epoch}"
+
+    def verifier(self, epoch: int) -> Verifier:
+        return note.verifier_of(self.origin(epoch), self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint as it is stored."""
+
+    size: int
+    root: bytes
+    note: str
+    made_at: datetime
+    why: str
+    anchored_at: datetime | None
+
+
+def load_signer(data_dir: Path, node: str) -> Signer:
+    """The installation's signing key; made when there is none. Raises Unavailable when it cannot be read."""
+    path = data_dir / "audit" / "signing_key"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            _write_key(path)
+        encoded = path.read_text().strip()
+        return Signer(node, Ed25519PrivateKey.from_private_bytes(bytes.fromhex(encoded)))
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"The audit log's signing key {path} cannot be read; restore it from a backup.") from error
+
+
+def why_due(newest: Made | None, size: int, actions: Collection[str], now: datetime) -> str | None:
+    """Why a checkpoint of a log of `size` records is due, if it is; `actions` are those since the newest one."""
+    if newest is None:
+        return "start"
+    if size == newest.size:
+        return "quiet" if now - newest.made_at >= QUIET else None
+    if not CRITICAL.isdisjoint(actions):
+        return "critical"
+    return "grown" if size - newest.size >= RECORDS or now - newest.made_at >= NEWS else None
+
+
+async def make(conn: AsyncConnection, signer: Signer, why: str, now: datetime) -> Made:
+    """Sign the log as it stands and keep the note. In a transaction of its own: it sees what is committed."""
+    head = (await conn.execute(select(audit_head.c.size, audit_head.c.frontier, audit_head.c.epoch))).one()
+    checkpoint = Checkpoint(signer.origin(head.epoch), head.size, tree.root(tree.split(head.frontier)))
+    signed = note.sign(checkpoint, {checkpoint.origin: signer.key})
+    made = Made(checkpoint.size, checkpoint.root, signed, now, why, None)
+    await conn.execute(
+        insert(audit_checkpoints).values(
+            id=new_id(), size=made.size, root=made.root, note=made.note, made_at=made.made_at, why=made.why
+        )
+    )
+    return made
+
+
+async def newest(conn: AsyncConnection) -> Made | None:
+    """The newest checkpoint."""
+    found = (await conn.execute(_STORED.order_by(audit_checkpoints.c.made_at.desc()).limit(1))).one_or_none()
+    return None if found is None else Made(*found)
+
+
+async def covering(conn: AsyncConnection, size: int) -> Made | None:
+    """The smallest checkpoint of a tree of at least `size` records."""
+    found = _STORED.where(audit_checkpoints.c.size >= size).order_by(audit_checkpoints.c.size).limit(1)
+    row = (await conn.execute(found)).one_or_none()
+    return None if row is None else Made(*row)
+
+
+def _write_key(path: Path) -> None:
+    """Write a new key whole or not at all."""
+    half = path.with_suffix(".new")
+    half.unlink(missing_ok=True)
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)

@@ -1,0 +1,89 @@
+"""Proofs about the live log: that a record is in it, and that it continues an earlier checkpoint."""
+
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import tree
+from server_monitor.db.tables import audit_head, audit_nodes, audit_records
+from server_monitor.errors import NotFound
+
+Place = tuple[int, int]
+"""(level, index) of a node."""
+
+
+async def inclusion(conn: AsyncConnection, seq: int, size: int) -> list[bytes]:
+    """The proof that record `seq` is in the tree of the first `size` records.
+
+    Raises NotFound when there is no such record, or when it has been pruned: its proof is in the archive.
+    """
+    head = (await conn.execute(select(audit_head.c.size, audit_head.c.min_index))).one()
+    if not head.min_index <= seq < size <= head.size:
+        raise NotFound("audit record", str(seq))
+    return await _prove(conn, lambda node: tree.inclusion_proof(seq, size, node))
+
+
+async def consistency(conn: AsyncConnection, old_size: int, new_size: int) -> list[bytes]:
+    """The proof that the tree of `new_size` records begins with that of `old_size`. Raises NotFound."""
+    head = (await conn.execute(select(audit_head.c.size, audit_head.c.min_index))).one()
+    if not 0 <= old_size <= new_size <= head.size or 0 < old_size < head.min_index:
+        raise NotFound("audit checkpoint", str(old_size))
+    return await _prove(conn, lambda node: tree.consistency_proof(old_size, new_size, node))
+
+
+async def root_at(conn: AsyncConnection, size: int) -> bytes:
+    """The root of the first `size` records."""
+    frontier = await _prove(conn, lambda node: [node(level, index) for level, index in tree.subtrees(size)])
+    return tree.root(frontier)
+
+
+async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[bytes]]) -> list[bytes]:
+    """Run the pure algorithm twice: once to learn which nodes it asks for, once with their hashes."""
+    wanted: set[Place] = set()
+
+    def note(level: int, index: int) -> bytes:
+        wanted.add((level, index))
+        return tree.EMPTY_ROOT
+
+    proof(note)
+    pruned = await _pruned_nodes(conn)
+    found = {place: pruned.get(place) or await _node(conn, *place) for place in wanted}
+    return proof(lambda level, index: found[level, index])
+
+
+async def _pruned_nodes(conn: AsyncConnection) -> dict[Place, bytes]:
+    """What is still known of records that have been pruned: the complete subtrees before the first that is kept."""
+    head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
+    return dict(zip(tree.subtrees(head.min_index), tree.split(head.prefix or b""), strict=True))
+
+
+async def _node(conn: AsyncConnection, level: int, index: int) -> bytes:
+    """One node, from the nearest stored level below it, or from the records themselves."""
+    stored_level = level - level % tree.KEPT_LEVELS
+    first, count = index << level - stored_level, 1 << level - stored_level
+    if stored_level == 0:
+        hashes = await _leaves(conn, first, count)
+    else:
+        kept = select(audit_nodes.c.hash).where(
+            audit_nodes.c.level == stored_level, audit_nodes.c.idx >= first, audit_nodes.c.idx < first + count
+        )
+        hashes = list((await conn.execute(kept.order_by(audit_nodes.c.idx))).scalars())
+        if len(hashes) < count:  # records from before nodes were stored
+            hashes = await _leaves(conn, index << level, 1 << level)
+    return _combined(hashes)
+
+
+async def _leaves(conn: AsyncConnection, first: int, count: int) -> list[bytes]:
+    bodies = select(audit_records.c.body).where(audit_records.c.seq >= first, audit_records.c.seq < first + count)
+    hashes = [tree.leaf_hash(body) for body in (await conn.execute(bodies.order_by(audit_records.c.seq))).scalars()]
+    if len(hashes) < count:
+        raise NotFound("audit record", str(first))
+    return hashes
+
+
+def _combined(hashes: list[bytes]) -> bytes:
+    """The root over a power of two of equal subtrees."""
+    while len(hashes) > 1:
+        hashes = [tree.node_hash(hashes[i], hashes[i + 1]) for i in range(0, len(hashes), 2)]
+    return hashes[0]
