@@ -74,11 +74,11 @@ class Host:
     def says(self, data: bytes) -> None:
         self.callbacks.on_data(data)
 
-    def answers(self, rest: str = "") -> None:
+    def answers(self, rest: str = "", *, disks: str = "[]") -> None:
         self.uptime_s += 1
         self.user += 30
         idle = int(self.uptime_s) * 70
-        self.says(f"[1,{self.uptime_s},[{self.user},0,0,{idle},0,0,0,0],null,null,[],[]{rest}]\n".encode())
+        self.says(f"[1,{self.uptime_s},[{self.user},0,0,{idle},0,0,0,0],null,null,{disks},[]{rest}]\n".encode())
 
     def beats(self, seconds: float = 1.0, idle_interval_s: int = 10) -> None:
         for _ in range(round(seconds)):
@@ -205,7 +205,7 @@ def test_a_filesystem_that_was_unmounted_disappears_with_the_next_answer(host: H
         host.beats()
         host.answers()
     assert "filesystem_percent:/mnt" in host.notes.samples[-1]
-    host.says(b"F 4096 100 50 50 10 5 /\n")
+    host.says(b"P 9\nF 4096 100 50 50 10 5 /\n")
     host.beats()
     host.answers()
     assert "filesystem_percent:/mnt" not in host.notes.samples[-1]
@@ -435,3 +435,56 @@ def test_a_stopped_collector_closes_what_is_opened_for_it_later(host: Host) -> N
     host.callbacks.on_closed(None)
     assert host.channel.is_closed
     assert host.notes.statuses == []
+
+
+def test_a_clock_that_was_put_right_is_noticed_without_a_new_connection(host: Host) -> None:
+    host.connect()
+    host.says(HELLO.replace(b"1000000", b"1009000"))
+    host.collector.watched = True
+    for _ in range(70):
+        host.answers()
+        if host.channel.written[-1].endswith(b"h\n"):
+            host.says(HELLO)
+        host.beats()
+    assert host.notes.statuses == [("degraded", "clock_skew"), ("online", None)]
+
+
+def test_a_hello_nobody_asked_for_is_refused(host: Host) -> None:
+    host.is_live()
+    for _ in range(20):
+        host.says(HELLO)
+    assert host.channel.is_closed
+    assert len(host.notes.hellos) == 1
+
+
+def test_a_host_whose_clock_stands_still_is_not_called_online_for_ever(host: Host) -> None:
+    host.is_live()
+    host.collector.watched = True
+    for _ in range(20):
+        host.beats()
+        host.uptime_s -= 1
+        host.answers()
+    assert host.channel.is_closed
+    assert host.notes.statuses[-1] == ("degraded", "protocol_error")
+
+
+def test_filesystems_nobody_asked_for_are_refused(host: Host) -> None:
+    host.is_live()
+    host.says(b"F 4096 100 50 50 10 5 /\n" * 80)
+    assert not host.channel.is_closed
+    host.says(b"F 4096 100 50 50 10 5 /\n" * 10)
+    assert host.channel.is_closed
+
+
+def test_a_host_cannot_invent_devices_for_ever(host: Host) -> None:
+    """Each has series of its own that are kept for years."""
+    host.is_live()
+    host.collector.watched = True
+    seen = set()
+    for number in range(40):
+        disks = ",".join(f'["d{number // 2}-{each}",{number},1,1,1,1,1,1]' for each in range(100))
+        host.beats()
+        host.answers(disks=f"[{disks}]")
+        seen |= {name for name in host.notes.samples[-1] if name.startswith("device_reads")}
+    assert 900 < len(seen) <= 1024
+    assert "cpu_percent" in host.notes.samples[-1]

@@ -28,16 +28,13 @@ from server_monitor.collect.lines import (
     decode,
     printable,
 )
+from server_monitor.collect.questions import Questions
+from server_monitor.collect.tally import ClockStandsStillError, Tally
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
 log = logger(__name__)
 
-SLOW_GAUGES_EVERY_S: Final = 10
-FILESYSTEMS_EVERY_S: Final = 60
-# An unanswered question about filesystems means that one hangs: asking again would leave another process hanging.
-FILESYSTEMS_ASK_AGAIN_S: Final = 600
-TOP_EVERY_S: Final = 5
 # Shell start files of the account run before the probe, and some of them take their time.
 HELLO_DEADLINE_S: Final = 60.0
 HELLO_SLOW_AFTER_S: Final = 10.0
@@ -52,7 +49,6 @@ CUT_OFF_AFTER_BAD_LINES: Final = 20
 DEAREST_PROBE_PERCENT: Final = 1.0
 LARGEST_SLOWDOWN: Final = 16
 CLOCK_SKEW_S: Final = 60.0
-FILESYSTEM_LIMIT: Final = 64
 COMPLAINT_LIMIT_BYTES: Final = 512
 NEVER: Final = float("-inf")
 
@@ -132,28 +128,21 @@ class Collector:
         "_attempt",
         "_bad_lines",
         "_boot_id",
-        "_carried",
         "_channel",
         "_clocks",
         "_closed_early",
         "_complaint",
-        "_earlier",
         "_failures",
-        "_filesystem_gauges",
-        "_filesystems",
-        "_filesystems_asked_at",
-        "_filesystems_unanswered",
         "_fresh",
         "_greeting_lines",
         "_jitter",
         "_listener",
         "_opened_at",
-        "_own",
+        "_questions",
         "_skewed",
-        "_slow_asked_at",
         "_slowdown",
         "_status",
-        "_top_asked_at",
+        "_tally",
         "_unanswered",
         "detailed",
         "phase",
@@ -182,22 +171,17 @@ class Collector:
         self._slowdown = 1
         self._status: tuple[str, str | None] | None = None
         self._boot_id = ""
-        self._filesystems_asked_at = NEVER
-        self._filesystems_unanswered = False
+        self._tally = Tally()
+        self._questions = Questions()
         self._forget_connection()
 
     def _forget_connection(self) -> None:
         self._channel: Channel | None = None
         self._assembler = Assembler()
-        self._earlier: Reading | None = None
-        self._own: tuple[OwnCost, float] | None = None
-        self._carried: dict[str, float] = {}
-        self._filesystems: dict[str, Filesystem] = {}
-        self._filesystem_gauges: dict[str, float] = {}
+        self._tally.begin()
+        self._questions.begin()
         self._unanswered = False
         self._asked_at = NEVER
-        self._slow_asked_at = NEVER
-        self._top_asked_at = NEVER
         self._opened_at = NEVER
         self._bad_lines = 0
         self._greeting_lines = 0
@@ -307,27 +291,9 @@ class Collector:
         self._unanswered = True
         self._asked_at = now
         try:
-            self._channel.write(self._question(now))
+            self._channel.write(self._questions.next(now, detailed=self.detailed, skewed=self._skewed))
         except OSError as error:
             self._fail("connection_lost", str(error))
-
-    def _question(self, now: float) -> bytes:
-        extras = b""
-        # Half a second of grace keeps the rare questions on the same beats.
-        if now - self._slow_asked_at > SLOW_GAUGES_EVERY_S - 0.5:
-            self._slow_asked_at = now
-            extras += b"m"
-        if self.detailed:
-            extras += b"c"
-            if now - self._top_asked_at > TOP_EVERY_S - 0.5:
-                self._top_asked_at = now
-                extras += b"p"
-        patience_s = FILESYSTEMS_ASK_AGAIN_S if self._filesystems_unanswered else FILESYSTEMS_EVERY_S
-        if now - self._filesystems_asked_at > patience_s - 0.5:
-            self._filesystems_asked_at = now
-            self._filesystems_unanswered = True
-            extras += b"f"
-        return b"t" + extras + b"\n"
 
     # --- hearing ------------------------------------------------------------------------------------------------
 
@@ -372,11 +338,9 @@ class Collector:
             case Partial(reading, dropped) if self._unanswered:
                 metrics.probe_sections_refused.inc(dropped)
                 self._read(reading)
-            case Filesystem() as found:
+            case Filesystem() | ProcessCount() as found if self._questions.expects_background_line():
                 self._found(found)
-            case ProcessCount(processes):
-                self._carried["processes"] = float(processes)
-            case Hello() as hello if self.phase in (Phase.CONNECTING, Phase.GREETING):
+            case Hello() as hello if self._questions.expects_hello:
                 self._greet(hello)
             case Unable(reason):
                 self._fail(reason, None)
@@ -406,10 +370,14 @@ class Collector:
             self._rebooted()
         self._boot_id = hello.boot_id
         self._skewed = self._clock_is_off(hello)
-        self.phase = Phase.COLLECTING
+        now = self._clocks.monotonic()
+        self._questions.greeted(now)
         self._listener.greeted(self.server_id, hello)
+        if self.phase is Phase.COLLECTING:
+            return
+        self.phase = Phase.COLLECTING
         if self._channel is not None:
-            self._ask(self._clocks.monotonic())
+            self._ask(now)
 
     def _clock_is_off(self, hello: Hello) -> bool:
         if hello.booted_at is None or hello.uptime_s is None:
@@ -420,53 +388,46 @@ class Collector:
         metrics.server_reboots.inc()
         log.info("server_rebooted", server_id=self.server_id)
 
-    def _found(self, found: Filesystem) -> None:
-        if self._filesystems_unanswered:
-            self._filesystems_unanswered = False
-            self._filesystems.clear()
-        if len(self._filesystems) < FILESYSTEM_LIMIT:
-            self._filesystems.setdefault(found.mount_point, found)
-            self._filesystem_gauges = linux.filesystem_gauges(self._filesystems.values())
+    def _found(self, found: Filesystem | ProcessCount) -> None:
+        if isinstance(found, Filesystem) and self._questions.expects_filesystems:
+            self._questions.expects_filesystems = False
+            self._tally.forget_filesystems()
+        self._tally.found(found, self._asked_at)
 
     # --- values -------------------------------------------------------------------------------------------------
 
     def _read(self, reading: Reading) -> None:
         self._unanswered = False
-        self._bad_lines = 0
-        earlier = self._earlier
         if reading.own is not None:
             self._weigh(reading.own, reading.uptime_s)
-        if reading.load is not None:
-            self._carried.update(linux.slow_gauges(reading))
         if reading.top is not None:
             self.top = reading.top
-        if earlier is None:
-            self._earlier = reading
-            return
-        elapsed_s = reading.uptime_s - earlier.uptime_s
-        if 0 <= elapsed_s < linux.SHORTEST_SPAN_S:
-            return
-        self._earlier = reading
         try:
-            rates = linux.rates(earlier, reading, elapsed_s)
+            values = self._tally.read(reading, self._asked_at)
         except linux.CounterResetError:
             self._rebooted()
             return
-        values = {**self._carried, **self._filesystem_gauges, **linux.gauges(reading), **rates}
+        except ClockStandsStillError:
+            # The second question may follow the first one closely; after that, this is no clock.
+            if not self._fresh:
+                self._refuse()
+            return
+        if values is not None:
+            self._deliver(values)
+
+    def _deliver(self, values: dict[str, float]) -> None:
         self._fresh = False
         self._failures = 0
+        self._bad_lines = 0
         self._judge("degraded" if self._skewed else "online", "clock_skew" if self._skewed else None)
         self._listener.sampled(self.server_id, self._clocks.unix(), values)
 
     def _weigh(self, own: OwnCost, uptime_s: float) -> None:
         """Keep the probe's own cost below one percent of a core, by asking less often."""
-        if self._own is not None:
-            before, before_uptime_s = self._own
-            percent = linux.probe_cpu_percent(before, own, uptime_s - before_uptime_s)
-            if percent is not None:
-                self._carried["probe_cpu_percent"] = percent
-                if percent > DEAREST_PROBE_PERCENT:
-                    self._slowdown = min(self._slowdown * 2, LARGEST_SLOWDOWN)
-                elif percent < DEAREST_PROBE_PERCENT / 4 and self._slowdown > 1:
-                    self._slowdown //= 2
-        self._own = own, uptime_s
+        percent = self._tally.weigh(own, uptime_s)
+        if percent is None:
+            return
+        if percent > DEAREST_PROBE_PERCENT:
+            self._slowdown = min(self._slowdown * 2, LARGEST_SLOWDOWN)
+        elif percent < DEAREST_PROBE_PERCENT / 4 and self._slowdown > 1:
+            self._slowdown //= 2

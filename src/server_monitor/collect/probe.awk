@@ -1,7 +1,7 @@
 # The probe: answers each line on its standard input with one line of raw counters from /proc.
 #
 # The console is the clock. A tick is a line of letters; `t` alone asks for what changes every second, and further
-# letters ask for more: m (slow gauges and the own cost), c (each cpu), p (top processes), f (filesystems).
+# letters ask for more: m (slow gauges and the own cost), c (each cpu), p (top processes), f (filesystems), h (hello).
 # docs/reference/probe-protocol.md describes the lines, and collect/lines.py reads them.
 #
 # Rules for whoever changes this program:
@@ -166,6 +166,9 @@ function top_processes(    line, pid, name, i, n, field, used, last, j, best, ou
 # for ever and must not hold a tick. Only types that live on this machine are touched, so a dead NFS server cannot
 # hang it in the first place. The console does not ask again before an answer came.
 function filesystems(    line, path, seen, paths, n, part, i, last, piece) {
+    # A good moment to forget the names of devices, for containers may make thousands a day.
+    split("", DISK);
+    split("", INTERFACE);
     paths = "";
     n = 0;
     while ((getline line < MOUNTS) > 0 && n < 64) {
@@ -321,13 +324,15 @@ BEGIN {
     SECTION["interfaces"] = INTERFACES;
     split("ext2 ext3 ext4 xfs btrfs zfs f2fs jfs reiserfs bcachefs nilfs2 ubifs jffs2 vfat exfat ntfs3", TYPE, " ");
     for (I in TYPE) LOCAL[TYPE[I]] = 1;
-    HAS_PRESSURE = has(PSI_CPU) && has(PSI_MEMORY) && has(PSI_IO);
+    HAS_PRESSURE = has(PSI_CPU) && has(PSI_MEMORY) && has(PSI_IO) && pressure() ~ /^.[0-9]+,[0-9]+,[0-9]+,[0-9]+,[0-9]+.$/;
     find_memory_lines();
     hello();
     find_sensors();
     while ((getline TICK) > 0) {
         printf "%s", answer(TICK);
         fflush();
+        if (TICK == "t") continue;
         if (TICK ~ /f/) filesystems();
+        if (TICK ~ /h/) hello();
     }
 }

@@ -15,7 +15,7 @@ _ARGUMENTS: Final = '-v STAT_F=$f -v MACHINE="$m" -- "$0"'
 _LAUNCHER: Final = " ".join(
     (
         "LC_ALL=C; export LC_ALL; unset POSIXLY_CORRECT AWKPATH;",
-        "test -r /proc/stat || { echo refused no_proc; exit 0; };",
+        "test -r /proc/stat && test -r /proc/uptime || { echo refused no_proc; exit 0; };",
         "f=0; stat -f -c %S / >/dev/null 2>&1 && f=1; m=$(uname -m);",
         f"if command -v mawk >/dev/null 2>&1; then exec mawk -W interactive -v AWK=mawk {_ARGUMENTS}; fi;",
         f"if command -v gawk >/dev/null 2>&1; then exec gawk -v AWK=gawk {_ARGUMENTS}; fi;",
