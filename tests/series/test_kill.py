@@ -59,4 +59,4 @@ async def test_a_killed_console_keeps_every_flushed_sample(tmp_path: Path) -> No
 
 def test_flushing_is_far_more_often_than_the_promise() -> None:
     """At most five seconds are lost; the rest is for a disk that takes its time."""
-    assert FLUSH_INTERVAL_S <= 1.0
+    assert FLUSH_INTERVAL_S <= 2.5

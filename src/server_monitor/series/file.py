@@ -24,10 +24,10 @@ _CACHE_KIB = 2048
 _SCHEMA = """
 create table servers (id integer primary key, server_id text not null unique);
 create table layouts (id integer primary key, names text not null unique);  -- a JSON list of series, in order
--- Samples that are in no block yet, a row for each flush. Both columns are blocks, see head.py.
-create table log (id integer primary key, samples blob not null, numbers blob not null);
+-- Samples that are in no block yet, a row for each flush and shard, see head.py.
+create table log (id integer primary key, shard integer not null, data blob not null);
 -- The newest sample of each server when the log was last emptied: one row, like those of the log.
-create table newest (id integer primary key, samples blob not null, numbers blob not null);
+create table newest (id integer primary key, data blob not null);
 create table blocks (
     id integer primary key,
     server integer not null,
@@ -41,14 +41,6 @@ create table blocks (
 create index blocks_by_server on blocks (server, tier, period);
 create index blocks_by_age on blocks (tier, settled, period);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Samples of many servers, see head.py."""
-
-    samples: bytes
-    numbers: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,26 +176,26 @@ def remove_unused_layouts(conn: sqlite3.Connection, but_for: Collection[int]) ->
     return [row[0] for row in rows.fetchall()]
 
 
-def log_append(conn: sqlite3.Connection, packed: Packed) -> None:
-    conn.execute("insert into log (samples, numbers) values (?, ?)", (packed.samples, packed.numbers))
+def log_append(conn: sqlite3.Connection, batches: Sequence[tuple[int, bytes]]) -> None:
+    conn.executemany("insert into log (shard, data) values (?, ?)", batches)
 
 
-def log_rows(conn: sqlite3.Connection) -> list[Packed]:
-    return [Packed(*row) for row in conn.execute("select samples, numbers from log order by id")]
+def log_rows(conn: sqlite3.Connection) -> list[tuple[int, bytes]]:
+    """(shard, batch) in the order in which they were appended."""
+    return conn.execute("select shard, data from log order by id").fetchall()
 
 
 def log_clear(conn: sqlite3.Connection) -> None:
     conn.execute("delete from log")
 
 
-def newest(conn: sqlite3.Connection) -> list[Packed]:
-    return [Packed(*row) for row in conn.execute("select samples, numbers from newest")]
+def newest(conn: sqlite3.Connection) -> bytes | None:
+    row = conn.execute("select data from newest").fetchone()
+    return None if row is None else row[0]
 
 
-def replace_newest(conn: sqlite3.Connection, packed: Packed) -> None:
-    conn.execute(
-        "insert or replace into newest (id, samples, numbers) values (0, ?, ?)", (packed.samples, packed.numbers)
-    )
+def replace_newest(conn: sqlite3.Connection, batch: bytes) -> None:
+    conn.execute("insert or replace into newest (id, data) values (0, ?)", (batch,))
 
 
 def add_blocks(conn: sqlite3.Connection, stored: Sequence[Stored]) -> None:

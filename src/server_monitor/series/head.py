@@ -1,11 +1,15 @@
 """The newest samples, in memory until they fill blocks worth writing.
 
-A *batch* is what one flush wrote to the log: samples of any servers with any series, as two tables. `samples` has a row
-for each, with its server, its layout and how many numbers are its own; `numbers` holds these one after the other, in
-the layout's order. Hosts differ in their disks and interfaces, so a fleet has about as many layouts as hosts, and one
-matrix for each layout would be a thousand small ones a second.
+A *batch* is what one flush wrote to the log of a *shard*, some dozens of servers: their samples with whatever series
+they have, as two tables. `samples` has a row for each, with its server, its layout and how many numbers are its own;
+`numbers` holds these one after the other, in the layout's order. Hosts differ in their disks and interfaces, so a fleet
+has about as many layouts as hosts, and one matrix for each layout would be a thousand small ones a second.
+
+The head keeps batches packed, as they went to the log: a sixth of the memory, so blocks are that much larger and
+fewer. Shards bound what has to be unpacked for the newest of one server.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -13,12 +17,16 @@ from itertools import chain, pairwise
 import numpy as np
 
 from server_monitor.series import rollup
-from server_monitor.series.blocks import Block, Damaged, Effort, Ints, Kind, Mask, Table, encode, pack_quickly
-from server_monitor.series.file import Packed, Stored
+from server_monitor.series.blocks import Damaged, Effort, Ints, Mask, Table, compress, decompress, encode
+from server_monitor.series.file import Stored
 from server_monitor.series.precision import factors, to_numbers, to_values
 from server_monitor.series.rollup import Rows
 from server_monitor.series.sample import Sample
 from server_monitor.series.tiers import PERIOD_MS, Names, Tier
+
+_SHARD_SERVERS = 32
+_LOG = struct.Struct("<III")  # samples, numbers, bytes of the bitmap of holes; then four int64 for each sample
+_BYTES_OBJECT_BYTES = 48
 
 NamesOf = Callable[[int], Names]
 
@@ -38,26 +46,40 @@ class Batch:
     def __len__(self) -> int:
         return len(self.servers)
 
-    @property
-    def size_bytes(self) -> int:
-        return self.numbers.nbytes + 32 * len(self) + (0 if self.present is None else self.present.nbytes)
-
-    def pack(self) -> Packed:
-        samples = np.vstack((self.servers, self.layouts, self.at_ms, np.diff(self.starts)))
-        present = None if self.present is None else self.present[None, :]
-        return Packed(
-            pack_quickly(samples, None, Kind.OFFSET), pack_quickly(self.numbers[None, :], present, Kind.OFFSET)
+    def pack(self) -> bytes:
+        """As it stands in the log: the parts of `_LOG` and then, in planes like those of a block, the numbers."""
+        holes = b"" if self.present is None else np.packbits(self.present).tobytes()
+        parts = (self.servers, self.layouts, np.diff(self.starts), self.at_ms)
+        return compress(
+            b"".join(
+                (
+                    _LOG.pack(len(self), len(self.numbers), len(holes)),
+                    *(part.astype("<i8").tobytes() for part in parts),
+                    holes,
+                    self.numbers.astype("<i8").view(np.uint8).reshape(-1, 8).T.tobytes(),
+                )
+            ),
+            Effort.LOOSE,
         )
 
     @classmethod
-    def unpack(cls, packed: Packed) -> "Batch":
+    def unpack(cls, data: bytes) -> "Batch":
         """Raises Damaged."""
-        (servers, layouts, at_ms, sizes), _ = Block(packed.samples).unpack(np.arange(4))
-        numbers, present = Block(packed.numbers).unpack(np.arange(1))
+        payload = decompress(data)
+        try:
+            count, total, holes = _LOG.unpack_from(payload)
+            servers, layouts, sizes, at_ms = np.frombuffer(payload, np.int64, 4 * count, _LOG.size).reshape(4, count)
+            at = _LOG.size + 32 * count
+            bits = np.frombuffer(payload, np.uint8, holes, at)
+            planes = np.frombuffer(payload, np.uint8, 8 * total, at + holes).reshape(8, total)
+        except (struct.error, ValueError) as error:
+            raise Damaged(str(error)) from error
+        numbers = np.ascontiguousarray(planes.T).view(np.int64)[:, 0]
         starts = _starts(sizes)
-        if starts[-1] != numbers.shape[1]:
-            raise Damaged(f"{numbers.shape[1]} numbers where the samples have {starts[-1]}")
-        return cls(servers, layouts, at_ms, starts, numbers[0], None if present is None else present[0])
+        if starts[-1] != total:
+            raise Damaged(f"{total} numbers where the samples have {starts[-1]}")
+        present = np.unpackbits(bits, count=total).view(np.bool_) if holes else None
+        return cls(servers, layouts, at_ms, starts, numbers, present)
 
     def samples(self, server_ids: Mapping[int, str], names_of: NamesOf) -> Iterator[Sample]:
         """The samples as they were, their values rounded. Raises Damaged when a layout is not known."""
@@ -87,15 +109,15 @@ class Batch:
                 yield rollup.widen(rows, kept, wanted)
 
 
-def batch(samples: Sequence[Sample], servers: Sequence[int], layouts: Sequence[int]) -> Batch:
+def batch(samples: Sequence[Sample], servers: Sequence[int], layouts: Sequence[int], names: Sequence[Names]) -> Batch:
     """The samples, whose servers and layouts are known to the file by these numbers."""
     values = np.fromiter(chain.from_iterable(sample.values.values() for sample in samples), np.float64)
-    numbers, present = to_numbers(values, np.concatenate([factors(tuple(sample.values)) for sample in samples]))
+    numbers, present = to_numbers(values, np.concatenate([factors(one) for one in names]))
     return Batch(
         np.array(servers, np.int64),
         np.array(layouts, np.int64),
         np.rint(np.array([sample.at for sample in samples]) * 1000).astype(np.int64),
-        _starts(np.array([len(sample.values) for sample in samples])),
+        _starts(np.array([len(one) for one in names])),
         numbers,
         present,
     )
@@ -105,27 +127,58 @@ def _starts(sizes: Ints) -> Ints:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
-def join(batches: Sequence[Batch]) -> Batch:
+class Head:
+    """The batches of all shards. One thread adds and clears while no other looks; `History` sees to that."""
+
+    def __init__(self) -> None:
+        self._shards: dict[int, list[bytes]] = {}
+        self.size_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._shards)
+
+    def add(self, shard: int, packed: bytes) -> None:
+        self._shards.setdefault(shard, []).append(packed)
+        self.size_bytes += len(packed) + _BYTES_OBJECT_BYTES
+
+    def clear(self) -> None:
+        self._shards.clear()
+        self.size_bytes = 0
+
+    def shards(self) -> Iterator[Batch]:
+        """All batches of a shard as one, shard by shard."""
+        for batches in self._shards.values():
+            yield _join([Batch.unpack(packed) for packed in batches])
+
+    def batches_with(self, server: int) -> list[bytes]:
+        """Where samples of a server may be. The list is the caller's."""
+        return self._shards.get(shard_of(server), [])[:]
+
+
+def shard_of(server: int) -> int:
+    return server // _SHARD_SERVERS
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     present = None
-    if any(b.present is not None for b in batches):
+    if any(one.present is not None for one in batches):
         present = np.concatenate(
-            [np.ones(len(b.numbers), np.bool_) if b.present is None else b.present for b in batches]
+            [np.ones(len(one.numbers), np.bool_) if one.present is None else one.present for one in batches]
         )
     return Batch(
-        np.concatenate([b.servers for b in batches]),
-        np.concatenate([b.layouts for b in batches]),
-        np.concatenate([b.at_ms for b in batches]),
-        _starts(np.concatenate([np.diff(b.starts) for b in batches])),
-        np.concatenate([b.numbers for b in batches]),
+        np.concatenate([one.servers for one in batches]),
+        np.concatenate([one.layouts for one in batches]),
+        np.concatenate([one.at_ms for one in batches]),
+        _starts(np.concatenate([np.diff(one.starts) for one in batches])),
+        np.concatenate([one.numbers for one in batches]),
         present,
     )
 
 
-def loose_blocks(batches: Sequence[Batch], names_of: NamesOf, layout_of: Callable[[Names], int]) -> Iterator[Stored]:
-    """The batches as loose blocks, one for each server and hour, each in the order of time."""
-    head = join(batches)
+def loose_blocks(head: Batch, names_of: NamesOf, layout_of: Callable[[Names], int]) -> Iterator[Stored]:
+    """The samples as loose blocks, one for each server and hour, each in the order of time."""
     periods = head.at_ms // PERIOD_MS[Tier.RAW]
     order = np.lexsort((head.at_ms, periods, head.servers))
     changes = np.flatnonzero((np.diff(head.servers[order]) != 0) | (np.diff(periods[order]) != 0)) + 1

@@ -1,12 +1,12 @@
 """The embedded history: what every server measured, for two years, in one file.
 
-    append ─▶ pending ─(a second)─▶ log + head ─(a minute or two)─▶ loose blocks ─(the hour ends)─▶ settled block
-                                                                                └─▶ minute tier ─▶ hour tier
+    append ─▶ pending ─(2 s)─▶ log + head ─(some minutes)─▶ loose blocks ─(the hour ends)─▶ settled block
+                                                                      └─▶ minute tier ─▶ hour tier
 
-`append` only puts samples on a list. One thread owns the writing connection: each second it writes what is pending to
-the log (one row for the whole fleet) and keeps the same in memory, the *head*; when the head is large or old it
-becomes loose blocks; when a period is over its loose blocks are settled (`settle.py`). Reading joins all of these.
-A killed console loses what was pending, about a second's worth.
+`append` only puts samples on a list. One thread owns the writing connection: every two seconds it writes what is
+pending to the log (a row for some dozens of servers) and keeps the same in memory, the *head*; when the head is large
+or old it becomes loose blocks; when a period is over its loose blocks are settled (`settle.py`). Reading joins all of
+these. A killed console loses what was pending.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from typing import TypeVar
 
 from server_monitor.series import file, head, ranges, rollup
 from server_monitor.series.blocks import Block, Damaged
-from server_monitor.series.file import Packed, TierSize
-from server_monitor.series.head import Batch
+from server_monitor.series.file import Stored, TierSize
+from server_monitor.series.head import Batch, Head
 from server_monitor.series.layouts import Layouts
 from server_monitor.series.ranges import MAX_POINTS, Range
 from server_monitor.series.rollup import Rows
@@ -39,7 +39,7 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 T = TypeVar("T")
 
-FLUSH_INTERVAL_S = 1.0
+FLUSH_INTERVAL_S = 2.0  # A killed console may lose 5 s; half the flushes cost half as much.
 _RETRY_INTERVAL_S = 5.0  # after the disk refused
 _PRUNE_INTERVAL_S = 300.0
 _READER_THREADS = 2
@@ -101,8 +101,7 @@ class History:
         self._forgotten: set[str] = set()
         self._to_forget: list[str] = []
         self._pending: list[Sample] = []
-        self._head: list[Batch] = []
-        self._head_bytes = 0
+        self._head = Head()
         self._head_since: float | None = None
         self._latest: dict[str, Sample] = {}
         self._newest_layouts: set[int] = set()
@@ -142,7 +141,7 @@ class History:
     # --- samples come in ------------------------------------------------------------------------------------------
 
     def append(self, samples: Sequence[Sample]) -> None:
-        """Take samples for storing; they are on disk about a second later.
+        """Take samples for storing; they are on disk about two seconds later.
 
         Never waits. When the disk has stopped taking samples and the buffer is full, new ones are dropped and counted.
         """
@@ -200,8 +199,10 @@ class History:
         server = self._servers.get(server_id)
         with self._moving:
             found = {name for sample in self._pending if sample.server_id == server_id for name in sample.values}
-            layouts = {int(layout) for batch in self._head for layout in batch.layouts[batch.servers == server]}
-            layouts.update([] if server is None else file.layouts_used(conn, server))
+            packed = [] if server is None else self._head.batches_with(server)
+            layouts = set() if server is None else set(file.layouts_used(conn, server))
+        for batch in map(Batch.unpack, packed):
+            layouts.update(batch.layouts[batch.servers == server].tolist())
         for layout in layouts:
             found.update(self._layouts.names(conn, layout))
         return sorted(found)
@@ -221,13 +222,15 @@ class History:
         server = self._servers.get(wanted.server_id)
         with ExitStack() as stack:
             with self._moving:
-                newest = self._undivided(wanted.server_id, server, wanted.names)
+                packed = [] if server is None else self._head.batches_with(server)
+                pending = [sample for sample in self._pending if sample.server_id == wanted.server_id]
                 stack.enter_context(file.snapshot(conn))
             stored = {
                 tier: [] if server is None else self._stored(conn, server, tier, wanted)
                 for tier in Tier
                 if tier <= wanted.tier
             }
+        newest = self._undivided(server, packed, pending, wanted.names)
         nothing = rollup.empty(len(wanted.names))
         rows = rollup.first_of_each(rollup.join([*stored[Tier.RAW], *newest, nothing]))
         for tier in list(Tier)[1 : wanted.tier + 1]:
@@ -235,16 +238,17 @@ class History:
         step_ms = STEP_MS[wanted.tier]
         return rollup.between(rows, wanted.start_ms // step_ms * step_ms, wanted.end_ms)
 
-    def _undivided(self, server_id: str, server: int | None, names: Names) -> list[Rows]:
+    def _undivided(
+        self, server: int | None, packed: Sequence[bytes], pending: Sequence[Sample], names: Names
+    ) -> list[Rows]:
         """What is in no block yet."""
         found: list[Rows] = []
         if server is not None:
-            for batch in self._head:
+            for batch in map(Batch.unpack, packed):
                 found.extend(batch.rows_of(server, names, self._names))
-        for sample in self._pending:
-            if sample.server_id == server_id:
-                waiting = head.batch([sample], [0], [0])
-                found.extend(waiting.rows_of(0, names, lambda _: tuple(sample.values)))  # noqa: B023  # used at once
+        for sample in pending:
+            own = tuple(sample.values)
+            found.extend(head.batch([sample], [0], [0], [own]).rows_of(0, names, lambda _, own=own: own))  # type: ignore[misc]
         return found
 
     def _stored(self, conn: sqlite3.Connection, server: int, tier: Tier, wanted: _Wanted) -> list[Rows]:
@@ -314,6 +318,11 @@ class History:
     async def sizes(self) -> Sizes:
         return await self._in_reader(self._sizes)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that samples take which are in no block yet."""
+        return self._head.size_bytes
+
     async def close(self) -> None:
         """Write everything to blocks and close the file."""
         try:
@@ -328,34 +337,30 @@ class History:
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     def _restore(self) -> None:
+        newest = file.newest(self._writer)
+        batch = None if newest is None else self._restored(newest)
+        if batch is not None:
+            self._newest_layouts.update(batch.layouts.tolist())
+        for shard, packed in file.log_rows(self._writer):
+            if self._restored(packed) is not None:
+                self._head.add(shard, packed)
+                self._head_since = self._clock()
+
+    def _restored(self, packed: bytes) -> Batch | None:
+        """A batch whose samples are now the newest of their servers; None when it is damaged."""
         server_ids = {short: server_id for server_id, short in self._servers.items()}
-        self._head = self._unpacked(file.log_rows(self._writer))
-        newest = self._unpacked(file.newest(self._writer))
-        self._newest_layouts = {layout for batch in newest for layout in batch.layouts.tolist()}
-        for batch in (*newest, *self._head):
+        try:
+            batch = Batch.unpack(packed)
             for sample in batch.samples(server_ids, self._names):
                 self._latest[sample.server_id] = sample
-        self._measure_head()
-
-    def _unpacked(self, rows: Sequence[Packed]) -> list[Batch]:
-        found = []
-        for packed in rows:
-            try:
-                batch = Batch.unpack(packed)
-                for layout in set(batch.layouts.tolist()):
-                    self._names(layout)
-                found.append(batch)
-            except Damaged as error:
-                self._count_damaged(1, why=str(error))
-        return found
+        except Damaged as error:
+            self._count_damaged(1, why=str(error))
+            return None
+        return batch
 
     def _names(self, layout: int) -> Names:
         """For the layouts of the head, which are always known."""
         return self._layouts.names(self._writer, layout)
-
-    def _measure_head(self) -> None:
-        self._head_bytes = sum(batch.size_bytes for batch in self._head)
-        self._head_since = (self._head_since or self._clock()) if self._head else None
 
     def _tick(self) -> None:
         try:
@@ -402,19 +407,24 @@ class History:
     def _flush(self) -> None:
         # A part at a time, so that a disk which refuses costs one part's work and not that of all that piled up.
         while taken := self._pending[:_FLUSH_SAMPLES_MAX]:
-            batch = self._batch(taken)
+            by_shard: dict[int, list[Sample]] = {}
+            for sample in taken:
+                by_shard.setdefault(head.shard_of(self._server(sample.server_id)), []).append(sample)
+            packed = [(shard, self._batch(samples).pack()) for shard, samples in by_shard.items()]
             with file.transaction(self._writer):
-                file.log_append(self._writer, batch.pack())
+                file.log_append(self._writer, packed)
             with self._moving:
                 del self._pending[: len(taken)]
-                self._head.append(batch)
-            self._measure_head()
+                for shard, batch in packed:
+                    self._head.add(shard, batch)
+            self._head_since = self._head_since or self._clock()
             self.counts.stored += len(taken)
             metrics.history_stored.inc(len(taken))
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
-        layouts = [self._layouts.id(self._writer, tuple(sample.values)) for sample in samples]
-        return head.batch(samples, [self._server(sample.server_id) for sample in samples], layouts)
+        names = [tuple(sample.values) for sample in samples]
+        layouts = [self._layouts.id(self._writer, one) for one in names]
+        return head.batch(samples, [self._server(sample.server_id) for sample in samples], layouts, names)
 
     def _server(self, server_id: str) -> int:
         known = self._servers.get(server_id)
@@ -426,13 +436,15 @@ class History:
         if self._head_since is None:
             return False
         limit = max(_HEAD_BYTES_MIN, _HEAD_BYTES_A_SERVER * len(self._latest))
-        return self._head_bytes >= limit or abs(self._clock() - self._head_since) >= _HEAD_AGE_MAX_S
+        return self._head.size_bytes >= limit or abs(self._clock() - self._head_since) >= _HEAD_AGE_MAX_S
 
     def _divide(self) -> None:
         """Turn the head into loose blocks, which makes the log superfluous."""
         if not self._head:
             return
-        stored = list(head.loose_blocks(self._head, self._names, lambda names: self._layouts.id(self._writer, names)))
+        stored: list[Stored] = []
+        for shard in self._head.shards():
+            stored.extend(head.loose_blocks(shard, self._names, self._layout))
         newest = self._batch(list(self._latest.values()))
         with self._moving:
             with file.transaction(self._writer):
@@ -441,7 +453,10 @@ class History:
                 file.log_clear(self._writer)
             self._head.clear()
         self._newest_layouts = set(newest.layouts.tolist())
-        self._measure_head()
+        self._head_since = None
+
+    def _layout(self, names: Names) -> int:
+        return self._layouts.id(self._writer, names)
 
     def _settle_over(self, now: float, budget_s: float) -> bool:
         """Settle what is over, for as long as the budget lasts; whether nothing is left."""
