@@ -56,8 +56,8 @@ def test_a_token_can_be_recognised_and_mistyped_ones_refused_without_the_databas
 
 
 @pytest.mark.parametrize("text", ["", "smt_", "Bearer", "smt_" + "0" * 49, "é" * 53, "smt_" + "\ud800" * 49])
-async def test_other_text_is_no_token(db, text):
-    assert await identity.by_token(db, text, NOON) is None
+async def test_other_text_is_no_token(sqlite_db, text):
+    assert await identity.by_token(sqlite_db, text, NOON) is None
 
 
 async def test_a_well_formed_token_that_was_never_made_is_refused(db, make_user):

@@ -70,11 +70,11 @@ async def test_each_start_makes_a_token_and_ends_the_one_before(db):
 
 
 @pytest.mark.parametrize("token", ["", "x" * 43, "\x00", "é", "\ud800", "x" * 10_000])
-async def test_another_text_is_no_token(db, token):
-    await issue(db)
+async def test_another_text_is_no_token(sqlite_db, token):
+    await issue(sqlite_db)
 
     with pytest.raises(Denied):
-        await initialize(db, token)
+        await initialize(sqlite_db, token)
 
 
 async def test_setup_is_over_for_good(db, make_user):

@@ -70,20 +70,19 @@ async def test_people_may_be_called_what_they_are_called(db, make_user, logins, 
         "x" * 10_240,
     ],
 )
-async def test_names_that_would_deceive_a_reader_are_refused(db, name):
+def test_names_that_would_deceive_a_reader_are_refused(name):
+    (problem,) = users.name_problems(name)
+
+    assert problem.field == "name"
+    assert len(problem.message) < 200
+
+
+async def test_all_mistakes_are_told_at_once_and_nothing_is_made(db):
     with pytest.raises(Invalid) as refused:
-        await users.create(db, name, PASSWORD, Role.VIEWER, actor=ROOT)
-
-    assert [error.field for error in refused.value.errors] == ["name"]
-    assert len(str(refused.value)) < 300
-    assert await names(db) == []
-
-
-async def test_all_mistakes_are_told_at_once(db):
-    with pytest.raises(Invalid) as refused:
-        await users.create(db, "", "short", Role.VIEWER, actor=ROOT)
+        await users.create(db, "ada\n", "short", Role.VIEWER, actor=ROOT)
 
     assert [error.field for error in refused.value.errors] == ["name", "password"]
+    assert await names(db) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_no_sequence_of_changes_leaves_nobody_to_administrate(db, make_user, steps):
     if not await names(db):

@@ -78,7 +78,7 @@ class Tally:
 
 
 class RefusalTally:
-    """Decides which refusals get a record of their own and counts the others. No I/O."""
+    """Decides which refusals of one minute get a record of their own and counts the others. No I/O."""
 
     def __init__(self) -> None:
         self._began_at: datetime | None = None
@@ -102,13 +102,11 @@ class RefusalTally:
         self._throttled += 1
         self._note(address)
 
-    def take(self) -> Tally | None:
-        """What was counted, and a new beginning; None when there was nothing."""
-        began_at, wrong, throttled, addresses = self._began_at, self._wrong, self._throttled, len(self._addresses)
-        self.__init__()  # type: ignore[misc]
-        if began_at is None or not wrong + throttled:
+    def result(self) -> Tally | None:
+        """What was counted; None when there was nothing."""
+        if self._began_at is None or not self._wrong + self._throttled:
             return None
-        return Tally(began_at, wrong, throttled, addresses)
+        return Tally(self._began_at, self._wrong, self._throttled, len(self._addresses))
 
     def _begin(self, now: datetime) -> None:
         self._began_at = self._began_at or now
@@ -193,7 +191,8 @@ class Logins:
     async def settle(self, now: datetime | None = None) -> None:
         """Do at once what `run` does each minute."""
         now = now or datetime.now(UTC)
-        tally = self._tally.take()
+        tally = self._tally.result()
+        self._tally = RefusalTally()
         try:
             async with self._db.transaction() as conn:
                 await throttle.forget_old(conn, now)
@@ -233,16 +232,19 @@ class Logins:
         self._tally.count_throttled(throttle.network_of(source.ip), now)
         raise TooMany("There were too many wrong tries; wait a moment and try again.", wait_s)
 
-    async def _refuse(self, account: _Account, source: Source, now: datetime) -> None:
-        metrics.logins.labels("failed").inc()
+    async def _record(self, refusal: Event, source: Source, now: datetime) -> None:
         if not self._tally.may_record(throttle.network_of(source.ip), now):
             return
         try:
             async with self._db.transaction() as conn:
-                await audit.append(conn, _refusal(account))
+                await audit.append(conn, refusal)
         except Unavailable:
             # A refusal stays a refusal, recorded or not.
-            log.warning("login_refusal_not_recorded", user_id=account.user_id)
+            log.warning("login_refusal_not_recorded", reason=refusal.reason)
+
+    async def _refuse(self, account: _Account, source: Source, now: datetime) -> None:
+        metrics.logins.labels("failed").inc()
+        await self._record(_refusal(account), source, now)
 
     async def _strengthened(self, account: _Account, password: str, place: Place) -> PasswordHash | None:
         """A hash with today's parameters, when the stored one has others."""
@@ -279,6 +281,9 @@ class Logins:
             if wait_s:
                 self._throttled(source, wait_s, now)
             if row is None or not await place.check(row["password_hash"], password):
+                target = AuditTarget("user", str(actor.id), actor.name)
+                refusal = Event("auth.login_failed", audited(actor), target, "failure", "wrong_password")
+                await self._record(refusal, source, now)
                 raise Invalid.one(field_name, "is not your password")
         async with self._db.transaction() as conn:
             await throttle.refund(conn, keys)

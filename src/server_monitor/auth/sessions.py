@@ -27,6 +27,7 @@ IDLE = timedelta(minutes=30)
 LONGEST = timedelta(hours=12)
 LONGEST_FOR_ADMIN = timedelta(hours=8)
 USER_AGENT_LIMIT = 256
+ADDRESS_LIMIT = 45  # an IPv6 address may carry a long zone
 _SECRET_LENGTH = 43  # 256 bits in URL-safe base64
 
 
@@ -78,7 +79,7 @@ async def start(
             created_at=now,
             last_seen_at=now,
             expires_at=expires_at,
-            ip=ip,
+            ip=ip[:ADDRESS_LIMIT] if ip else None,
             user_agent=user_agent[:USER_AGENT_LIMIT] if user_agent else None,
         )
     )
@@ -131,7 +132,9 @@ async def has_live_session(conn: AsyncConnection, user_id: str, ip: str | None, 
     if ip is None:
         return False
     found = await conn.execute(
-        select(sessions.c.id).where(sessions.c.user_id == user_id, sessions.c.ip == ip, *_is_live(now)).limit(1)
+        select(sessions.c.id)
+        .where(sessions.c.user_id == user_id, sessions.c.ip == ip[:ADDRESS_LIMIT], *_is_live(now))
+        .limit(1)
     )
     return found.first() is not None
 
