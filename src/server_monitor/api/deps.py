@@ -16,6 +16,7 @@ from server_monitor.errors import Denied, Unauthenticated
 from server_monitor.settings import Settings
 
 if TYPE_CHECKING:
+    from server_monitor.api.roster import Roster
     from server_monitor.series.store import History
     from server_monitor.ssh.pool import Pool
     from server_monitor.ssh.vault import Vault
@@ -35,6 +36,7 @@ class Console:
     history: "History"
     pool: "Pool"
     vault: "Vault"
+    roster: "Roster"
 
 
 class Body(BaseModel):
@@ -135,4 +137,9 @@ def refuse_foreign_origin(request: Request) -> None:
 
 def json_response(value: Any, status: int = 200) -> Response:
     """The value as JSON, encoded once; for lists and whatever else is read often."""
-    return Response(orjson.dumps(value), status, media_type="application/json")
+    return encoded_json(orjson.dumps(value), status)
+
+
+def encoded_json(body: bytes, status: int = 200) -> Response:
+    """JSON that is encoded already."""
+    return Response(body, status, media_type="application/json")

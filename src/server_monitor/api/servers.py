@@ -3,14 +3,14 @@
 import asyncio
 import getpass
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, SecretStr
 
 from server_monitor.api import pages
-from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
+from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, encoded_json, json_response
+from server_monitor.api.roster import of_row, of_sample, reason
 from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.auth.users import UNCHANGED
 from server_monitor.fleet import changes, imports, reach, servers, trust
@@ -22,7 +22,7 @@ from server_monitor.fleet.inventory.plan import Plan
 from server_monitor.fleet.reach import Reached
 from server_monitor.fleet.reasons import About, explain
 from server_monitor.fleet.servers import Server
-from server_monitor.series.sample import HEADLINE, Sample
+from server_monitor.series.sample import Sample
 from server_monitor.ssh.hostkeys import HostKey
 
 router = APIRouter(prefix="/api/servers", tags=["servers"])
@@ -119,12 +119,7 @@ async def list_servers(
     cursor: Annotated[str | None, Query(max_length=1_024)] = None,
 ) -> Response:
     """The servers that the actor may see, by name, each with its newest values."""
-    async with parts.db.reading() as conn:
-        found = await servers.listing(conn, actor=actor)
-    shown, following = pages.page(found, limit, cursor)
-    latest = parts.history.latest_all()
-    items = [item(server, latest.get(server.id)) for server in shown]
-    return json_response({"items": items, "next": following})
+    return encoded_json(await parts.roster.page(limit, cursor, actor=actor))
 
 
 @router.post("", status_code=201)
@@ -227,62 +222,23 @@ async def trust_host_key(server_id: str, body: FingerprintBody, parts: ConsoleDe
     return json_response(await _host_keys(parts, server_id, actor))
 
 
-def item(server: Server, latest: Sample | None) -> dict[str, Any]:
-    """A server as the list shows it."""
-    return {
-        "id": server.id,
-        "name": server.name,
-        "host": server.host,
-        "port": server.port,
-        "username": server.username,
-        "auth": server.auth,
-        "jump_server_id": server.jump_server_id,
-        "labels": server.labels,
-        "groups": [{"id": group.id, "name": group.name} for group in server.groups],
-        "capability": server.capability,
-        "enabled": server.enabled,
-        "status": server.status,
-        "status_reason": server.status_reason,
-        "status_detail": server.status_detail,
-        "status_at": server.status_at,
-        "reason": _reason(server.status_reason, server.about(with_key=False)),
-        "latest": _latest(latest),
-        "probe": _probe(latest),
-    }
-
-
 def _detail(server: Server, latest: Sample | None, facts: Mapping[str, Any] | None, actor: Actor) -> dict[str, Any]:
     """A server as its own page shows it; what concerns its key only to those who may read keys."""
     may_read_keys = allows(actor, Permission.KEY_READ)
-    document = item(server, latest) | {
-        "jump_name": server.jump_name,
-        "reason": _reason(server.status_reason, server.about(with_key=may_read_keys)),
-        "facts": facts,
-        "created_at": server.created_at,
-        "updated_at": server.updated_at,
-    }
+    document = (
+        of_row(server)
+        | of_sample(latest)
+        | {
+            "jump_name": server.jump_name,
+            "reason": reason(server.status_reason, server.about(with_key=may_read_keys)),
+            "facts": facts,
+            "created_at": server.created_at,
+            "updated_at": server.updated_at,
+        }
+    )
     if may_read_keys:
         document |= {"credential_id": server.credential_id, "key_fingerprint": server.key_fingerprint}
     return document
-
-
-def _reason(code: str | None, about: About) -> dict[str, str] | None:
-    if code is None:
-        return None
-    explained = explain(code, about)
-    return {"code": code, "sentence": explained.sentence, "remedy": explained.remedy}
-
-
-def _latest(sample: Sample | None) -> dict[str, Any] | None:
-    if sample is None:
-        return None
-    values = sample.values
-    return {"at": datetime.fromtimestamp(sample.at, UTC), **{name: values.get(name) for name in HEADLINE}}
-
-
-def _probe(sample: Sample | None) -> dict[str, float] | None:
-    cost = None if sample is None else sample.values.get("probe_cpu_percent")
-    return None if cost is None else {"cpu_percent_of_core": cost}
 
 
 def _reached(seen: Reached, about: About) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from server_monitor.api import auth as auth_routes
 from server_monitor.api import groups, health, series, servers, ssh_keys, stats, tokens, users
 from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
 from server_monitor.api.middleware import Edge
+from server_monitor.api.roster import Roster
 from server_monitor.audit import log as audit_log
 from server_monitor.auth import identity
 from server_monitor.auth.actor import SYSTEM, Actor
@@ -96,7 +97,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
             )
             logins = Logins(db, settings.jwt_secret)
-            console = Console(settings, db, logins, history, pool, vault)
+            console = Console(settings, db, logins, history, pool, vault, Roster(db, history))
 
             async def send_browsers_away() -> None:
                 hub.stop()
