@@ -20,6 +20,7 @@ from tests.support.console import PASSWORD, Browser, ConsoleProcess
 
 EVERYBODY = frozenset({"viewer", "auditor", "operator", "admin"})
 ADMIN = frozenset({"admin"})
+READS_THE_LOG = frozenset({"auditor", "admin"})
 PUBLIC = frozenset({"anonymous", *EVERYBODY})
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # They change nothing that is stored: two try a connection and say how it went, one is given an empty list.
@@ -63,6 +64,7 @@ class Route:
     body: Callable[[], Any] = lambda: None
     about: str | None = None
     answers: frozenset[int] = frozenset({200, 201, 204})
+    query: str = ""
 
 
 ROUTES: Mapping[str, Route] = {
@@ -72,7 +74,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/setup/status": Route(PUBLIC),
     "GET /api/auth/verify": Route(EVERYBODY),
     "GET /api/roles": Route(EVERYBODY),
-    "GET /api/users": Route(frozenset({"auditor", "admin"})),
+    "GET /api/users": Route(READS_THE_LOG),
     "POST /api/users": Route(ADMIN, new_user),
     "PATCH /api/users/{user_id}": Route(ADMIN, lambda: {"role": "operator"}, "user"),
     "DELETE /api/users/{user_id}": Route(ADMIN, about="user"),
@@ -92,6 +94,10 @@ ROUTES: Mapping[str, Route] = {
     "PUT /api/groups/{group_id}/members": Route(ADMIN, lambda: {"servers": []}, "group with a member"),
     "GET /api/groups/{group_id}/grants": Route(frozenset({"auditor", "admin"}), about="group"),
     "PUT /api/groups/{group_id}/grants": Route(ADMIN, lambda: {"grants": []}, "group with a grant"),
+    "GET /api/audit/checkpoint": Route(READS_THE_LOG),
+    "GET /api/audit/key": Route(READS_THE_LOG),
+    "GET /api/audit/proof/{seq}": Route(READS_THE_LOG, about="record"),
+    "GET /api/audit/consistency": Route(READS_THE_LOG, query="?from=0&to=1"),
     "GET /api/servers": Route(EVERYBODY),
     "POST /api/servers": Route(ADMIN, new_server),
     "GET /api/servers/export": Route(EVERYBODY),
@@ -109,7 +115,7 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/servers/{server_id}/host-key": Route(
         ADMIN, lambda: {"fingerprint": "SHA256:" + "A" * 43}, "server", frozenset({502})
     ),
-    "GET /api/servers/{server_id}/metrics": Route(EVERYBODY, about="server", answers=frozenset({422})),  # of what?
+    "GET /api/servers/{server_id}/metrics": Route(EVERYBODY, about="server", query="?metric=cpu_percent"),
     "GET /api/servers/{server_id}/series": Route(EVERYBODY, about="server"),
     "GET /api/series/catalogue": Route(EVERYBODY),
     "GET /api/ssh-keys": Route(frozenset({"operator", "admin"})),
@@ -155,6 +161,7 @@ class People:
             "key": lambda: self._made("/api/ssh-keys", new_key()),
             "session": lambda: self._own_session(page),
             "token": lambda: self._own_token(page),
+            "record": self._first_record,
         }
         return await makers[kind]() if kind else ""
 
@@ -162,6 +169,9 @@ class People:
         answer = await self._admin.send("POST", path, body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    async def _first_record(self) -> str:
+        return "0"
 
     async def _group_with_member(self) -> str:
         group, server = await self.make("group", self._admin), await self.make("server", self._admin)
@@ -207,7 +217,7 @@ async def test_a_role_may_what_its_line_says_and_changes_are_recorded(
     for line, route in ROUTES.items():
         page = await (people.page(role) if line in ENDS_THE_SESSION else people.kept_page(role))
         method, _, template = line.partition(" ")
-        path = _fill(template, await people.make(route.about, page))
+        path = _fill(template, await people.make(route.about, page)) + route.query
         before = _records(console)
         answer = await (page.send(method, path, route.body()) if method in UNSAFE else page.get(path))
         wrong += _mistakes(line, route, role, answer, _records(console) - before)

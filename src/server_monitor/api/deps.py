@@ -7,6 +7,7 @@ import orjson
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from server_monitor.audit.checkpoints import Signer
 from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.auth.login import Logins, Source
@@ -37,6 +38,7 @@ class Console:
     pool: "Pool"
     vault: "Vault"
     roster: "Roster"
+    signer: Signer
 
 
 class Body(BaseModel):

@@ -56,8 +56,10 @@ async def serve(settings: Settings, announce: Announce) -> int:
             await migrate.prepare(db)
             await _record_start(db)
             async with wiring.build(settings, db) as parts:
+                await parts.keeper.sign("start")
                 failed = await _run(parts, listener, announce)
             await _record_stop(db, failed)
+            await parts.keeper.sign("stop")
         finally:
             await db.close()
     log.info("stopped")

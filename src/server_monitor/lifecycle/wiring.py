@@ -12,12 +12,15 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from server_monitor.api import app as api
+from server_monitor.api import audit as audit_routes
 from server_monitor.api import auth as auth_routes
 from server_monitor.api import groups, health, series, servers, ssh_keys, stats, tokens, users
 from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
 from server_monitor.api.middleware import Edge
 from server_monitor.api.roster import Roster
+from server_monitor.audit import checkpoints
 from server_monitor.audit import log as audit_log
+from server_monitor.audit.keeper import Keeper
 from server_monitor.auth import identity
 from server_monitor.auth.actor import SYSTEM, Actor
 from server_monitor.auth.login import Logins
@@ -51,11 +54,12 @@ class Parts:
     readiness: health.Readiness
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
     send_browsers_away: Callable[[], Awaitable[None]]
+    keeper: Keeper
 
 
 def routers() -> list[APIRouter]:
     """Every route file."""
-    files = (auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
+    files = (audit_routes, auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
     return [file.router for file in files]
 
 
@@ -69,6 +73,8 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
     """Everything above the database, closed in reverse order at the end."""
     harden_process()
     bus = MemoryBus()
+    signer = checkpoints.load_signer(settings.data_dir, db.node)
+    keeper = Keeper(db, signer)
     vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
     tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
     history = await History.open(settings.data_dir / "history.sqlite3", tiers)
@@ -97,7 +103,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
             )
             logins = Logins(db, settings.jwt_secret)
-            console = Console(settings, db, logins, history, pool, vault, Roster(db, history))
+            console = Console(settings, db, logins, history, pool, vault, Roster(db, history), signer)
 
             async def send_browsers_away() -> None:
                 hub.stop()
@@ -115,8 +121,10 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "hub": hub.run,
                     "live": live.run,
                     "logins": logins.run,
+                    "checkpoints": keeper.run,
                 },
                 send_browsers_away=send_browsers_away,
+                keeper=keeper,
             )
         finally:
             await pool.close()

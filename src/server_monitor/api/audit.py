@@ -1,0 +1,80 @@
+"""Routes for the audit log's proofs: the newest signed checkpoint, the public key, and proofs against checkpoints."""
+
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from server_monitor.api.deps import ActorDep, ConsoleDep, json_response, require
+from server_monitor.audit import checkpoints, note, proofs
+from server_monitor.audit.checkpoints import Made
+from server_monitor.auth.actor import Permission
+from server_monitor.errors import NotFound, Unavailable
+
+router = APIRouter(prefix="/api/audit", tags=["audit"])
+
+_SIGNED_NOTE = "text/plain"
+
+
+@router.get("/checkpoint")
+async def checkpoint(request: Request, parts: ConsoleDep, actor: ActorDep) -> Response:
+    """The newest signed checkpoint: as JSON, or as the note itself with `Accept: text/plain`."""
+    require(actor, Permission.AUDIT_READ)
+    async with parts.db.reading() as conn:
+        made = await checkpoints.newest(conn)
+    if made is None:
+        raise Unavailable("No checkpoint has been made yet; the first follows within a second of the start.")
+    if _SIGNED_NOTE in request.headers.get("accept", ""):
+        return Response(made.note, media_type="text/plain; charset=utf-8")
+    return json_response(_shown(made))
+
+
+@router.get("/key")
+async def public_key(parts: ConsoleDep, actor: ActorDep) -> Response:
+    """The public key that checkpoints are signed with, as one line to pin."""
+    require(actor, Permission.AUDIT_READ)
+    async with parts.db.reading() as conn:
+        made = await checkpoints.newest(conn)
+    origin = note.read(made.note)[0].origin if made else parts.signer.origin(1)
+    return json_response({"origin": origin, "vkey": note.verifier_of(origin, parts.signer.key).vkey})
+
+
+@router.get("/proof/{seq}")
+async def proof(seq: int, parts: ConsoleDep, actor: ActorDep) -> Response:
+    """What shows that record `seq` is in the log of the oldest checkpoint that covers it."""
+    require(actor, Permission.AUDIT_READ)
+    async with parts.db.reading() as conn:
+        covering = await checkpoints.covering(conn, seq + 1) if seq >= 0 else None
+        if covering is None:
+            raise NotFound("audit record under a checkpoint", str(seq))
+        path = await proofs.inclusion(conn, seq, covering.size)
+    return json_response({"seq": seq, "proof": _encoded(path), "checkpoint": _shown(covering)})
+
+
+@router.get("/consistency")
+async def consistency(
+    parts: ConsoleDep,
+    actor: ActorDep,
+    old_size: Annotated[int, Query(alias="from", ge=0)],
+    new_size: Annotated[int, Query(alias="to", ge=0)],
+) -> Response:
+    """What shows that the log of `to` records begins with that of `from` records."""
+    require(actor, Permission.AUDIT_READ)
+    async with parts.db.reading() as conn:
+        path = await proofs.consistency(conn, old_size, new_size)
+    return json_response({"from": old_size, "to": new_size, "proof": _encoded(path)})
+
+
+def _shown(made: Made) -> dict[str, Any]:
+    return {
+        "size": made.size,
+        "root": base64.b64encode(made.root).decode(),
+        "note": made.note,
+        "made_at": made.made_at,
+        "why": made.why,
+        "anchored_at": made.anchored_at,
+    }
+
+
+def _encoded(path: list[bytes]) -> list[str]:
+    return [base64.b64encode(node).decode() for node in path]
