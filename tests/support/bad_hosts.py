@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -197,6 +198,39 @@ class FakeSshd:
     def host_key(self) -> HostKey:
         return HostKey.of("ssh-ed25519", self.key.public_data)
 
+    @property
+    def _end(self) -> Any:
+        """The server's end of its newest connection, with the insides that a misbehaving host would use."""
+        return self.connections[-1]
+
+    def present_another_key(self) -> None:
+        """At the next key exchange of the connection that there is."""
+        [pair] = asyncssh.load_keypairs([asyncssh.generate_private_key("ssh-ed25519")])
+        self._end._server_host_keys = {pair.algorithm: pair}
+
+    async def exchange_keys(self) -> bool:
+        """Ask for a key exchange in mid-connection. False when the other side ended the connection over it."""
+        end = self._end
+        end._send_kexinit()
+        end._kexinit_sent = True
+        while not end._kex_complete:
+            if end.is_closed():
+                return False
+            await asyncio.sleep(0)
+        return True
+
+    def stop_reading(self) -> None:
+        self._end._transport.pause_reading()
+
+    def ask(self, times: int) -> None:
+        """Send requests that want an answer each (RFC 4254, section 4)."""
+        for _ in range(times):
+            self._end._send_global_request(b"keepalive@openssh.com", want_reply=True)
+
+    def send_ignore_packets(self, times: int) -> None:
+        for _ in range(times):
+            self._end.send_packet(2, (0).to_bytes(4, "big"))
+
 
 @asynccontextmanager
 async def fake_sshd(
@@ -205,21 +239,21 @@ async def fake_sshd(
     needs_login: bool = False,
     prompts: list[tuple[str, bool]] | None = None,
     password: str = "",
-    **options: Any,
 ) -> AsyncIterator[FakeSshd]:
-    """An SSH server that runs `process` for each command."""
+    """An SSH server that runs `process` for each command. It has small socket buffers: what is not read soon shows."""
     fake = FakeSshd(needs_login=needs_login, prompts=prompts, password=password)
-    acceptor = await asyncssh.listen(
-        "127.0.0.1",
-        0,
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    sock.bind(("127.0.0.1", 0))
+    options = asyncssh.SSHServerConnectionOptions(
         server_factory=lambda: _Server(fake),
         server_host_keys=[fake.key],
         process_factory=process,
         encoding=None,
         config=None,
-        **options,
     )
-    fake.port = acceptor.get_port()
+    acceptor = await asyncssh.listen(sock=sock, options=options, config=None)
+    fake.port = sock.getsockname()[1]
     try:
         yield fake
     finally:

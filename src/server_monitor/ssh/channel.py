@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import asyncssh
 from typing_extensions import override
@@ -57,9 +58,13 @@ class Channel(asyncssh.SSHClientSession[bytes]):
             self._channel.abort()
 
     def terminate(self) -> None:
-        """Ask the host to send SIGTERM to the command, then end the channel."""
-        if self._channel is not None and not self._channel.is_closing():
-            self._channel.terminate()
+        """Ask the host to send SIGTERM to the command, then end the channel.
+
+        OpenSSH does so for every account but root; there a command that neither reads nor writes goes on.
+        """
+        if self._channel is not None:
+            with suppress(OSError):  # The host has closed its side already.
+                self._channel.terminate()
         self.close()
 
     def is_carried_by(self, connection: Connection) -> None:

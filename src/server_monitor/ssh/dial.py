@@ -13,6 +13,7 @@ from server_monitor.ssh import algorithms
 from server_monitor.ssh.connection import Connection
 from server_monitor.ssh.failures import Stage, quoted, unreachable
 from server_monitor.ssh.hostkeys import HostKey
+from server_monitor.ssh.pace import Pace
 from server_monitor.ssh.peer import Peer
 
 JUMP_WINDOW = 262_144
@@ -55,6 +56,7 @@ def base_options() -> asyncssh.SSHClientConnectionOptions:
         env=None,
         send_env=None,
         login_timeout=0,  # the deadline is the caller's, and covers more
+        rekey_seconds=0,  # after a gigabyte only: connections made together would all do it in the same second
         keepalive_interval=0,  # the probe's tick is one, and the kernel watches the rest
         encoding=None,
         utf8_decode_errors="replace",
@@ -75,6 +77,7 @@ class Dialler:
         login: Login,
         pinned: Sequence[HostKey],
         host_key_algorithms: Sequence[str],
+        cpu_share: float,
     ) -> None:
         self._base = base
         self._host = host
@@ -82,6 +85,7 @@ class Dialler:
         self._login = login
         self._pinned = pinned
         self._algorithms = host_key_algorithms
+        self._cpu_share = cpu_share
         self._connection: Connection | None = None
 
     @property
@@ -128,7 +132,7 @@ class Dialler:
         def new() -> Connection:
             peer = Peer(self._pinned, self._login.password)
             options.protocol_factory = lambda: peer
-            self._connection = Connection(loop, options, peer)
+            self._connection = Connection(loop, options, peer, Pace(self._cpu_share))
             return self._connection
 
         if through is not None:

@@ -46,17 +46,19 @@ def timed_out(stage: Stage, place: str, timeout_s: float) -> Unreachable:
     return Unreachable(reason, message.format(place=place, timeout_s=timeout_s))
 
 
-def unreachable(error: BaseException, stage: Stage, place: str) -> Unreachable:
+def unreachable(error: BaseException, stage: Stage, place: str) -> Unreachable:  # noqa: PLR0911  # a line for a cause
     """The reason for `error`, which ended a connection to `place` (host and port) at `stage`."""
+    if isinstance(error, Unreachable):
+        return error
     match error:
-        case Unreachable():
-            return error
         case ConnectionResetError() | BrokenPipeError() | asyncssh.ConnectionLost():
             return Unreachable("connection_lost", _LOST[stage].format(place=place))
         case OSError():
             return _network(error, place)
         case asyncssh.ChannelOpenError():
             return Unreachable("channel_refused", f"{place} does not open a channel: {_plain(error)}")
+        case asyncssh.HostKeyNotVerifiable():  # while connecting, `Peer` knows more and is asked first
+            return Unreachable("host_key_changed", f"{place} showed another host key in mid-connection.")
         case asyncssh.DisconnectError():
             return _disconnected(error, stage, place)
     return Unreachable("protocol_error", f"{place} broke the SSH protocol ({type(error).__name__}).")

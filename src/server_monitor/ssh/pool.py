@@ -21,6 +21,7 @@ from server_monitor.ssh.dial import Dialler, Login, base_options
 from server_monitor.ssh.failures import Stage, timed_out, unreachable
 from server_monitor.ssh.hostkeys import HostKey, HostKeyChanged, HostKeyUnknown
 from server_monitor.ssh.logins import Known, Logins
+from server_monitor.ssh.pace import SHARE
 from server_monitor.ssh.vault import Vault, VaultUnreadable
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
@@ -53,6 +54,7 @@ class Target:
 class Limits:
     connect_concurrency: int = 50
     connect_timeout_s: float = 10.0  # from TCP to logged in, for each host on the way; also for opening a channel
+    host_cpu_share: float = SHARE  # of a core that one host may keep busy
 
 
 @dataclass(slots=True, eq=False)
@@ -279,6 +281,7 @@ class Pool:
             login=login,
             pinned=pinned,
             host_key_algorithms=preference,
+            cpu_share=self._limits.host_cpu_share,
         )
 
     @asynccontextmanager
