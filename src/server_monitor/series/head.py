@@ -46,6 +46,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.servers)
 
+    def by_shard(self) -> Iterator[tuple[int, "Batch"]]:
+        """The samples of each shard, for a batch that is ordered by server."""
+        shards = self.servers // _SHARD_SERVERS
+        cuts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(self)]
+        for first, last in pairwise(cuts):
+            low, high = int(self.starts[first]), int(self.starts[last])
+            yield (
+                int(shards[first]),
+                Batch(
+                    self.servers[first:last],
+                    self.layouts[first:last],
+                    self.at_ms[first:last],
+                    self.starts[first : last + 1] - low,
+                    self.numbers[low:high],
+                    None if self.present is None else self.present[low:high],
+                ),
+            )
+
     def pack(self) -> bytes:
         """As it stands in the log: the parts of `_LOG` and then, in planes like those of a block, the numbers."""
         holes = b"" if self.present is None else np.packbits(self.present).tobytes()
@@ -152,11 +170,7 @@ class Head:
 
     def batches_with(self, server: int) -> list[bytes]:
         """Where samples of a server may be. The list is the caller's."""
-        return self._shards.get(shard_of(server), [])[:]
-
-
-def shard_of(server: int) -> int:
-    return server // _SHARD_SERVERS
+        return self._shards.get(server // _SHARD_SERVERS, [])[:]
 
 
 def _join(batches: Sequence[Batch]) -> Batch:

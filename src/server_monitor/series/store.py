@@ -407,10 +407,8 @@ class History:
     def _flush(self) -> None:
         # A part at a time, so that a disk which refuses costs one part's work and not that of all that piled up.
         while taken := self._pending[:_FLUSH_SAMPLES_MAX]:
-            by_shard: dict[int, list[Sample]] = {}
-            for sample in taken:
-                by_shard.setdefault(head.shard_of(self._server(sample.server_id)), []).append(sample)
-            packed = [(shard, self._batch(samples).pack()) for shard, samples in by_shard.items()]
+            whole = self._batch(sorted(taken, key=lambda sample: self._server(sample.server_id)))
+            packed = [(shard, part.pack()) for shard, part in whole.by_shard()]
             with file.transaction(self._writer):
                 file.log_append(self._writer, packed)
             with self._moving:
