@@ -327,7 +327,7 @@ export const en = {
     mistakes: (n: number) => `${plural(n, "mistake", "mistakes")}. Nothing is imported until each is mended.`,
     line: (n: number) => `Line ${n}`,
     go_to_line: (n: number) => `Go to line ${n}`,
-    submit: (n: number) => `Import ${servers(n)}`,
+    submit: (n: number) => (n === 0 ? "Import" : `Import ${servers(n)}`),
     busy: "Importing…",
     columns: { name: "Name", host: "Host", user: "User", login: "Log in with", groups: "Groups and labels" },
     more_rows: (n: number) => `and ${count(n)} more`,
