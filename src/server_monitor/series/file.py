@@ -61,6 +61,7 @@ class TierSize:
     blocks: int
     rows: int
     data_bytes: int
+    servers: int
     oldest_period: int | None
 
 
@@ -261,9 +262,9 @@ def give_back(conn: sqlite3.Connection, count: int) -> None:
 
 
 def tier_size(conn: sqlite3.Connection, tier: Tier) -> TierSize:
-    count, rows, data_bytes, oldest = conn.execute(
-        "select count(*), coalesce(sum(rows), 0), coalesce(sum(length(data)), 0), min(period) from blocks "
-        "where tier = ?",
+    row = conn.execute(
+        "select count(*), coalesce(sum(rows), 0), coalesce(sum(length(data)), 0), count(distinct server), min(period) "
+        "from blocks where tier = ?",
         (tier,),
     ).fetchone()
-    return TierSize(count, rows, data_bytes, oldest)
+    return TierSize(*row)

@@ -26,6 +26,7 @@ from typing import TypeVar
 from server_monitor.series import file, head, ranges, rollup
 from server_monitor.series.blocks import Block, Damaged
 from server_monitor.series.file import Stored, TierSize
+from server_monitor.series.forecast import full_size_bytes
 from server_monitor.series.head import Batch, Head
 from server_monitor.series.layouts import Layouts
 from server_monitor.series.ranges import MAX_POINTS, Range
@@ -61,7 +62,7 @@ _LATEST_YEAR_S = 7_258_118_400.0  # 2200-01-01
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What history takes on disk. `forecast_bytes` is what it grows to when the fleet stays as it is."""
+    """What history takes on disk. `forecast_bytes` is what it grows to if the fleet stays as it is; None too early."""
 
     file_bytes: int
     tiers: Mapping[Tier, TierSize]
@@ -513,6 +514,9 @@ class History:
             self._stop(error)
 
     def _sizes(self, conn: sqlite3.Connection) -> Sizes:
-        total, _unused, size = file.pages(conn)
-        tiers = {tier: file.tier_size(conn, tier) for tier in Tier}
-        return Sizes(total * size, tiers, None)
+        with file.snapshot(conn):
+            total, unused, size = file.pages(conn)
+            tiers = {tier: file.tier_size(conn, tier) for tier in Tier}
+        used = (total - unused) * size
+        forecast = full_size_bytes(tiers, self._tiers, used, round(self._clock() * 1000))
+        return Sizes(total * size, tiers, forecast)
