@@ -42,6 +42,13 @@ def test_idle_time_that_steps_back_a_little_is_no_reason_for_a_negative_share() 
     assert values["cpu_iowait_percent"] == 0.0
 
 
+@pytest.mark.parametrize("ticks", range(1, 400))
+def test_a_host_that_is_busy_all_the_time_is_busy_for_exactly_all_of_it(ticks: int) -> None:
+    nothing = Cpu(0, 0, 0, 0, 0, 0, 0, 0)
+    values = linux.rates(reading(cpu=nothing), reading(101.0, cpu=Cpu(ticks, 0, 0, 0, 0, 0, 0, 0)), 1.0)
+    assert values["cpu_percent"] == 100.0
+
+
 def test_an_interface_that_was_made_anew_has_no_rates_and_the_others_have() -> None:
     earlier = [Interface("eth0", 1000, 1, 0, 0, 1000, 1, 0, 0), Interface("eth1", 9000, 9, 0, 0, 9000, 9, 0, 0)]
     later = [Interface("eth0", 3000, 3, 0, 0, 2000, 2, 0, 0), Interface("eth1", 10, 1, 0, 0, 10, 1, 0, 0)]

@@ -117,12 +117,12 @@ def _cpu(values: dict[str, float], earlier: CpuTimes, later: CpuTimes) -> None:
     total = user + system + iowait + steal + max(later.idle - earlier.idle, 0)
     if total == 0:
         return
-    share = 100 / total
-    values["cpu_percent"] = (user + system + steal) * share
-    values["cpu_user_percent"] = user * share
-    values["cpu_system_percent"] = system * share
-    values["cpu_iowait_percent"] = iowait * share
-    values["cpu_steal_percent"] = steal * share
+    # Multiplied first: times 100/total, a busy host would come to 100.00000000000001.
+    values["cpu_percent"] = (user + system + steal) * 100 / total
+    values["cpu_user_percent"] = user * 100 / total
+    values["cpu_system_percent"] = system * 100 / total
+    values["cpu_iowait_percent"] = iowait * 100 / total
+    values["cpu_steal_percent"] = steal * 100 / total
 
 
 def _cores(values: dict[str, float], earlier: Sequence[CpuTimes], later: Sequence[CpuTimes]) -> None:
