@@ -17,6 +17,7 @@ from server_monitor.api.deps import Console
 from server_monitor.api.health import Readiness
 from server_monitor.api.middleware import Edge
 from server_monitor.api.roster import Roster
+from server_monitor.audit import checkpoints
 from server_monitor.auth import credentials
 from server_monitor.auth.actor import Role, os_user
 from server_monitor.auth.login import Logins
@@ -80,7 +81,8 @@ class Site:
 async def site_on(db: Database, directory: Path, *, agent_socket: str | None = None) -> AsyncIterator[Site]:
     history = await History.open(directory / "history.sqlite3", Tiers())
     pool = Pool(db, VAULT, Limits(connect_timeout_s=5), agent_socket=agent_socket)
-    console = Console(Settings(), db, Logins(db, SECRET), history, pool, VAULT, Roster(db, history))
+    signer = checkpoints.load_signer(directory, db.node)
+    console = Console(Settings(), db, Logins(db, SECRET), history, pool, VAULT, Roster(db, history), signer)
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
     transport = httpx2.ASGITransport(app=app)
