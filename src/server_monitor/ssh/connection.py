@@ -42,6 +42,7 @@ class Connection(asyncssh.SSHClientConnection):
         self.peer = peer
         self.closed_by_us = False
         self._was_made = False
+        self._was_lost = False
         self._received = 0
         self._pace = pace
         self._resting: asyncio.TimerHandle | None = None
@@ -106,6 +107,17 @@ class Connection(asyncssh.SSHClientConnection):
     @override
     def log_sent_packet(self, pkttype: int, pktid: int | None, packet: object, note: str = "") -> None:
         """Nothing: describing each packet for a log that nobody reads costs as much as encrypting it."""
+
+    @override
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        """The end. A host that disliked our algorithms closes at once, while we are still reading its own: let us
+        finish, because that says why. Two turns of the loop are the packet and what follows from it.
+        """
+        if self.stage_reached is Stage.KEX and not self._was_lost:
+            self._was_lost = True
+            self._loop.call_soon(self._loop.call_soon, self.connection_lost, exc)
+        else:
+            super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
