@@ -13,11 +13,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.sshd, pytest.mark.long]
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_every_page_is_accessible(fleet: Fleet, visitor: Visitor, theme: Literal["light", "dark"]) -> None:
     console, page = fleet.console, visitor.page
-    findings: dict[str, list[str]] = {}
+    findings: list[str] = []
 
     async def examine(name: str) -> None:
-        if found := await visitor.accessibility_findings():
-            findings[name] = found
+        findings.extend(f"{name}: {found}" for found in await visitor.accessibility_findings())
 
     await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
     await page.goto(f"{console.url}/setup#token={console.setup_token}")
@@ -70,4 +69,4 @@ async def test_every_page_is_accessible(fleet: Fleet, visitor: Visitor, theme: L
     await page.goto(console.url)
     await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     await examine("login")
-    assert findings == {}
+    assert not findings, "\n".join(findings)
