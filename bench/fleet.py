@@ -37,7 +37,7 @@ from bench.harness import (
 
 CORES_GOAL = 0.30
 KIB_A_HOST_GOAL = 60
-CONNECT_TIMEOUT_S = 180
+CONNECT_TIMEOUT_S = 600
 CURVE = (100, 300, 3000)
 
 
@@ -172,14 +172,24 @@ def _point(fleet: Fleet, hosts: int) -> Measured:
 
 
 def figures(hosts: int, alone: list[Measured], full: list[Measured], curve: list[tuple[int, Measured]]) -> list[Figure]:
-    share = hosts / 1000
+    full_size = hosts >= 1000  # What does not grow with the fleet would be shared by too few.
     kib = _for_each(hosts, column(alone, "rss_kib"), column(full, "rss_kib"))
     lines = column(full, "lines_per_s")
     cores = column(full, "cores")
     pss = _for_each(hosts, column(alone, "pss_kib"), column(full, "pss_kib"))
     return [
-        Figure("console CPU, everything included", "of a core", cores, at_most(CORES_GOAL * share)),
-        Figure("memory a host, over a console without hosts (RSS)", "KiB", kib, at_most(KIB_A_HOST_GOAL)),
+        Figure(
+            "console CPU, everything included",
+            "of a core",
+            cores,
+            at_most(CORES_GOAL * hosts / 1000) if full_size else None,
+        ),
+        Figure(
+            "memory a host, over a console without hosts (RSS)",
+            "KiB",
+            kib,
+            at_most(KIB_A_HOST_GOAL) if full_size else None,
+        ),
         Figure("the same by PSS", "KiB", pss),
         Figure("lines answered by the fleet", "a second", lines, at_least(0.98 * hosts)),
         Figure("samples that reached the browser", "a second", column(full, "seen_per_s"), at_least(0.98 * hosts)),
