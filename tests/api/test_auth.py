@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from http.cookies import SimpleCookie
 from ipaddress import ip_network
 
@@ -35,7 +36,7 @@ def app(sqlite_db: Database, tmp_path) -> FastAPI:
     """The real application with the routes of identity; what watches servers is not behind it."""
     settings = Settings.load(data_dir=tmp_path / "data")
     logins = Logins(sqlite_db, settings.jwt_secret)
-    parts = Console(settings, sqlite_db, logins, None, None, None, None)
+    parts = Console(settings, sqlite_db, logins, *(None,) * (len(fields(Console)) - 3))
     edge = Edge(proxies=(ip_network("127.0.0.1"),), hosts=frozenset({"console.example"}), body_limits={})
     routers = (auth.router, users.router, tokens.router)
     return api.make_app(parts, edge, health.Readiness(), routers, _no_socket)

@@ -4,7 +4,17 @@ import pytest
 
 from server_monitor.collect import linux
 from server_monitor.collect.lines import CpuTimes as Cpu
-from server_monitor.collect.lines import Disk, Filesystem, Interface, Load, MemoryKib, OpenFiles, OwnCost, Reading
+from server_monitor.collect.lines import (
+    Disk,
+    Filesystem,
+    Interface,
+    Load,
+    MemoryKib,
+    OpenFiles,
+    OwnCost,
+    Process,
+    Reading,
+)
 from server_monitor.series.sample import HEADLINE, METRICS, series_name, split_series
 
 
@@ -131,3 +141,13 @@ def test_every_headline_is_a_metric_and_series_names_split_again() -> None:
     assert set(HEADLINE) <= set(METRICS)
     assert split_series(series_name("filesystem_percent", "/a:b")) == ("filesystem_percent", "/a:b")
     assert split_series(series_name("load1")) == ("load1", None)
+
+
+def test_top_processes_are_told_in_percent_of_a_core_and_bytes() -> None:
+    top = [Process(7, "postgres", 250, 10)]
+
+    (use,) = linux.process_uses(top, 5.0)
+    (first,) = linux.process_uses(top, None)
+
+    assert (use.pid, use.name, use.cpu_percent, use.memory_bytes) == (7, "postgres", 50.0, 40960)
+    assert first.cpu_percent is None

@@ -110,6 +110,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/servers/{server_id}": Route(EVERYBODY, about="server"),
     "PATCH /api/servers/{server_id}": Route(ADMIN, lambda: {"labels": {"a": "b"}}, "server"),
     "DELETE /api/servers/{server_id}": Route(ADMIN, about="server"),
+    "GET /api/servers/{server_id}/processes": Route(EVERYBODY, about="server"),
     "POST /api/servers/{server_id}/test": Route(ADMIN, about="server"),
     "GET /api/servers/{server_id}/host-key": Route(EVERYBODY, about="server"),
     "POST /api/servers/{server_id}/host-key": Route(

@@ -82,7 +82,9 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     history = await History.open(directory / "history.sqlite3", Tiers())
     pool = Pool(db, VAULT, Limits(connect_timeout_s=5), agent_socket=agent_socket)
     signer = checkpoints.load_signer(directory, db.node)
-    console = Console(Settings(), db, Logins(db, SECRET), history, pool, VAULT, Roster(db, history), signer)
+    console = Console(
+        Settings(), db, Logins(db, SECRET), history, pool, VAULT, Roster(db, history), signer, lambda _: ()
+    )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
     transport = httpx2.ASGITransport(app=app)

@@ -1,5 +1,6 @@
 """What a route may ask for: the console's parts, the actor, a prepared response."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from server_monitor.settings import Settings
 
 if TYPE_CHECKING:
     from server_monitor.api.roster import Roster
+    from server_monitor.collect.linux import ProcessUse
     from server_monitor.series.store import History
     from server_monitor.ssh.pool import Pool
     from server_monitor.ssh.vault import Vault
@@ -39,6 +41,7 @@ class Console:
     vault: "Vault"
     roster: "Roster"
     signer: Signer
+    top_processes: "Callable[[str], Sequence[ProcessUse]]"
 
 
 class Body(BaseModel):

@@ -209,6 +209,18 @@ async def test_server(server_id: str, parts: ConsoleDep, actor: ActorDep) -> Res
     return json_response(_reached(seen, server.about(with_key=allows(actor, Permission.KEY_READ))))
 
 
+@router.get("/{server_id}/processes")
+async def processes(server_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
+    """The processes that use most, while the server's page is open somewhere; otherwise none are asked for."""
+    async with parts.db.reading() as conn:
+        await servers.get(conn, server_id, actor=actor)
+    items = [
+        {"pid": one.pid, "name": one.name, "cpu_percent": one.cpu_percent, "memory_bytes": one.memory_bytes}
+        for one in parts.top_processes(server_id)
+    ]
+    return json_response({"items": items})
+
+
 @router.get("/{server_id}/host-key")
 async def host_key(server_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
     """The approved host keys, and those that the host has shown and nobody approved yet."""

@@ -21,7 +21,6 @@ from server_monitor.collect.lines import (
     Hello,
     OwnCost,
     Partial,
-    Process,
     ProcessCount,
     Reading,
     Unable,
@@ -143,6 +142,7 @@ class Collector:
         "_slowdown",
         "_status",
         "_tally",
+        "_top_at_s",
         "_unanswered",
         "detailed",
         "phase",
@@ -162,7 +162,8 @@ class Collector:
         self.retry_at = 0.0
         self.watched = False
         self.detailed = False
-        self.top: list[Process] = []
+        self.top: list[linux.ProcessUse] = []
+        self._top_at_s: float | None = None
         self._listener = listener
         self._clocks = clocks
         self._jitter = jitter
@@ -401,7 +402,9 @@ class Collector:
         if reading.own is not None:
             self._weigh(reading.own, reading.uptime_s)
         if reading.top is not None:
-            self.top = reading.top
+            elapsed_s = None if self._top_at_s is None else reading.uptime_s - self._top_at_s
+            self.top = linux.process_uses(reading.top, elapsed_s)
+            self._top_at_s = reading.uptime_s
         try:
             values = self._tally.read(reading, self._asked_at)
         except linux.CounterResetError:

@@ -5,6 +5,7 @@ All values are finite, none is negative, and all names are in `series.sample.MET
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -18,6 +19,7 @@ from server_monitor.collect.lines import (
     OpenFiles,
     OwnCost,
     PressureUs,
+    Process,
     Reading,
     Sensor,
     text,
@@ -314,3 +316,27 @@ def _filesystem(values: dict[str, float], found: Filesystem) -> float | None:
     if 0 < found.inodes >= found.inodes_free:
         values[f"filesystem_inodes_percent:{mount_point}"] = (found.inodes - found.inodes_free) * 100 / found.inodes
     return percent
+
+
+# What /proc counts in, whatever the kernel's own clock: USER_HZ of proc(5), and the page of every common machine.
+_JIFFIES_PER_SECOND = 100
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUse:
+    """What one process uses. `cpu_percent` is of one core; None in the first list: nothing to compare it with."""
+
+    pid: int
+    name: str
+    cpu_percent: float | None
+    memory_bytes: int
+
+
+def process_uses(top: Sequence[Process], elapsed_s: float | None) -> list[ProcessUse]:
+    """The list of top processes in units a person reads; `elapsed_s` lies between it and the list before."""
+    share = None if not elapsed_s or elapsed_s <= 0 else 100 / (_JIFFIES_PER_SECOND * elapsed_s)
+    return [
+        ProcessUse(one.pid, one.name, None if share is None else round(one.jiffies * share, 1), one.pages * _PAGE_BYTES)
+        for one in top
+    ]

@@ -16,7 +16,8 @@ from typing import Any, Final
 from server_monitor.bus.contract import Bus, Changed, SamplesTaken, StatusChanged, Subject, Watched
 from server_monitor.collect import local, probe
 from server_monitor.collect.collector import Callbacks, Channel, Clocks, Collector, Phase
-from server_monitor.collect.lines import Hello, Process, text
+from server_monitor.collect.lines import Hello, text
+from server_monitor.collect.linux import ProcessUse
 from server_monitor.errors import Unavailable, Unreachable
 from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import Sample
@@ -114,7 +115,7 @@ class Supervisor:
                     async with asyncio.timeout(CLOSE_DEADLINE_S):
                         await self._here.wait_closed()
 
-    def top(self, server_id: str) -> Sequence[Process]:
+    def top(self, server_id: str) -> Sequence[ProcessUse]:
         """The processes that use most on a server whose page is open; empty when none have been asked for."""
         collector = self._collectors.get(server_id)
         return collector.top if collector is not None else ()

@@ -103,7 +103,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
             )
             logins = Logins(db, settings.jwt_secret)
-            console = Console(settings, db, logins, history, pool, vault, Roster(db, history), signer)
+            console = Console(settings, db, logins, history, pool, vault, Roster(db, history), signer, supervisor.top)
 
             async def send_browsers_away() -> None:
                 hub.stop()
