@@ -29,6 +29,7 @@ from server_monitor.collect.supervisor import Supervisor, Verdict
 from server_monitor.db.engine import Database
 from server_monitor.fleet import reasons, trust
 from server_monitor.fleet import servers as fleet
+from server_monitor.lifecycle.tidy import Tidy
 from server_monitor.realtime.endpoint import Access, Live, Rules
 from server_monitor.realtime.hub import Hub
 from server_monitor.series.sample import HEADLINE
@@ -122,6 +123,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "live": live.run,
                     "logins": logins.run,
                     "checkpoints": keeper.run,
+                    "tidy": Tidy(db, vault, history).run,
                 },
                 send_browsers_away=send_browsers_away,
                 keeper=keeper,

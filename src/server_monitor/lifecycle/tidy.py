@@ -1,0 +1,52 @@
+"""What has to be put in order now and then, by whoever knows both sides of it."""
+
+import asyncio
+
+from server_monitor.db.engine import Database
+from server_monitor.errors import Unavailable
+from server_monitor.fleet import servers
+from server_monitor.series.store import History
+from server_monitor.ssh.vault import Vault, rewrap_all
+from server_monitor.telemetry.logs import logger
+
+EVERY_S = 600.0
+
+log = logger(__name__)
+
+
+class Tidy:
+    """Wraps credentials with the newest master key, and forgets the history of servers that are gone."""
+
+    def __init__(self, db: Database, vault: Vault, history: History) -> None:
+        self._db = db
+        self._vault = vault
+        self._history = history
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.rewrap_credentials()
+                await self.forget_removed_servers()
+            except Unavailable as error:
+                log.warning("tidying_delayed", cause=str(error))
+            await asyncio.sleep(EVERY_S)
+
+    async def rewrap_credentials(self) -> None:
+        """After this, KEY_VAULT_PREVIOUS_KEY is needed no longer."""
+        count = 0
+        while True:
+            async with self._db.transaction() as conn:
+                rewrapped = await rewrap_all(conn, self._vault)
+            count += rewrapped
+            if not rewrapped:
+                break
+        if count:
+            log.info("credentials_rewrapped", count=count)
+
+    async def forget_removed_servers(self) -> None:
+        """A server that was removed at the command line takes its history with it too, only later."""
+        known = set(self._history.latest_all())  # read first: a server has a row before it has a sample
+        async with self._db.reading() as conn:
+            there = {watch.server_id for watch in await servers.targets(conn)}
+        for server_id in known - there:
+            await self._history.forget(server_id)
