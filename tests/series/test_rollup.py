@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from server_monitor.series import rollup
 from server_monitor.series.blocks import Block, Effort, encode
 from server_monitor.series.rollup import Rows
-from server_monitor.series.tiers import Tier, to_rows, to_table
+from server_monitor.series.tiers import Tier, select, to_rows, to_table
 
 _NAMES = ("cpu_percent", "memory_used_bytes", "load1")
 _VALUES = st.floats(0, 1e9) | st.just(np.nan)
@@ -72,7 +72,8 @@ def test_hours_of_minutes_are_hours_of_samples(rows: Rows) -> None:
 def test_a_rollup_survives_its_block(rows: Rows) -> None:
     """Up to the declared precision: means of percents to 0.01, of bytes to 0.1."""
     rolled = rollup.roll(rows, 60_000)
-    back = to_rows(Tier.MINUTE, Block(encode(to_table(Tier.MINUTE, _NAMES, rolled), Effort.SETTLED)), _NAMES)
+    block = Block(encode(to_table(Tier.MINUTE, _NAMES, rolled), Effort.SETTLED))
+    back = to_rows(Tier.MINUTE, block.table(), _NAMES)
     assert np.array_equal(back.at_ms, rolled.at_ms)
     assert np.array_equal(back.count, rolled.count)
     for ours, theirs in ((back.mean, rolled.mean), (back.low, rolled.low), (back.high, rolled.high)):
@@ -83,7 +84,8 @@ def test_a_rollup_survives_its_block(rows: Rows) -> None:
 @given(samples(), st.sampled_from([("load1", "cpu_percent"), ("memory_used_bytes",)]))
 def test_some_series_of_a_rollup_are_those_of_the_whole(rows: Rows, wanted: tuple[str, ...]) -> None:
     block = Block(encode(to_table(Tier.MINUTE, _NAMES, rollup.roll(rows, 60_000)), Effort.LOOSE))
-    whole, part = to_rows(Tier.MINUTE, block, _NAMES), to_rows(Tier.MINUTE, block, _NAMES, wanted)
+    whole = to_rows(Tier.MINUTE, block.table(), _NAMES)
+    part = to_rows(Tier.MINUTE, select(Tier.MINUTE, block, _NAMES, wanted), wanted)
     places = [_NAMES.index(name) for name in wanted]
     for field in ("count", "mean", "low", "high"):
         assert np.array_equal(getattr(part, field), getattr(whole, field)[:, places], equal_nan=field != "count")

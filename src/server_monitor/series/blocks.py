@@ -38,6 +38,7 @@ _VERSION = 1
 _HEAD = struct.Struct("<BII")
 _WIDTHS = (1, 2, 4, 8)
 _WIDTH_NEEDED = np.array((0, *_WIDTHS), np.uint8)
+_FEW_COLUMNS = 12  # Up to here it is quicker to look up each column than to sort them by width.
 _GCD_PROBE_ROWS = 16  # Most columns betray that they have no common divisor within these.
 MAX_BLOCK_BYTES = 256 << 20  # What a block may unpack to; a damaged or foreign one must not take all memory.
 
@@ -62,6 +63,19 @@ class Table:
     at_ms: Ints
     numbers: Ints
     present: Mask | None = None
+
+
+def stack(tables: Sequence[Table]) -> Table:
+    """Tables with the same columns, one below the other."""
+    if len(tables) == 1:
+        return tables[0]
+    present = None
+    if any(table.present is not None for table in tables):
+        present = np.concatenate(
+            [np.ones(table.numbers.shape, np.bool_) if table.present is None else table.present for table in tables]
+        )
+    at_ms = np.concatenate([table.at_ms for table in tables])
+    return Table(at_ms, np.concatenate([table.numbers for table in tables]), present)
 
 
 class Effort(IntEnum):
@@ -217,17 +231,30 @@ class Block:
 
     def _numbers(self, columns: NDArray[np.intp]) -> Ints:
         """Those columns as rows of an array, put together again."""
-        widths, kinds = self._widths[columns], self._kinds[columns]
+        left = self._left_of_few(columns) if len(columns) <= _FEW_COLUMNS else self._left_of_many(columns)
+        return _restore(left, self._kinds[columns], self._bases[columns], self._divisors[columns])
+
+    def _left_of_few(self, columns: NDArray[np.intp]) -> NDArray[np.uint64]:
+        left = np.zeros((len(columns), self.rows), np.uint64)
+        widths = self._widths.tobytes()
+        for place, column in enumerate(columns.tolist()):
+            width = widths[column]
+            if width:
+                order = widths.count(width, 0, column)
+                left[place] = _from_planes(self._planes[width][order : order + 1], width)[0]
+        return left
+
+    def _left_of_many(self, columns: NDArray[np.intp]) -> NDArray[np.uint64]:
+        widths = self._widths[columns]
         if len(self._planes) == 1 and self._widths.all():
             ((width, planes),) = self._planes.items()
-            left = _from_planes(planes[columns], width)
-        else:
-            left = np.zeros((len(columns), self.rows), np.uint64)
-            for width, planes in self._planes.items():
-                wanted = np.flatnonzero(widths == width)
-                order = np.cumsum(self._widths == width)[columns[wanted]] - 1
-                left[wanted] = _from_planes(planes[order], width)
-        return _restore(left, kinds, self._bases[columns], self._divisors[columns])
+            return _from_planes(planes[columns], width)
+        left = np.zeros((len(columns), self.rows), np.uint64)
+        for width, planes in self._planes.items():
+            wanted = np.flatnonzero(widths == width)
+            order = np.cumsum(self._widths == width)[columns[wanted]] - 1
+            left[wanted] = _from_planes(planes[order], width)
+        return left
 
 
 def decompress(data: bytes) -> bytes:

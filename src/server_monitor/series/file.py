@@ -9,7 +9,7 @@ damages the file. For history that is the right trade; the audit log makes the o
 import contextlib
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from server_monitor.errors import Unavailable
 from server_monitor.series.tiers import Names, Tier
 
 _APPLICATION_ID = 0x534D4849  # "SMHI"
-_FORMAT = 1
+_FORMAT = 2
 _BUSY_TIMEOUT_S = 5.0
 _CACHE_KIB = 2048
 
@@ -98,6 +98,11 @@ def _prepare(conn: sqlite3.Connection, path: Path) -> None:
         raise Unavailable(
             f"{path} is a database, and not a history of server-monitor. Move it away and start again: "
             "a new one is made."
+        )
+    if tables and version < _FORMAT:
+        raise Unavailable(
+            f"The history file {path} was written before the first release (format {version}, this is {_FORMAT}). "
+            "Move it away and start again: a new one is made."
         )
     if version > _FORMAT:
         raise Unavailable(
@@ -199,10 +204,10 @@ def replace_newest(conn: sqlite3.Connection, batch: bytes) -> None:
     conn.execute("insert or replace into newest (id, data) values (0, ?)", (batch,))
 
 
-def add_blocks(conn: sqlite3.Connection, stored: Sequence[Stored]) -> None:
+def add_blocks(conn: sqlite3.Connection, stored: Iterable[Stored]) -> None:
     conn.executemany(
         "insert into blocks (server, tier, period, settled, rows, layout, data) values (?, ?, ?, ?, ?, ?, ?)",
-        [(b.server, b.tier, b.period, b.settled, b.rows, b.layout, b.data) for b in stored],
+        ((b.server, b.tier, b.period, b.settled, b.rows, b.layout, b.data) for b in stored),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from server_monitor.series import rollup
 from server_monitor.series.blocks import Damaged, Effort, Ints, Mask, Table, compress, decompress, encode
 from server_monitor.series.file import Stored
-from server_monitor.series.precision import factors, to_numbers, to_values
+from server_monitor.series.precision import Values, factors, to_numbers, to_values
 from server_monitor.series.rollup import Rows
 from server_monitor.series.sample import Sample
 from server_monitor.series.tiers import PERIOD_MS, Names, Tier
@@ -83,21 +83,7 @@ class Batch:
     @classmethod
     def unpack(cls, data: bytes) -> "Batch":
         """Raises Damaged."""
-        payload = decompress(data)
-        try:
-            count, total, holes = _LOG.unpack_from(payload)
-            servers, layouts, sizes, at_ms = np.frombuffer(payload, np.int64, 4 * count, _LOG.size).reshape(4, count)
-            at = _LOG.size + 32 * count
-            bits = np.frombuffer(payload, np.uint8, holes, at)
-            planes = np.frombuffer(payload, np.uint8, 8 * total, at + holes).reshape(8, total)
-        except (struct.error, ValueError) as error:
-            raise Damaged(str(error)) from error
-        numbers = np.ascontiguousarray(planes.T).view(np.int64)[:, 0]
-        starts = _starts(sizes)
-        if starts[-1] != total:
-            raise Damaged(f"{total} numbers where the samples have {starts[-1]}")
-        present = np.unpackbits(bits, count=total).view(np.bool_) if holes else None
-        return cls(servers, layouts, at_ms, starts, numbers, present)
+        return _Opened(data).batch()
 
     def samples(self, server_ids: Mapping[int, str], names_of: NamesOf) -> Iterator[Sample]:
         """The samples as they were, their values rounded. Raises Damaged when a layout is not known."""
@@ -114,17 +100,77 @@ class Batch:
             there = {name: value for name, value in zip(names, values, strict=True) if value == value}  # noqa: PLR0124  # NaN
             yield Sample(server_ids[server], at_ms / 1000, there)
 
-    def rows_of(self, server: int, wanted: Names, names_of: NamesOf) -> Iterator[Rows]:
-        """One server's samples, with the series wanted."""
-        for place in np.flatnonzero(self.servers == server).tolist():
-            names, first = names_of(int(self.layouts[place])), int(self.starts[place])
-            kept = tuple(name for name in wanted if name in names)
-            if kept:
-                cells = np.array([first + names.index(name) for name in kept])
-                present = None if self.present is None else self.present[cells]
-                values = to_values(self.numbers[cells], present, factors(kept))
-                rows = rollup.of_samples(self.at_ms[place : place + 1], values[None, :])
-                yield rollup.widen(rows, kept, wanted)
+
+class _Opened:
+    """A packed batch of which only what is asked for is put together. Raises Damaged when it is not one."""
+
+    __slots__ = ("_bits", "_planes", "at_ms", "layouts", "servers", "starts")
+
+    def __init__(self, data: bytes) -> None:
+        payload = decompress(data)
+        try:
+            count, total, holes = _LOG.unpack_from(payload)
+            self.servers, self.layouts, sizes, self.at_ms = np.frombuffer(
+                payload, np.int64, 4 * count, _LOG.size
+            ).reshape(4, count)
+            at = _LOG.size + 32 * count
+            self._bits = np.frombuffer(payload, np.uint8, holes, at)
+            self._planes = np.frombuffer(payload, np.uint8, 8 * total, at + holes).reshape(8, total)
+        except (struct.error, ValueError) as error:
+            raise Damaged(str(error)) from error
+        self.starts = _starts(sizes)
+        if self.starts[-1] != total:
+            raise Damaged(f"{total} numbers where the samples have {self.starts[-1]}")
+
+    def batch(self) -> Batch:
+        everything = slice(None)
+        numbers = self.numbers(everything)
+        return Batch(self.servers, self.layouts, self.at_ms, self.starts, numbers, self.present(everything))
+
+    def numbers(self, cells: Ints | slice) -> Ints:
+        return np.ascontiguousarray(self._planes[:, cells].T).view(np.int64)[..., 0]
+
+    def present(self, cells: Ints | slice) -> Mask | None:
+        if not len(self._bits):
+            return None
+        return np.unpackbits(self._bits, count=self._planes.shape[1]).view(np.bool_)[cells]
+
+
+def rows_of(packed: Sequence[bytes], server: int, wanted: Names, names_of: NamesOf) -> list[Rows]:
+    """One server's samples in packed batches, with the series wanted; of each layout apart. Raises Damaged."""
+    places_in: dict[int, tuple[Names, Ints]] = {}
+    found: dict[int, list[tuple[Ints, Values]]] = {}
+    for data in packed:
+        opened = _Opened(data)
+        for place in np.flatnonzero(opened.servers == server).tolist():
+            layout = int(opened.layouts[place])
+            if layout not in places_in:
+                places_in[layout] = _places(names_of(layout), wanted)
+            kept, places = places_in[layout]
+            cells = places + opened.starts[place]
+            values = to_values(opened.numbers(cells), opened.present(cells), factors(kept))
+            found.setdefault(layout, []).append((opened.at_ms[place : place + 1], values))
+    rows = []
+    for layout, samples in found.items():
+        kept, _ = places_in[layout]
+        at_ms, values = (np.concatenate([one[0] for one in samples]), np.stack([one[1] for one in samples]))
+        rows.append(rollup.widen(rollup.of_samples(at_ms, values), kept, wanted))
+    return rows
+
+
+def _places(names: Names, wanted: Names) -> tuple[Names, Ints]:
+    """Those of the wanted series that the layout has, and where."""
+    kept = tuple(name for name in wanted if name in names)
+    return kept, np.array([names.index(name) for name in kept], np.int64)
+
+
+def layouts_of(packed: Sequence[bytes], server: int) -> set[int]:
+    """The layouts of one server's samples in packed batches. Raises Damaged."""
+    found: set[int] = set()
+    for data in packed:
+        opened = _Opened(data)
+        found.update(opened.layouts[opened.servers == server].tolist())
+    return found
 
 
 def batch(samples: Sequence[Sample], servers: Sequence[int], layouts: Sequence[int], names: Sequence[Names]) -> Batch:

@@ -61,6 +61,17 @@ def join(parts: Sequence[Rows]) -> Rows:
     )
 
 
+def in_order(rows: Rows) -> Rows:
+    """The same rows, ordered by time."""
+    if bool((np.diff(rows.at_ms) >= 0).all()):
+        return rows
+    order = np.argsort(rows.at_ms, kind="stable")
+    mean = rows.mean[order]
+    is_plain = rows.low is rows.mean and rows.high is rows.mean
+    low, high = (mean, mean) if is_plain else (rows.low[order], rows.high[order])
+    return Rows(rows.at_ms[order], rows.count[order], mean, low, high)
+
+
 def widen(rows: Rows, names: tuple[str, ...], wanted: tuple[str, ...]) -> Rows:
     """The rows with the series `wanted`, in that order; one they do not have is missing in each."""
     if names == wanted:

@@ -40,7 +40,7 @@ def settle(conn: sqlite3.Connection, layouts: Layouts, period: Period) -> int:
     ):
         try:
             names = layouts.names(conn, layout)
-            (old if settled else loose).append(Part(names, to_rows(period.tier, Block(data), names)))
+            (old if settled else loose).append(Part(names, to_rows(period.tier, Block(data).table(), names)))
             read.append(id_)
         except Damaged:
             damaged.append(id_)

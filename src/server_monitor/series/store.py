@@ -23,17 +23,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+import numpy as np
+
 from server_monitor.series import file, head, ranges, rollup
-from server_monitor.series.blocks import Block, Damaged
-from server_monitor.series.file import Stored, TierSize
+from server_monitor.series.blocks import Block, Damaged, Table, stack
+from server_monitor.series.file import TierSize
 from server_monitor.series.forecast import full_size_bytes
 from server_monitor.series.head import Batch, Head
 from server_monitor.series.layouts import Layouts
+from server_monitor.series.precision import factors, to_numbers, to_values
 from server_monitor.series.ranges import MAX_POINTS, Range
 from server_monitor.series.rollup import Rows
 from server_monitor.series.sample import Sample
 from server_monitor.series.settle import Period, settle
-from server_monitor.series.tiers import PERIOD_MS, STEP_MS, Names, Tier, Tiers, to_rows
+from server_monitor.series.tiers import PERIOD_MS, STEP_MS, Names, Tier, Tiers, select, to_rows
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
@@ -47,8 +50,8 @@ _READER_THREADS = 2
 
 _PENDING_SAMPLES_MAX = 20_000  # a minute of 300 servers at one a second
 _FLUSH_SAMPLES_MAX = 2_000
-_HEAD_BYTES_A_SERVER = 6 * 1024
-_HEAD_BYTES_MIN = 1 << 20
+_HEAD_BYTES_A_SERVER = 4 * 1024
+_HEAD_BYTES_MIN = 1 << 18
 _HEAD_AGE_MAX_S = 300.0
 _SETTLE_BUDGET_S = 0.05  # of each second, so that a whole fleet's hour is settled within minutes and nobody notices
 _SETTLE_INTERVAL_S = 10.0  # when nothing was left the last time
@@ -202,9 +205,7 @@ class History:
             found = {name for sample in self._pending if sample.server_id == server_id for name in sample.values}
             packed = [] if server is None else self._head.batches_with(server)
             layouts = set() if server is None else set(file.layouts_used(conn, server))
-        for batch in map(Batch.unpack, packed):
-            layouts.update(batch.layouts[batch.servers == server].tolist())
-        for layout in layouts:
+        for layout in layouts | head.layouts_of(packed, server or 0):
             found.update(self._layouts.names(conn, layout))
         return sorted(found)
 
@@ -243,19 +244,18 @@ class History:
         self, server: int | None, packed: Sequence[bytes], pending: Sequence[Sample], names: Names
     ) -> list[Rows]:
         """What is in no block yet."""
-        found: list[Rows] = []
-        if server is not None:
-            for batch in map(Batch.unpack, packed):
-                found.extend(batch.rows_of(server, names, self._names))
-        for sample in pending:
-            own = tuple(sample.values)
-            found.extend(head.batch([sample], [0], [0], [own]).rows_of(0, names, lambda _, own=own: own))  # type: ignore[misc]
+        found = [] if server is None else head.rows_of(packed, server, names, self._names)
+        if pending:
+            values = np.array([[sample.values.get(name, np.nan) for name in names] for sample in pending])
+            at_ms = np.rint(np.array([sample.at for sample in pending]) * 1000).astype(np.int64)
+            by = factors(names)
+            found.append(rollup.of_samples(at_ms, to_values(*to_numbers(values, by), by)))
         return found
 
     def _stored(self, conn: sqlite3.Connection, server: int, tier: Tier, wanted: _Wanted) -> list[Rows]:
         """A tier's blocks in the range; of a tier below the one wanted, only what it does not hold itself."""
         periods = wanted.start_ms // PERIOD_MS[tier], (wanted.end_ms - 1) // PERIOD_MS[tier]
-        found = []
+        found: dict[Names, list[Table]] = {}
         for id_, _settled, layout, data in file.blocks_between(
             conn, server, tier, periods, loose_only=tier < wanted.tier
         ):
@@ -263,10 +263,13 @@ class History:
                 kept = self._layouts.names(conn, layout)
                 names = tuple(name for name in wanted.names if name in kept)
                 if names:
-                    found.append(rollup.widen(to_rows(tier, Block(data), kept, names), names, wanted.names))
+                    found.setdefault(names, []).append(select(tier, Block(data), kept, names))
             except Damaged as error:
                 self._count_damaged(1, block=id_, why=str(error))
-        return found
+        return [
+            rollup.in_order(rollup.widen(to_rows(tier, stack(tables), names), names, wanted.names))
+            for names, tables in found.items()
+        ]
 
     def _count_damaged(self, count: int, **facts: object) -> None:
         self.counts.damaged += count
@@ -441,16 +444,21 @@ class History:
         """Turn the head into loose blocks, which makes the log superfluous."""
         if not self._head:
             return
-        stored: list[Stored] = []
-        for shard in self._head.shards():
-            stored.extend(head.loose_blocks(shard, self._names, self._layout))
         newest = self._batch(list(self._latest.values()))
-        with self._moving:
-            with file.transaction(self._writer):
-                file.add_blocks(self._writer, stored)
-                file.replace_newest(self._writer, newest.pack())
-                file.log_clear(self._writer)
-            self._head.clear()
+        try:
+            with ExitStack() as moving:
+                with file.transaction(self._writer):
+                    for shard in self._head.shards():
+                        file.add_blocks(self._writer, head.loose_blocks(shard, self._names, self._layout))
+                    file.replace_newest(self._writer, newest.pack())
+                    file.log_clear(self._writer)
+                    # From the commit on until the head is empty, nobody may look.
+                    moving.enter_context(self._moving)
+                self._head.clear()
+        except BaseException:
+            # Layouts that were added in it are gone with the transaction.
+            self._layouts = Layouts(self._writer)
+            raise
         self._newest_layouts = set(newest.layouts.tolist())
         self._head_since = None
 

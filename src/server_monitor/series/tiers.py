@@ -2,8 +2,8 @@
 
     tier     one row is   a full block covers   kept by default
     raw      a sample     1 hour                48 hours
-    minute   1 minute     1 day                 30 days
-    hour     1 hour       32 days               2 years
+    minute   1 minute     6 hours               30 days
+    hour     1 hour       8 days                2 years
 
 A new piece of a tier is a *loose* block; when its period is over, the loose blocks of a period are merged into its one
 *settled* block, and what was loose is rolled up into a loose block of the next tier. So each value is rolled up once,
@@ -33,7 +33,7 @@ class Tier(IntEnum):
 
 
 STEP_MS = {Tier.RAW: 1, Tier.MINUTE: 60_000, Tier.HOUR: _HOUR_MS}
-PERIOD_MS = {Tier.RAW: _HOUR_MS, Tier.MINUTE: 24 * _HOUR_MS, Tier.HOUR: 32 * 24 * _HOUR_MS}
+PERIOD_MS = {Tier.RAW: _HOUR_MS, Tier.MINUTE: 6 * _HOUR_MS, Tier.HOUR: 8 * 24 * _HOUR_MS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +64,28 @@ def to_table(tier: Tier, names: Names, rows: Rows) -> Table:
     return Table(rows.at_ms, numbers, None if present is None else np.tile(present, _COLUMNS_OF_A_ROLLUP))
 
 
-def to_rows(tier: Tier, block: Block, names: Names, wanted: Names | None = None) -> Rows:
-    """The rows of a block that holds `names`: of every series, or of those wanted, in their order."""
-    places = None if wanted is None else [names.index(name) for name in wanted]
-    kept = names if wanted is None else wanted
+def to_rows(tier: Tier, table: Table, names: Names) -> Rows:
+    """The rows of a table of that tier with these series."""
     if tier is Tier.RAW:
-        table = block.table(places)
-        return rollup.of_samples(table.at_ms, to_values(table.numbers, table.present, factors(kept)))
-    if places is not None:
-        places = [part * len(names) + place for part in range(_COLUMNS_OF_A_ROLLUP) for place in places]
-    table = block.table(places)
+        return rollup.of_samples(table.at_ms, to_values(table.numbers, table.present, factors(names)))
     mean, below, above, count = np.split(table.numbers, _COLUMNS_OF_A_ROLLUP, axis=1)
-    present = None if table.present is None else table.present[:, : len(kept)]
-    around = _around(mean, kept)
+    present = None if table.present is None else table.present[:, : len(names)]
+    around = _around(mean, names)
     return Rows(
         table.at_ms,
         count if present is None else np.where(present, count, 0),
-        to_values(mean, present, mean_factors(kept)),
-        to_values(around - below, present, factors(kept)),
-        to_values(around + above, present, factors(kept)),
+        to_values(mean, present, mean_factors(names)),
+        to_values(around - below, present, factors(names)),
+        to_values(around + above, present, factors(names)),
     )
+
+
+def select(tier: Tier, block: Block, names: Names, wanted: Names) -> Table:
+    """The table of a block with `names`, narrowed to those wanted, in their order."""
+    places = [names.index(name) for name in wanted]
+    if tier is not Tier.RAW:
+        places = [part * len(names) + place for part in range(_COLUMNS_OF_A_ROLLUP) for place in places]
+    return block.table(places)
 
 
 def _around(mean: Ints, names: Names) -> Ints:
