@@ -29,6 +29,12 @@ _SAFE_INTEGER = 2**53 - 1
 # The catalogue is closed: an action that is not here cannot be recorded.
 ACTIONS = frozenset(
     {
+        "audit.archive",
+        "audit.cleanup",
+        "audit.export",
+        "audit.export_finished",
+        "audit.hold",
+        "audit.verify",
         "auth.login",
         "auth.login_failed",
         "auth.logout",
@@ -39,6 +45,7 @@ ACTIONS = frozenset(
         "group.update",
         "host_key.changed",
         "host_key.trust",
+        "key.rotate",
         "server.create",
         "server.delete",
         "server.import",
@@ -47,6 +54,7 @@ ACTIONS = frozenset(
         "settings.setup",
         "ssh_key.create",
         "ssh_key.delete",
+        "system.clock_step",
         "system.start",
         "system.stop",
         "token.create",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from server_monitor.cli import server, token, user
+from server_monitor.cli import audit, server, token, user
 from server_monitor.cli.output import WRONG_USAGE, emit, run, say, workplace
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(server.app, name="server", help="The servers that are watched.")
 app.add_typer(user.app, name="user", help="The people who may log in.")
+app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
 app.add_typer(token.app, name="token", help="API tokens for programs.")
 
 DataDir = Annotated[

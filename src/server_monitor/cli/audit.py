@@ -1,0 +1,10 @@
+"""`server-monitor audit`: the log of who did what. Each group of commands has a file of its own."""
+
+import typer
+
+from server_monitor.cli import audit_verify
+
+app = typer.Typer(no_args_is_help=True)
+app.command("verify")(audit_verify.verify)
+app.command("key")(audit_verify.key)
+app.command("checkpoint")(audit_verify.checkpoint)

@@ -1,0 +1,227 @@
+"""`server-monitor audit verify`: is this log what it was when it was written? And what somebody needs to ask that."""
+
+import asyncio
+import base64
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, record, run, say, workplace
+from server_monitor.errors import Failure, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from server_monitor.audit.checkpoints import Made
+    from server_monitor.audit.note import Verifier
+    from server_monitor.audit.verify import Progress, Report
+    from server_monitor.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VERDICTS = {
+    "intact": "intact",
+    "broken": "BROKEN",
+    "unproven": "not proven",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A log that was verified: with which keys, and what came out. `is_live`: it is this installation's own."""
+
+    report: "Report"
+    keys: "Sequence[Verifier]"
+    are_pinned: bool
+    is_live: bool
+
+
+def verify(
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="The database to check; the console's own unless set.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint that you kept; repeat for several.")
+    ] = None,
+    public_key: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="The public key that you trust; repeat for several.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not to be read."""
+    try:
+        judged = _judged(database, checkpoint or (), public_key or ())
+    except Failure as error:
+        fail(str(error), WRONG_USAGE)
+    if judged.is_live:
+        _record(judged)
+    if as_json:
+        emit(_document(judged))
+    else:
+        _print(judged)
+    raise typer.Exit(_exit_code(judged))
+
+
+def key(as_json: AsJson = False) -> None:
+    """Print the public key to pin: whoever keeps it can check what this installation signed, anywhere."""
+    _, verifier = run(_signed)
+    if as_json:
+        emit({"origin": verifier.name, "vkey": verifier.vkey})
+    else:
+        typer.echo(verifier.vkey)
+
+
+def checkpoint(as_json: AsJson = False) -> None:
+    """Print the newest signed checkpoint. Keep it elsewhere: it shows later whether the log was rewritten."""
+    newest, _ = run(_signed)
+    if as_json:
+        emit({"size": newest.size, "note": newest.note, "made_at": newest.made_at})
+    else:
+        sys.stdout.write(newest.note)
+
+
+async def _signed() -> "tuple[Made, Verifier]":
+    from server_monitor.audit import checkpoints, note, sources
+
+    async with workplace() as place, place.db.reading() as conn:
+        newest = await checkpoints.newest(conn)
+    if newest is None:
+        raise Unavailable("Nothing has been signed yet; the console does it within a second of its first start.")
+    origin = note.read(newest.note)[0].origin
+    for verifier in sources.local_keys(place.settings.data_dir, sources.EPOCHS):
+        if verifier.name == origin:
+            return newest, verifier
+    raise Unavailable(f"The signing key in {place.settings.data_dir} is not there, or not that of this log.")
+
+
+def _judged(database: str | None, kept: Sequence[Path], pinned: Sequence[Path]) -> Judged:
+    from server_monitor.audit import sources
+    from server_monitor.audit.verify import verify as judge
+
+    settings = _own_settings(is_needed=database is None)
+    url = database or (settings.database if settings else "")
+    outside = [note for path in kept for note in sources.kept_checkpoints(path)]
+    keys = [verifier for path in pinned for verifier in sources.pinned_keys(path)]
+    with sources.database(url) as log, _progress(log.size) as progress:
+        if not pinned and settings is not None:
+            keys = sources.local_keys(settings.data_dir, log.epoch)
+        now = datetime.now(UTC)
+        report = judge([log.part], log.notes, outside=outside, trusted=keys, now=now, progress=progress)
+    is_live = settings is not None and url == settings.database
+    return Judged(report, keys, bool(pinned), is_live)
+
+
+def _own_settings(*, is_needed: bool) -> "Settings | None":
+    """This installation's settings. An auditor's machine has none, and needs none to check what it was given."""
+    from server_monitor.settings import Settings
+
+    try:
+        return Settings.load()
+    except Invalid:
+        if is_needed:
+            raise
+        return None
+
+
+def _record(judged: Judged) -> None:
+    """Say in the log that it was checked. A log that cannot take the record has been judged all the same."""
+    from server_monitor.audit import log
+    from server_monitor.audit.chain import Event
+    from server_monitor.auth.actor import audited
+
+    report = judged.report
+
+    async def work() -> None:
+        async with workplace() as place, place.db.transaction() as conn:
+            meta = {"size": report.size, **{aspect.value: verdict.value for aspect, verdict in report.verdicts.items()}}
+            outcome = "failure" if report.is_broken else "success"
+            await log.append(conn, Event("audit.verify", audited(place.actor), outcome=outcome, meta=meta))
+
+    try:
+        asyncio.run(work())
+    except Failure as error:
+        say(f"That the log was checked could not be recorded: {error}")
+
+
+@contextmanager
+def _progress(total: int) -> "Iterator[Progress | None]":
+    """A bar for a person at a terminal, nothing for anybody else."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Checking", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _exit_code(judged: Judged) -> int:
+    if judged.report.is_intact:
+        return 0
+    # Without a key there is nothing to prove anything with: the question was asked wrongly.
+    return FAILED if judged.report.is_broken or judged.keys else WRONG_USAGE
+
+
+def _key_warning(judged: Judged) -> str | None:
+    if judged.are_pinned:
+        return None
+    if judged.keys:
+        return (
+            "No --public-key was given: signatures were checked with the key that lies on this machine, so this says "
+            "nothing to anybody who does not trust this machine."
+        )
+    return (
+        "No --public-key was given, and a key that comes with a log proves nothing: who signed it is unknown. Give the "
+        "key that you got from the console's operator before."
+    )
+
+
+def _warnings(judged: Judged) -> list[str]:
+    key_warning = _key_warning(judged)
+    return [*([key_warning] if key_warning else []), *judged.report.warnings]
+
+
+def _print(judged: Judged) -> None:
+    report = judged.report
+    last = f"{report.first_seq} to {report.size - 1}" if report.size > report.first_seq else "none"
+    signed = "nothing" if not report.proven_size else f"up to record {report.proven_size - 1}"
+    record(
+        {aspect.value: VERDICTS[verdict.value] for aspect, verdict in report.verdicts.items()}
+        | {"records": last, "checkpoints": str(report.checkpoints), "signed": signed}
+    )
+    if report.first_bad is not None:
+        first, last_bad = report.first_bad
+        record({"first bad record": str(first) if first == last_bad else f"between {first} and {last_bad}"})
+    for finding in report.findings:
+        say(f"{finding.aspect.value}: {finding.message}")
+    if report.hidden_findings:
+        say(f"… and {report.hidden_findings} more.")
+    for warning in _warnings(judged):
+        say(f"warning: {warning}")
+
+
+def _document(judged: Judged) -> dict[str, Any]:
+    report = judged.report
+    return {
+        "intact": report.is_intact,
+        "verdicts": report.verdicts,
+        "first_bad": None if report.first_bad is None else {"first": report.first_bad[0], "last": report.first_bad[1]},
+        "findings": [asdict(finding) for finding in report.findings],
+        "hidden_findings": report.hidden_findings,
+        "warnings": _warnings(judged),
+        "first_seq": report.first_seq,
+        "size": report.size,
+        "root": None if report.root is None else base64.b64encode(report.root).decode(),
+        "records": report.records,
+        "checkpoints": report.checkpoints,
+        "trusted_checkpoints": report.trusted_checkpoints,
+        "signed_size": report.proven_size,
+        "outside_size": report.outside_size,
+        "keys": [verifier.vkey for verifier in judged.keys],
+        "keys_pinned": judged.are_pinned,
+    }
