@@ -1,6 +1,7 @@
 """Databases, people and a whole console, all real."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -34,10 +35,20 @@ def postgres() -> Iterator[Postgres]:
     Not below pytest's own temporary directory: as root the server runs under another account, and every pytest that
     starts takes that directory's permissions away from others again.
     """
-    with TemporaryDirectory(prefix="server-monitor-") as directory, Postgres(Path(directory)) as server:
+    with (
+        TemporaryDirectory(prefix="server-monitor-", dir=_roomy_memory()) as directory,
+        Postgres(Path(directory)) as server,
+    ):
         asyncio.run(server.execute(f"CREATE DATABASE {server.template}"))
         asyncio.run(_migrate(server.url(server.template)))
         yield server
+
+
+def _roomy_memory() -> Path | None:
+    """A file system in memory with room to spare, where making a database for each test takes a quarter of the time."""
+    memory = Path("/dev/shm")
+    room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
+    return memory if room else None
 
 
 @pytest.fixture

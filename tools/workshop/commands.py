@@ -42,6 +42,9 @@ CHECKS = [
     Check("UI", [str(PYTHON), "tools/dev.py", "check-web"]),
 ]
 
+# Much of a test's time is waiting for a real sshd, disk or browser; two at a time use it.
+ALL_TESTS = ["-n", "2", "--dist", "loadfile"]
+
 
 def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments or ["help"]
@@ -115,7 +118,7 @@ def check_web(_arguments: Sequence[str]) -> int:
 def test(arguments: Sequence[str]) -> int:
     machine.ensure_programs(machine.FOR_TESTS)
     check([])
-    return exit_code([PYTHON, "-m", "pytest", *arguments], cwd=ROOT)
+    return exit_code([PYTHON, "-m", "pytest", *(arguments or ALL_TESTS)], cwd=ROOT)
 
 
 def bench(arguments: Sequence[str]) -> int:
