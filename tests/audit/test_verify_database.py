@@ -1,17 +1,13 @@
 """Nothing that an owner of the database does to its records goes unseen, and nothing makes the verifier fall over."""
 
-import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from server_monitor.audit import checkpoints, note, sources, tree
+from server_monitor.audit import checkpoints, sources
 from server_monitor.audit.checkpoints import Signer
-from server_monitor.audit.note import Checkpoint
-from server_monitor.audit.verify import Aspect, Report, StoredNote, Verdict, verify
+from server_monitor.audit.verify import Report, StoredNote, verify
 from server_monitor.db.engine import Database
 from tests.support.forger import Forger, fill
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server_monitor.audit import note, tree
 from server_monitor.audit.note import Verifier
+from server_monitor.audit.segment import open_segment, split_notes
 from server_monitor.audit.verify import COLUMNS, RECORD_LIMIT_BYTES, Aspect, Finding, Part, Row, StoredNote, Unreadable
 from server_monitor.errors import Invalid, Unavailable
 
@@ -190,6 +191,21 @@ async def _cursor(connection: Any, statement: str) -> Any:
     return await connection.cursor(statement)
 
 
+# --- a bundle ---
+
+
+def bundle(path: Path) -> Log:
+    """The log in a bundle, or in one segment of an archive. Raises Unavailable when it is neither."""
+    if not path.is_file():
+        raise Unavailable(f"There is no file {path}.")
+    try:
+        segment = open_segment(path.name, lambda: path.open("rb"))
+    except (Unreadable, OSError) as error:
+        raise Unavailable(f"{path} cannot be read as a bundle: {error}.") from error
+    said = segment.manifest
+    return Log(segment.part(is_prunable=True), segment.notes(), said.end_seq - said.first_seq, 1)
+
+
 # --- keys and checkpoints that somebody kept ---
 
 
@@ -225,20 +241,6 @@ def kept_checkpoints(path: Path) -> list[StoredNote]:
     if not notes:
         raise Invalid.one("checkpoint", f"{path} holds none; save what `server-monitor audit checkpoint` prints")
     return [StoredNote(text, place=path.name, is_outside=True) for text in notes]
-
-
-def split_notes(text: str) -> list[str]:
-    """Notes that were written one after the other: each ends where its signatures end."""
-    notes: list[list[str]] = [[]]
-    was_signature = False
-    for line in text.splitlines(keepends=True):
-        is_signature = line.startswith("\N{EM DASH} ")
-        if was_signature and not is_signature:
-            notes.append([])
-        if notes[-1] or line.strip():
-            notes[-1].append(line)
-        was_signature = is_signature
-    return ["".join(lines) for lines in notes if lines]
 
 
 def _text(path: Path) -> str:
