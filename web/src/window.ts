@@ -1,6 +1,9 @@
-/** Which rows of a long list are on the screen: the first, one past the last, and the space above and below. */
-export function visible_rows(total: number, row: number, scrolled: number, height: number, extra = 8) {
-  const first = Math.max(0, Math.min(total, Math.floor(scrolled / row)) - extra);
-  const end = Math.min(total, Math.ceil((scrolled + height) / row) + extra);
+/**
+ * Which rows of a long list exist: those on the screen and some more, in whole chunks, so that most steps of a scroll
+ * change nothing. The first row, one past the last, and the space above and below.
+ */
+export function visible_rows(total: number, row: number, scrolled: number, height: number, chunk = 8) {
+  const first = Math.max(0, Math.floor(Math.min(total, scrolled / row) / chunk - 1) * chunk);
+  const end = Math.min(total, Math.ceil((scrolled + height) / row / chunk + 1) * chunk);
   return { first, end: Math.max(first, end), above: first * row, below: Math.max(0, total - Math.max(first, end)) * row };
 }

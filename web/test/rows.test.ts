@@ -73,11 +73,17 @@ test("filters by status, group and label must all hold", () => {
   expect(matches(one, { text: "", status: "offline", group: "Frontend", label: "env=prod" })).toBe(false);
 });
 
-test("only the rows on the screen exist, and the space around them keeps the height", () => {
+test("only the rows on the screen and a chunk around them exist, and the space around keeps the height", () => {
   const shown = visible_rows(2000, 36, 36_000, 900);
   expect(shown.first).toBe(992);
-  expect(shown.end).toBe(1033);
+  expect(shown.end).toBe(1040);
   expect(shown.above + (shown.end - shown.first) * 36 + shown.below).toBe(2000 * 36);
+});
+
+test("a short step of a scroll changes no row", () => {
+  const rows = (scrolled: number) => visible_rows(2000, 36, scrolled, 900).first;
+  expect(rows(36_000 + 7 * 36)).toBe(rows(36_000));
+  expect(rows(36_000 + 8 * 36)).toBe(rows(36_000) + 8);
 });
 
 test("a list that became shorter than the scroll position shows its end", () => {
