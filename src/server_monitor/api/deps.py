@@ -1,7 +1,7 @@
 """What a route may ask for: the console's parts, the actor, a prepared response."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from server_monitor.audit.checkpoints import Signer
+from server_monitor.audit.export import Turns
 from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.auth.login import Logins, Source
@@ -42,6 +43,7 @@ class Console:
     roster: "Roster"
     signer: Signer
     top_processes: "Callable[[str], Sequence[ProcessUse]]"
+    exports: Turns = field(default_factory=Turns)
 
 
 class Body(BaseModel):

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log as audit_log
 from server_monitor.audit.chain import Event
+from server_monitor.audit.export import recover_exports
 from server_monitor.auth import setup
 from server_monitor.auth.actor import SYSTEM, audited
 from server_monitor.bus.contract import Bus, Changed, Stopping, Subject
@@ -240,10 +241,13 @@ async def _record_start(db: Database) -> None:
     async with db.transaction() as conn:
         clean = await _stopped_cleanly(conn)
         await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta={"clean": clean}))
+        cut_off = await recover_exports(conn, db.node)
     async with db.transaction() as conn:
         await servers.ensure_local(conn)
     if not clean:
         log.warning("last_run_did_not_stop", meaning="the console was killed; what it had acknowledged is kept")
+    if cut_off:
+        log.warning("exports_were_cut_off", exports=cut_off)
 
 
 async def _stopped_cleanly(conn: AsyncConnection) -> bool:

@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI
 
 from server_monitor.api import app as api
 from server_monitor.api import audit as audit_routes
+from server_monitor.api import audit_logs, groups, health, series, servers, ssh_keys, stats, tokens, users
 from server_monitor.api import auth as auth_routes
-from server_monitor.api import groups, health, series, servers, ssh_keys, stats, tokens, users
 from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
 from server_monitor.api.middleware import Edge
 from server_monitor.api.roster import Roster
@@ -60,7 +60,7 @@ class Parts:
 
 def routers() -> list[APIRouter]:
     """Every route file."""
-    files = (audit_routes, auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
+    files = (audit_routes, audit_logs, auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
     return [file.router for file in files]
 
 

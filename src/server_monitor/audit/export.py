@@ -1,0 +1,255 @@
+"""Takes records out of the log: as CSV or JSON for people and programs, or as the very lines that were hashed.
+
+An export is recorded before its first byte (`audit.export`), and after its last (`audit.export_finished`, with rows,
+bytes and digest, or outcome `failure`). What a kill leaves open, the next start completes. The rows come from one
+snapshot in batches, so memory does not grow with them, and writers go on meanwhile.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import orjson
+from pydantic import SecretStr
+from sqlalchemy import exists, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import cells, checkpoints, cursor, log, pages
+from server_monitor.audit.cells import Stored
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.checkpoints import Signer
+from server_monitor.audit.cursor import Place
+from server_monitor.audit.pages import Page, Wanted
+from server_monitor.db.engine import Database
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import audit_records
+from server_monitor.errors import TooMany
+
+BATCH = 1000
+AT_ONCE = 4
+TARGET = "audit_export"
+RETRY_AFTER_S = 5
+
+CSV = "csv"
+JSON = "json"
+JSONL = "jsonl"
+MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
+    {CSV: "text/csv; charset=utf-8", JSON: "application/json", JSONL: "application/x-ndjson"}
+)
+_FORMATTERS: Mapping[str, Callable[[Sequence[Stored]], bytes]] = MappingProxyType(
+    {CSV: cells.csv_rows, JSON: cells.json_items, JSONL: cells.json_lines}
+)
+
+
+class Turns:
+    """Who is exporting now: each person once, and few at a time, so that exports leave room for the console's work."""
+
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
+        self._users: set[str] = set()
+
+    @contextmanager
+    def taken_by(self, user: str) -> Iterator[None]:
+        """One turn. Raises TooMany when this person, or too many others, have one."""
+        if user in self._users:
+            raise TooMany("You have an export running; the next may start when it has ended.", RETRY_AFTER_S)
+        if len(self._users) >= self._at_once:
+            raise TooMany(f"{self._at_once} exports are running; try again when one has ended.", RETRY_AFTER_S)
+        self._users.add(user)
+        try:
+            yield
+        finally:
+            self._users.discard(user)
+
+
+@dataclass(slots=True)
+class Export:
+    """An export whose start is recorded. Read `chunks`, and say `delivered` once they have arrived."""
+
+    page: Page
+    place: Place
+    format: str
+    checkpoint: str  # the signed note of a tree that holds every record of the export
+    next: str | None
+    conn: AsyncConnection
+    rows: int = 0
+    size_bytes: int = 0
+    was_delivered: bool = False
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is known before the first byte."""
+        return {
+            "X-Row-Count": str(self.page.count),
+            "X-Next-Cursor": self.next or "",
+            "X-Snapshot-Size": str(self.place.snapshot),
+            "X-Checkpoint": base64.b64encode(self.checkpoint.encode()).decode(),
+        }
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The whole text, about a thousand records at a time."""
+        begin, separator, end = self._frame()
+        if begin:
+            yield self._counted(begin)
+        result = await self.conn.stream(self.page.records, execution_options={"yield_per": BATCH})
+        async for batch in result.partitions(BATCH):
+            chunk = await asyncio.to_thread(_FORMATTERS[self.format], batch)
+            chunk = chunk if self.rows == 0 else separator + chunk
+            self.rows += len(batch)
+            yield self._counted(chunk)
+        if end:
+            yield self._counted(end)
+
+    def delivered(self) -> None:
+        self.was_delivered = True
+
+    def _frame(self) -> tuple[bytes, bytes, bytes]:
+        if self.format == CSV:
+            return cells.CSV_HEADER, b"", b""
+        if self.format == JSONL:
+            return b"", b"", b""
+        rest = {"count": self.page.count, "next": self.next, "checkpoint": self.checkpoint}
+        return b'{"items":[', b",", b"]," + orjson.dumps(rest)[1:]
+
+    def _counted(self, chunk: bytes) -> bytes:
+        self.size_bytes += len(chunk)
+        self.digest.update(chunk)
+        return chunk
+
+
+@asynccontextmanager
+async def started(
+    db: Database, signer: Signer, secret: SecretStr, wanted: Wanted, *, actor: AuditActor
+) -> AsyncIterator[Export]:
+    """An export that is recorded; leaving the block records how it ended. The caller has authorised `actor`.
+
+    Appends `audit.export`, committed before this yields, and `audit.export_finished`.
+    """
+    async with db.reading() as conn:
+        place = await pages.first_place(conn, wanted, actor)
+    target = AuditTarget(TARGET, new_id())
+    async with db.transaction() as conn:
+        await log.append(conn, Event("audit.export", actor, target, None, phase="intent", meta=_intent(wanted, place)))
+    export: Export | None = None
+    try:
+        note = await _checkpoint(db, signer, place.snapshot)
+        async with db.reading() as conn:
+            page = await pages.choose(conn, wanted, place)
+            following = None if page.following is None else cursor.seal(page.following, secret)
+            export = Export(page, place, wanted.format, note, following, conn)
+            yield export
+    finally:
+        await _record_end(db, actor, target, export)
+
+
+async def recover_exports(conn: AsyncConnection, node: str) -> int:
+    """Record the failure of exports that console `node` did not live to finish; returns how many those were.
+
+    Appends `audit.export_finished` for each. An export of the command line that still runs is left alone.
+    """
+    finished = audit_records.alias()
+    is_finished = exists().where(
+        finished.c.target_type == TARGET,
+        finished.c.target_id == audit_records.c.target_id,
+        finished.c.action == "audit.export_finished",
+    )
+    unfinished = select(audit_records.c.seq, audit_records.c.body).where(
+        audit_records.c.action == "audit.export", ~is_finished
+    )
+    events = []
+    for seq, body in (await conn.execute(unfinished.order_by(audit_records.c.seq))).all():
+        record = orjson.loads(body)
+        if record["node"] == node and not _is_alive(record["meta"]["pid"]):
+            events.append(_recovered(seq, record))
+    await log.append(conn, *events)
+    return len(events)
+
+
+def filename(wanted: Wanted, node: str, now: datetime) -> str:
+    """What a browser saves it as."""
+    filters = wanted.filters
+    since = f"{filters.from_at:%Y%m%d}" if filters.from_at else "start"
+    until = f"{filters.to_at or now:%Y%m%d}"
+    return f"audit-{node[:8]}-{since}-{until}.{wanted.format}"
+
+
+def _intent(wanted: Wanted, place: Place) -> dict[str, object]:
+    return {
+        "format": wanted.format,
+        "filters": dict(place.filters),
+        "order": wanted.order,
+        "limit": wanted.limit,
+        "snapshot": place.snapshot,
+        "from_seq": place.next_seq,
+        "pid": os.getpid(),  # by which the next start knows whether it still runs
+    }
+
+
+async def _checkpoint(db: Database, signer: Signer, size: int) -> str:
+    """The note of a checkpoint that covers `size` records, made if there is none."""
+    async with db.reading() as conn:
+        made = await checkpoints.covering(conn, size)
+    if made is None:
+        async with db.transaction() as conn:
+            made = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
+    return made.note
+
+
+async def _record_end(db: Database, actor: AuditActor, target: AuditTarget, export: Export | None) -> None:
+    intent = select(audit_records.c.seq).where(
+        audit_records.c.target_type == TARGET,
+        audit_records.c.target_id == target.id,
+        audit_records.c.action == "audit.export",
+    )
+    meta: dict[str, object] = {"rows": 0, "bytes": 0}
+    if export is not None:
+        meta = {"rows": export.rows, "bytes": export.size_bytes, "sha256": export.digest.hexdigest()}
+    is_success = export is not None and export.was_delivered
+    async with db.transaction() as conn:
+        event = Event(
+            "audit.export_finished",
+            actor,
+            target,
+            outcome="success" if is_success else "failure",
+            reason=None if is_success else "export.cut_off",
+            phase="outcome",
+            meta=meta,
+            parent_seq=(await conn.execute(intent)).scalar_one_or_none(),
+        )
+        await log.append(conn, event)
+
+
+def _recovered(seq: int, record: Mapping[str, Mapping[str, str]]) -> Event:
+    return Event(
+        "audit.export_finished",
+        _SYSTEM,
+        AuditTarget(TARGET, record["target"]["id"]),
+        outcome="failure",
+        reason="export.recovered",
+        phase="outcome",
+        meta={"recovered": True},
+        parent_seq=seq,
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    """Does another process of this number run? Our own number was somebody else's before us."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+_SYSTEM = AuditActor("system", None, "system", ("admin",))
