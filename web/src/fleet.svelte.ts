@@ -30,6 +30,7 @@ class Fleet {
   #sparks = new Map<string, number[]>();
   #listeners = new Map<string, Set<SampleListener>>();
   #gap_listeners = new Set<(from_s: number, to_s: number) => void>();
+  #listening = new AbortController();
   #frame = 0;
   #newest_at_s = 0;
   #statuses = new Map<string, StatusMessage>();
@@ -46,17 +47,21 @@ class Fleet {
   });
 
   start(): void {
-    addEventListener("online", () => this.#connection.retry());
-    document.addEventListener("visibilitychange", () => this.#look());
+    const { signal } = (this.#listening = new AbortController());
+    addEventListener("online", () => this.#connection.retry(), { signal });
+    document.addEventListener("visibilitychange", () => this.#look(), { signal });
     this.#connection.subscribe(this.#wanted());
     this.#connection.start();
     void this.load();
   }
 
   stop(): void {
+    this.#listening.abort();
     this.#connection.stop();
     this.servers = [];
     this.loaded = false;
+    this.failure = null;
+    this.sampled_at_s = this.#newest_at_s = 0;
     this.#values.clear();
     this.#sparks.clear();
   }
@@ -111,6 +116,8 @@ class Fleet {
       this.#gap_listeners.delete(gap);
       if (this.#detail === server_id) this.#detail = null;
       this.#connection.subscribe(this.#wanted());
+      // What happened to the others meanwhile was not asked for.
+      this.#reload_soon();
     };
   }
 
