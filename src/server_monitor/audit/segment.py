@@ -166,7 +166,14 @@ class Segment:
     def part(self, *, is_prunable: bool) -> Part:
         said = self.manifest
         return Part(
-            self.name, said.first_seq, said.prefix, self.records(), end_seq=said.end_seq, is_prunable=is_prunable
+            self.name,
+            said.first_seq,
+            said.prefix,
+            self.records(),
+            end_seq=said.end_seq,
+            end_root=said.root,
+            ends_signed=True,
+            is_prunable=is_prunable,
         )
 
 

@@ -87,8 +87,8 @@ class StoredNote:
 class Part:
     """A stretch of the log: the live database, a segment of an archive, a bundle.
 
-    `prefix` is the frontier of the records before `first_seq`. `end_seq` and `frontier` are what the part says about
-    its own end, where it does.
+    `prefix` is the frontier of the records before `first_seq`. `end_seq`, `frontier` and `end_root` are what the part
+    says about its own end, where it does.
     """
 
     name: str
@@ -97,6 +97,8 @@ class Part:
     batches: Iterable[Sequence[Row]]
     end_seq: int | None = None
     frontier: Sequence[bytes] | None = None
+    end_root: bytes | None = None
+    ends_signed: bool = False  # nothing in it may lie beyond its last checkpoint
     is_prunable: bool = True  # what came before it may have been pruned
 
 
@@ -284,10 +286,10 @@ class _Verification:
     def __init__(self, notes: Iterable[StoredNote], outside: Sequence[StoredNote], trusted: Sequence[Verifier]) -> None:
         self._findings = _Findings()
         self._warnings: list[str] = []
-        ordered = sorted(outside, key=_claimed_size)
+        ordered = sorted(outside, key=claimed_size)
         self._has_keys = bool(trusted)
         self._has_outside = bool(outside)
-        merged = heapq.merge(notes, ordered, key=_claimed_size)
+        merged = heapq.merge(notes, ordered, key=claimed_size)
         self._claims = _Claims(merged, trusted, self._findings)
         self._first_seq: int | None = None
         self._size = 0
@@ -299,6 +301,7 @@ class _Verification:
         self._is_off = False  # a checkpoint did not fit: none that follows can
         self._unchecked = 0
         self._is_cut = False  # a part could not be read to its end
+        self._must_end_signed = False
         self._last_ts = ""
         self._first_unsigned_ts = self._first_uncovered_ts = ""
         self._clock_steps = 0
@@ -377,13 +380,14 @@ class _Verification:
             self._findings.add(Aspect.INTEGRITY, "parts_differ", message, part.first_seq, size - 1)
 
     def _end(self, part: Part) -> None:
+        self._must_end_signed = part.ends_signed
         if part.end_seq is not None and part.end_seq > self._size:
             self._missing(self._size, part.end_seq - 1, f"at the end of {part.name}")
             return
         if part.end_seq is not None and part.end_seq < self._size:
             message = f"{part.name} holds more records than it says: {self._size}, not {part.end_seq}."
             self._findings.add(Aspect.INTEGRITY, "head_wrong", message, max(part.end_seq, 0), self._size - 1)
-        elif part.frontier is not None and self._roots is not None and list(part.frontier) != self._roots:
+        elif self._roots is not None and not _is_end(part, self._roots):
             message = f"The state of the tree that {part.name} keeps is not that of its records."
             first = self._good_size or 0
             self._findings.add(Aspect.INTEGRITY, "head_wrong", message, min(first, self._size), self._size)
@@ -558,6 +562,8 @@ class _Verification:
         return Verdict.INTACT
 
     def _is_end_unproven(self) -> bool:
+        if self._must_end_signed and self._proven_size != self._size:
+            return True
         first, last = _instant(self._first_unsigned_ts), _instant(self._last_ts)
         return first is not None and (last is None or last - first > UNSIGNED_SPAN)
 
@@ -662,7 +668,12 @@ def _instant(ts: str) -> datetime | None:
         return None
 
 
-def _claimed_size(stored: StoredNote) -> int:
+def _is_end(part: Part, roots: list[bytes]) -> bool:
+    is_frontier = part.frontier is None or list(part.frontier) == roots
+    return is_frontier and (part.end_root is None or part.end_root == tree.root(roots))
+
+
+def claimed_size(stored: StoredNote) -> int:
     """What the note says of its size, for putting notes in order; 0 when it is not to be read."""
     if type(stored.size) is int:
         return stored.size

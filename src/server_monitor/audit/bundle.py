@@ -1,0 +1,165 @@
+"""The whole log as one file that can be checked by whoever holds the public key, on a machine with nothing but Python.
+
+It ends at a signed checkpoint, made for it when there is news. Besides the records and checkpoints it carries the
+verifier and a page for the person who opens it; `audit/segment.py` is the format.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import checkpoints, log, note, standalone, tree
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.checkpoints import Signer
+from server_monitor.audit.segment import Manifest, Packer
+from server_monitor.db.engine import Database
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import audit_checkpoints, audit_head, audit_records
+
+BATCH_RECORDS = 1000
+MEDIA_TYPE = "application/gzip"
+TARGET = "audit_export"
+
+_VERIFIER = Path(standalone.__file__).read_bytes()
+
+README = """\
+This is the audit log of one installation of server-monitor, with what is needed to check it.
+
+To check it you need two things that must NOT come out of this bundle:
+
+  key.txt         the public key: one line that the operator gave you earlier, best when the console was set up
+  checkpoint.txt  any checkpoint of this log that you kept from an earlier day (better with than without)
+
+Then, with Python 3.9 or newer and no network:
+
+  python3 verify.py BUNDLE.tar.gz --public-key key.txt --checkpoint checkpoint.txt
+
+It says "intact" three times and ends with exit code 0 when nothing in the log was changed, removed or reordered. Take
+verify.py from a release of server-monitor rather than from here when you do not trust who made this bundle. The file
+vkeys.txt says which key signed; compare it with yours, never use it instead of yours.
+
+records/*.ndjson     one record a line, in order: the very bytes that were hashed
+checkpoints/*.txt    signed notes (c2sp.org/signed-note): size and root of the log at some moment
+manifest.json        which records these are, and the state of the tree before the first
+"""
+
+
+@dataclass(slots=True)
+class Bundle:
+    """A bundle whose start is recorded. Read `chunks`, and say `delivered` once they have arrived."""
+
+    conn: AsyncConnection
+    manifest: Manifest
+    vkey: str
+    rows: int = 0
+    size_bytes: int = 0
+    was_delivered: bool = False
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-Row-Count": str(self.manifest.end_seq - self.manifest.first_seq)}
+
+    def delivered(self) -> None:
+        self.was_delivered = True
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The file, piece by piece, from one snapshot."""
+        packer = Packer()
+        beside = (
+            ("README.txt", README.encode()),
+            ("verify.py", _VERIFIER),
+            (
+                "vkeys.txt",
+                f"# Who signed. Compare it with the key that you hold; do not trust it.\n{self.vkey}\n".encode(),
+            ),
+        )
+        yield self._counted(packer.begin(self.manifest, beside))
+        for packed in packer.checkpoints(await self._notes()):
+            yield self._counted(packed)
+        async for bodies in self._bodies():
+            packed = await asyncio.to_thread(packer.records, bodies)
+            self.rows += len(bodies)
+            if packed:
+                yield self._counted(packed)
+        yield self._counted(await asyncio.to_thread(packer.end))
+
+    async def _notes(self) -> list[str]:
+        """Each different note once: the hourly ones of a quiet log are the same bytes."""
+        c = audit_checkpoints.c
+        wanted = select(c.size, c.note).distinct().order_by(c.size, c.note)
+        wanted = wanted.where(c.size >= self.manifest.first_seq, c.size <= self.manifest.end_seq)
+        return [row.note for row in (await self.conn.execute(wanted)).all()]
+
+    async def _bodies(self) -> AsyncIterator[list[bytes]]:
+        c = audit_records.c
+        following, end = self.manifest.first_seq, self.manifest.end_seq
+        while True:
+            wanted = select(c.seq, c.body).where(c.seq >= following, c.seq < end).order_by(c.seq).limit(BATCH_RECORDS)
+            rows = (await self.conn.execute(wanted)).all()
+            if not rows:
+                return
+            following = rows[-1].seq + 1
+            yield [row.body for row in rows]
+
+    def _counted(self, chunk: bytes) -> bytes:
+        self.size_bytes += len(chunk)
+        self.digest.update(chunk)
+        return chunk
+
+
+@asynccontextmanager
+async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIterator[Bundle]:
+    """A bundle that is recorded; leaving the block records how it ended. The caller has authorised `actor`.
+
+    Appends `audit.export`, committed before this yields and part of the bundle, and `audit.export_finished`.
+    """
+    target = AuditTarget(TARGET, new_id())
+    meta = {"format": "bundle", "filters": {}, "pid": os.getpid()}
+    async with db.transaction() as conn:
+        await log.append(conn, Event("audit.export", actor, target, None, phase="intent", meta=meta))
+    async with db.transaction() as conn:
+        signed = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
+    bundle: Bundle | None = None
+    try:
+        async with db.reading() as conn:
+            head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
+            origin = note.read(signed.note)[0].origin
+            manifest = Manifest(origin, head.min_index, signed.size, tree.split(head.prefix or b""), signed.root)
+            bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey)
+            yield bundle
+    finally:
+        await _record_end(db, actor, target, bundle)
+
+
+def filename(node: str, now: datetime) -> str:
+    return f"audit-{node[:8]}-{now:%Y%m%d}.tar.gz"
+
+
+async def _record_end(db: Database, actor: AuditActor, target: AuditTarget, bundle: Bundle | None) -> None:
+    is_success = bundle is not None and bundle.was_delivered
+    meta: dict[str, object] = {"rows": 0, "bytes": 0}
+    if bundle is not None:
+        meta = {"rows": bundle.rows, "bytes": bundle.size_bytes, "sha256": bundle.digest.hexdigest()}
+    c = audit_records.c
+    intent = select(c.seq).where(c.target_type == TARGET, c.target_id == target.id, c.action == "audit.export")
+    async with db.transaction() as conn:
+        event = Event(
+            "audit.export_finished",
+            actor,
+            target,
+            outcome="success" if is_success else "failure",
+            reason=None if is_success else "export.cut_off",
+            phase="outcome",
+            meta=meta,
+            parent_seq=(await conn.execute(intent)).scalar_one_or_none(),
+        )
+        await log.append(conn, event)

@@ -1,0 +1,525 @@
+#!/usr/bin/env python3
+"""Checks an audit log of server-monitor with nothing but Python (3.9 or newer). It travels in bundles as verify.py.
+
+    python3 verify.py BUNDLE.tar.gz --public-key KEY.txt [--checkpoint CHECKPOINT.txt]
+
+BUNDLE may also be the folder it was unpacked into, or a segment of an archive; without it, the folder of this file.
+KEY.txt holds the line that the operator gave you earlier, by another way than this bundle: a key that lies beside a
+log proves nothing. CHECKPOINT.txt is any checkpoint that you kept from an earlier day.
+
+Exit code 0: intact. 1: broken, or not proven. 3: the files cannot be read, or no key was given.
+
+This file and the console's own verifier were written apart from each other and are held to the same test vectors. It
+is the one place where we compute Ed25519 (RFC 8032) by ourselves: nothing can be installed on an auditor's machine. It
+only verifies, so there is no secret whose use could be observed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import gzip
+import hashlib
+import json
+import os
+import re
+import sys
+import tarfile
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+RECORD_LIMIT = 8 * 1024 * 1024
+MEMBER_LIMIT = RECORD_LIMIT + 4 * 1024 * 1024
+FINDINGS_SHOWN = 20
+UNSIGNED_SPAN_S = 3600
+
+
+class Unreadable(Exception):  # noqa: N818
+    """The input is not what it should be; str() says why."""
+
+
+# --- Ed25519, RFC 8032, section 5.1 and appendix A -------------------------------------------------------------------
+
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+ROOT_OF_MINUS_ONE = pow(2, (P - 1) // 4, P)
+Point = tuple[int, int, int, int]
+
+
+def point_add(a: Point, b: Point) -> Point:
+    m, n = (a[1] - a[0]) * (b[1] - b[0]) % P, (a[1] + a[0]) * (b[1] + b[0]) % P
+    c, d = 2 * a[3] * b[3] * D % P, 2 * a[2] * b[2] % P
+    e, f, g, h = n - m, d - c, d + c, n + m
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def point_times(factor: int, point: Point) -> Point:
+    product: Point = (0, 1, 1, 0)
+    while factor:
+        if factor & 1:
+            product = point_add(product, point)
+        point = point_add(point, point)
+        factor >>= 1
+    return product
+
+
+def point_of(encoded: bytes) -> Point | None:
+    y = int.from_bytes(encoded, "little")
+    sign, y = y >> 255, y & (2**255 - 1)
+    if y >= P:
+        return None
+    squared = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(squared, (P + 3) // 8, P)
+    if (x * x - squared) % P:
+        x = x * ROOT_OF_MINUS_ONE % P
+    if (x * x - squared) % P or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = P - x
+    return x, y, 1, x * y % P
+
+
+def encoded_point(point: Point) -> bytes:
+    inverse = pow(point[2], P - 2, P)
+    x, y = point[0] * inverse % P, point[1] * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+BASE_Y = 4 * pow(5, P - 2, P) % P
+BASE = point_of(BASE_Y.to_bytes(32, "little"))
+
+
+def has_signed(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Did the owner of this key sign this message?"""
+    if len(public_key) != 32 or len(signature) != 64 or BASE is None:
+        return False
+    key = point_of(public_key)
+    scalar = int.from_bytes(signature[32:], "little")
+    if key is None or scalar >= ORDER:
+        return False
+    digest = hashlib.sha512(signature[:32] + public_key + message).digest()
+    factor = int.from_bytes(digest, "little") % ORDER
+    x, y, z, t = key
+    expected = point_add(point_times(scalar, BASE), point_times(factor, (P - x, y, z, P - t)))
+    return encoded_point(expected) == signature[:32]
+
+
+# --- signed notes, c2sp.org/signed-note and c2sp.org/tlog-checkpoint -------------------------------------------------
+
+
+class Key(NamedTuple):
+    name: str
+    public_key: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        return hashlib.sha256(self.name.encode() + b"\n\x01" + self.public_key).digest()[:4]
+
+
+class Note(NamedTuple):
+    origin: str
+    size: int
+    root: bytes
+    text: str
+    signatures: list[tuple[str, bytes, bytes]]
+
+
+def is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(c.isspace() for c in name)
+
+
+def unbase64(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raise Unreadable("something that should be base64 is not") from None
+
+
+def parse_key(line: str) -> Key:
+    name, _, rest = line.strip().partition("+")
+    key_id, _, encoded = rest.partition("+")
+    raw = unbase64(encoded)
+    key = Key(name, raw[1:])
+    if not is_name(name) or raw[:1] != b"\x01" or len(raw) != 33 or key.key_id.hex() != key_id:
+        raise Unreadable("the public key is not a line of the form name+id+key; copy the whole line again")
+    return key
+
+
+def parse_note(text: str) -> Note:
+    body, blank, rest = text.rpartition("\n\n")
+    lines = body.split("\n")
+    if not blank or not rest.endswith("\n") or len(lines) != 3 or len(text) > 64 * 1024:
+        raise Unreadable("a checkpoint is not a signed note")
+    origin, size, root = lines
+    if not is_name(origin) or not re.fullmatch("0|[1-9][0-9]{0,18}", size):
+        raise Unreadable("a checkpoint is malformed")
+    hashed = unbase64(root)
+    signatures = [parse_signature(line) for line in rest[:-1].split("\n")]
+    if len(hashed) != 32 or base64.b64encode(hashed).decode() != root:
+        raise Unreadable("a checkpoint is malformed")
+    return Note(origin, int(size), hashed, body + "\n", signatures)
+
+
+def parse_signature(line: str) -> tuple[str, bytes, bytes]:
+    name, _, encoded = line[2:].partition(" ")
+    raw = unbase64(encoded)
+    if line[:2] != "\N{EM DASH} " or not is_name(name) or len(raw) <= 4:
+        raise Unreadable("a checkpoint has a malformed signature")
+    return name, raw[:4], raw[4:]
+
+
+def split_notes(text: str) -> list[str]:
+    """Notes that were written one after the other."""
+    notes = [""]
+    was_signature = False
+    for line in text.split("\n")[:-1]:
+        is_signature = line.startswith("\N{EM DASH} ")
+        if was_signature and not is_signature:
+            notes.append("")
+        if notes[-1] or line.strip():
+            notes[-1] += line + "\n"
+        was_signature = is_signature
+    return [note for note in notes if note]
+
+
+# --- records: RFC 8785 restricted, RFC 6962 ---------------------------------------------------------------------------
+
+
+def number(digits: str) -> int:
+    if len(digits) > 17 or abs(int(digits)) > 2**53 - 1:
+        raise ValueError
+    return int(digits)
+
+
+def refuse(_: str) -> Any:
+    raise ValueError
+
+
+decode = json.JSONDecoder(parse_int=number, parse_float=refuse, parse_constant=refuse).decode
+encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+TS = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{6}Z")
+
+
+def is_clean(value: Any) -> bool:
+    """Strings in normal form C without NUL or halves of pairs; keys in ASCII."""
+    if isinstance(value, str):
+        return "\0" not in value and unicodedata.normalize("NFC", value) == value
+    if isinstance(value, dict):
+        return all(key.isascii() and is_clean(item) for key, item in value.items())
+    return not isinstance(value, list) or all(is_clean(item) for item in value)
+
+
+def read_record(body: bytes) -> dict[str, Any] | None:
+    """The record that these bytes are the one canonical form of, if they are."""
+    try:
+        value = decode(body.decode())
+        if not isinstance(value, dict) or encode(value).encode() != body:
+            return None
+        if (b"\\u0000" in body or not body.isascii()) and not is_clean(value):
+            return None
+        return value if is_formed(value) else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def is_formed(value: dict[str, Any]) -> bool:
+    actor, target = value["actor"], value.get("target", {})
+    texts = [value["id"], value["ts"], value["action"], actor["name"]]
+    perhaps = [actor.get("id"), target.get("type"), target.get("id"), value["outcome"]]
+    perhaps += [value.get("source", {}).get("ip"), value.get("request", {}).get("id")]
+    return (
+        type(value["v"]) is int
+        and value["v"] == 1
+        and value["phase"] in ("intent", "outcome", "single")
+        and all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in perhaps)
+        and TS.fullmatch(value["ts"]) is not None
+    )
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def ones(value: int) -> int:
+    return bin(value).count("1")  # noqa: FURB161  # Python 3.9 has no bit_count.
+
+
+def tree_root(frontier: list[bytes]) -> bytes:
+    if not frontier:
+        return hashlib.sha256(b"").digest()
+    whole = frontier[-1]
+    for left in reversed(frontier[:-1]):
+        whole = node_hash(left, whole)
+    return whole
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+
+def members(path: str) -> Iterator[tuple[str, bytes]]:
+    """Every file of a bundle with its bytes, in the order of their names."""
+    if os.path.isdir(path):
+        names = [os.path.join(folder, name) for folder in ("checkpoints", "records") for name in listing(path, folder)]
+        for name in ["manifest.json", *names]:
+            with open(os.path.join(path, name), "rb") as file:
+                yield name.replace(os.sep, "/"), file.read(MEMBER_LIMIT)
+        return
+    with gzip.open(path, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
+        for entry in archive:
+            if not entry.isreg() or entry.size > MEMBER_LIMIT:
+                raise Unreadable("the file holds something that does not belong into it")
+            content = archive.extractfile(entry)
+            yield entry.name, b"" if content is None else content.read()
+        while rest := plain.read(1 << 16):
+            if rest.strip(b"\0"):
+                raise Unreadable("something follows the end of the file")
+
+
+def listing(path: str, folder: str) -> list[str]:
+    where = os.path.join(path, folder)
+    return sorted(os.listdir(where)) if os.path.isdir(where) else []
+
+
+class Claim(NamedTuple):
+    """A root that the first `size` records have to have."""
+
+    size: int
+    root: bytes
+    is_trusted: bool
+    is_outside: bool
+
+
+class Verification:
+    """What is found while the records go by, once, in order."""
+
+    def __init__(self, keys: list[Key]) -> None:
+        self.keys = {(key.name, key.key_id): key for key in keys}
+        self.broken: dict[str, list[str]] = {"integrity": [], "completeness": [], "authenticity": []}
+        self.claims: list[Claim] = []
+        self.first_seq = self.size = self.end_seq = self.pruned_below = 0
+        self.frontier: list[bytes] | None = []
+        self.good_size = 0
+        self.proven_size: int | None = None
+        self.outside_size: int | None = None
+        self.is_off = False
+        self.end_root = b""
+        self.first_bad: str | None = None
+
+    def wrong(self, verdict: str, words: str, where: str | None = None) -> None:
+        self.broken[verdict].append(words)
+        if where is not None and self.first_bad is None:
+            self.first_bad = where
+
+    def read(self, path: str) -> None:
+        is_begun = False
+        for name, data in members(path):
+            if name == "manifest.json":
+                self.manifest(data)
+            elif name.startswith("checkpoints/"):
+                for text in split_notes(data.decode()):
+                    self.checkpoint(text, is_outside=False)
+            elif name.startswith("records/"):
+                is_begun = is_begun or self.begin()
+                self.records(data)
+            elif name not in ("README.txt", "verify.py", "vkeys.txt"):
+                raise Unreadable(f"the bundle holds {name!r}, which does not belong into it")
+        if not is_begun:
+            self.begin()
+        self.end()
+
+    def manifest(self, data: bytes) -> None:
+        said = json.loads(data)
+        if said["format"] != "server-monitor audit log" or said["version"] != 1:
+            raise Unreadable("the bundle is of a version that this program does not know")
+        self.first_seq = self.size = self.good_size = number(str(said["first_seq"]))
+        self.end_seq = number(str(said["end_seq"]))
+        self.frontier = [unbase64(node) for node in said["prefix"]]
+        self.end_root = unbase64(said["root"])
+        if len(self.frontier) != ones(self.first_seq) or any(len(node) != 32 for node in self.frontier):
+            self.wrong(
+                "integrity", "What is said about the records before the first is malformed.", f"before {self.size}"
+            )
+            self.frontier = None
+
+    def checkpoint(self, text: str, *, is_outside: bool) -> None:
+        try:
+            note = parse_note(text)
+        except Unreadable as error:
+            self.wrong("authenticity", f"{error}.")
+            return
+        self.claims.append(Claim(note.size, note.root, self.is_trusted(note), is_outside))
+
+    def is_trusted(self, note: Note) -> bool:
+        known = [
+            (self.keys.get((name, key_id)), signed) for name, key_id, signed in note.signatures if name == note.origin
+        ]
+        results = [has_signed(key.public_key, note.text.encode(), signed) for key, signed in known if key is not None]
+        if self.keys and not results:
+            self.wrong(
+                "authenticity", f"The checkpoint of {note.size} records is signed by none of the keys you trust."
+            )
+        elif not all(results):
+            self.wrong("authenticity", f"The signature on the checkpoint of {note.size} records is forged.")
+        return bool(results) and all(results)
+
+    def begin(self) -> bool:
+        self.claims.sort(key=lambda claim: claim.size)
+        while self.claims and self.claims[0].size < self.first_seq:
+            self.claims.pop(0)
+        self.claims.reverse()
+        self.settle()
+        return True
+
+    def records(self, data: bytes) -> None:
+        if not data.endswith(b"\n"):
+            raise Unreadable("a file of records ends in the middle of one")
+        for body in data[:-1].split(b"\n"):
+            self.record(body)
+
+    def record(self, body: bytes) -> None:
+        value = read_record(body) if len(body) <= RECORD_LIMIT else None
+        if value is None:
+            self.wrong("integrity", f"Record {self.size} is not in canonical form.", str(self.size))
+        else:
+            self.place(value)
+        if self.frontier is not None:
+            self.grow(self.frontier, body)
+        self.size += 1
+        if self.claims and self.claims[-1].size <= self.size:
+            self.settle()
+
+    def place(self, value: dict[str, Any]) -> None:
+        seq = value.get("seq")
+        if type(seq) is not int or seq < 0:
+            self.wrong("integrity", f"Record {self.size} has no number.", str(self.size))
+            return
+        if seq > self.size:
+            self.wrong("completeness", f"Records {self.size} to {seq - 1} are missing.", f"{self.size} to {seq - 1}")
+        elif seq < self.size:
+            self.wrong("integrity", f"Record {seq} stands after record {self.size - 1}.", str(seq))
+        if seq != self.size:
+            self.size, self.frontier = seq, None
+        if value["action"] == "audit.cleanup":
+            end = value.get("meta", {}).get("end_seq")
+            self.pruned_below = max(self.pruned_below, end if type(end) is int else 0)
+
+    def grow(self, frontier: list[bytes], body: bytes) -> None:
+        node, size = hashlib.sha256(b"\x00" + body).digest(), self.size
+        while size & 1:
+            node, size = node_hash(frontier.pop(), node), size >> 1
+        frontier.append(node)
+
+    def settle(self) -> None:
+        while self.claims and self.claims[-1].size <= self.size:
+            claim = self.claims.pop()
+            if self.frontier is None or claim.size != self.size:
+                continue
+            if tree_root(self.frontier) != claim.root:
+                self.does_not_fit(claim)
+                continue
+            self.good_size = claim.size
+            if claim.is_trusted:
+                self.proven_size = claim.size
+                self.outside_size = claim.size if claim.is_outside else self.outside_size
+
+    def does_not_fit(self, claim: Claim) -> None:
+        if self.is_off and not claim.is_outside:
+            return
+        self.is_off = True
+        where = f"{min(self.good_size, claim.size - 1)} to {claim.size - 1}"
+        words = (
+            f"The records before {claim.size} are not those that a checkpoint speaks of: one of {where} was changed."
+        )
+        self.wrong("integrity", words, f"one of {where}")
+
+    def end(self) -> None:
+        if self.size < self.end_seq:
+            self.wrong(
+                "completeness", f"Records {self.size} to {self.end_seq - 1} are missing at the end.", str(self.size)
+            )
+        elif self.size > self.end_seq or (self.frontier is not None and tree_root(self.frontier) != self.end_root):
+            self.wrong("integrity", "The records are not those that the manifest speaks of.")
+        if self.claims:
+            size = self.claims[0].size
+            self.wrong("completeness", f"The log is shorter than a checkpoint of {size} records.", str(self.size))
+        if self.first_seq > self.pruned_below:
+            words = f"Records before {self.first_seq} are gone, and no record says that they were pruned."
+            self.wrong("completeness", words, f"{self.pruned_below} to {self.first_seq - 1}")
+
+    def verdict(self, which: str) -> str:
+        if self.broken[which]:
+            return "BROKEN"
+        is_proven = self.proven_size is not None and self.proven_size == self.size
+        return "intact" if which != "authenticity" or is_proven else "not proven"
+
+
+def text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read(64 * 1024 * 1024)
+
+
+def verify(path: str, keys: list[Key], checkpoints: list[str]) -> Verification:
+    """Judge a bundle. Raises Unreadable."""
+    verification = Verification(keys)
+    for text in checkpoints:
+        verification.checkpoint(text, is_outside=True)
+    try:
+        verification.read(path)
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise Unreadable(f"{path} cannot be read: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"{path} is not a bundle of an audit log") from error
+    return verification
+
+
+def say(words: str) -> None:
+    sys.stdout.write("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in words) + "\n")
+
+
+def print_report(verification: Verification) -> None:
+    for verdict in ("integrity", "completeness", "authenticity"):
+        say(f"{verdict:13} {verification.verdict(verdict)}")
+    say(f"records       {verification.first_seq} to {verification.size - 1}")
+    if verification.first_bad is not None:
+        say(f"first bad     {verification.first_bad}")
+    for verdict, found in verification.broken.items():
+        for words in found[:FINDINGS_SHOWN]:
+            say(f"{verdict}: {words}")
+        if len(found) > FINDINGS_SHOWN:
+            say(f"{verdict}: and {len(found) - FINDINGS_SHOWN} more")
+    if not verification.keys:
+        say("warning: no --public-key was given; a key that comes with a log proves nothing, so who signed is unknown")
+    if verification.outside_size is None:
+        say("warning: no checkpoint that you kept was compared; an older or rewritten log would look the same")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check an audit log of server-monitor.")
+    parser.add_argument("bundle", nargs="?", default=os.path.dirname(os.path.abspath(__file__)))
+    parser.add_argument("--public-key", action="append", default=[], metavar="FILE")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE")
+    try:
+        given = parser.parse_args()
+    except SystemExit as stop:
+        return 3 if stop.code else 0
+    try:
+        lines = [line.strip() for path in given.public_key for line in text_of(path).splitlines()]
+        keys = [parse_key(line) for line in lines if line and not line.startswith("#")]
+        kept = [text for path in given.checkpoint for text in split_notes(text_of(path))]
+        verification = verify(given.bundle, keys, kept)
+    except (Unreadable, OSError, UnicodeDecodeError) as error:
+        say(f"cannot be checked: {error}")
+        return 3
+    print_report(verification)
+    verdicts = {verification.verdict(which) for which in verification.broken}
+    if verdicts == {"intact"}:
+        return 0
+    return 1 if "BROKEN" in verdicts or keys else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
