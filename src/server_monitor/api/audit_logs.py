@@ -147,20 +147,31 @@ class _Streamed(Response):
 async def _has_arrived(running: Export, receive: Receive, send: Send) -> bool:
     """Send all there is. False when the client left, or takes so long that it might as well have."""
     left = asyncio.Event()
+    ready: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)  # One chunk is made while another is sent.
     async with asyncio.TaskGroup() as tasks:
         watch = tasks.create_task(_notice_leaving(receive, left))
+        making = tasks.create_task(_make(running, ready, left))
         try:
-            async with asyncio.timeout(WHOLE_S), aclosing(running.chunks()) as chunks:
-                async for chunk in chunks:
+            async with asyncio.timeout(WHOLE_S):
+                while (chunk := await ready.get()) is not None:
                     async with asyncio.timeout(STALLED_S):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    if left.is_set():
-                        break
         except TimeoutError:
             _log.warning("export_stalled", rows=running.rows)
             left.set()
+            making.cancel()
         watch.cancel()
     return not left.is_set()
+
+
+async def _make(running: Export, ready: "asyncio.Queue[bytes | None]", left: asyncio.Event) -> None:
+    """Put the chunks, and None after the last; no more of them once the client has left."""
+    async with aclosing(running.chunks()) as chunks:
+        async for chunk in chunks:
+            if left.is_set():
+                break
+            await ready.put(chunk)
+    await ready.put(None)
 
 
 async def _notice_leaving(receive: Receive, left: asyncio.Event) -> None:

@@ -31,7 +31,8 @@ from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_records
 from server_monitor.errors import TooMany
 
-BATCH = 1000
+BATCH = 1000  # records
+BATCH_BYTES = 4 * 1024 * 1024  # or fewer, where there are large ones
 AT_ONCE = 4
 TARGET = "audit_export"
 RETRY_AFTER_S = 5
@@ -94,12 +95,13 @@ class Export:
         }
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The whole text, about a thousand records at a time."""
+        """The whole text, at most a thousand records at a time."""
         begin, separator, end = self._frame()
         if begin:
             yield self._counted(begin)
-        result = await self.conn.stream(self.page.records, execution_options={"yield_per": BATCH})
-        async for batch in result.partitions(BATCH):
+        at_once = max(1, min(BATCH, BATCH_BYTES // max(1, self.page.largest_bytes)))
+        result = await self.conn.stream(self.page.records, execution_options={"yield_per": at_once})
+        async for batch in result.partitions(at_once):
             chunk = await asyncio.to_thread(_FORMATTERS[self.format], batch)
             chunk = chunk if self.rows == 0 else separator + chunk
             self.rows += len(batch)

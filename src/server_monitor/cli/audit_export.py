@@ -1,0 +1,141 @@
+"""`server-monitor audit export`: records of the log into a file or a pipe."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from server_monitor.cli.output import FAILED, emit, fail, run, say, workplace
+
+if TYPE_CHECKING:
+    from server_monitor.audit.export import Export
+
+Advance = Callable[[int], None]
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was exported."""
+
+    rows: int
+    size_bytes: int
+    sha256: str
+    next: str | None
+    checkpoint: str
+
+
+def export(  # noqa: PLR0917  # One for each option.
+    form: Annotated[Format, typer.Option("--format", help="csv, json, or jsonl: whole records, as they were hashed.")],
+    since: Annotated[str | None, typer.Option("--from", help="A time, or a date: from its beginning, UTC.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="A time, not included, or a date: to its end, UTC.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Whose actions.")] = None,
+    action: Annotated[str | None, typer.Option(help="Such as auth.login, or a family such as 'auth.*'.")] = None,
+    target_type: Annotated[str | None, typer.Option(help="What kind of thing was acted upon.")] = None,
+    target_id: Annotated[str | None, typer.Option(help="Which thing was acted upon.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="success, failure, denied, error or unknown.")] = None,
+    ip: Annotated[str | None, typer.Option(help="Where from.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="Through which request.")] = None,
+    order: Annotated[str | None, typer.Option(help="asc: oldest first; desc: newest first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many records at most; all unless set.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; standard output unless set.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was exported as JSON; with --output.")] = False,
+) -> None:
+    """Take records out of the audit log; the export itself is recorded in it."""
+    options = {
+        "from": since,
+        "to": until,
+        "user_id": user_id,
+        "action": action,
+        "target_type": target_type,
+        "target_id": target_id,
+        "outcome": outcome,
+        "ip": ip,
+        "request_id": request_id,
+        "order": order,
+    }
+    given = {name: text for name, text in options.items() if text is not None}
+    if as_json and output is None:
+        fail("--json describes a file: name it with --output. Records as JSON: --format json.")
+    try:
+        done = run(lambda: _export(form, given, limit, output))
+    except BrokenPipeError:
+        # Whoever read has gone; so that nothing is written to them at exit either:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        fail(f"{output or 'Standard output'} cannot be written: {error.strerror}.")
+    if as_json:
+        emit({"path": str(output), "rows": done.rows, "bytes": done.size_bytes, "sha256": done.sha256})
+        return
+    say(f"{done.rows:,} records, {done.size_bytes:,} bytes, SHA-256 {done.sha256}.")
+
+
+async def _export(form: Format, given: dict[str, str], limit: int | None, output: Path | None) -> Done:
+    from dataclasses import replace
+
+    from server_monitor.audit import checkpoints, pages
+    from server_monitor.audit.export import started
+    from server_monitor.auth.actor import audited
+
+    async with workplace() as place:
+        settings, actor = place.settings, audited(place.actor)
+        wanted = replace(pages.parse(given, form.value, secret=settings.jwt_secret, actor=actor), limit=limit)
+        signer = checkpoints.load_signer(settings.data_dir, place.db.node)
+        async with started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
+            with _opened(output) as file, _progress(running.page.count, to_terminal=output is None) as advance:
+                await _write(running, file, advance)
+            running.delivered()
+        return Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.next, running.checkpoint)
+
+
+async def _write(running: "Export", file: BinaryIO, advance: Advance) -> None:
+    async for chunk in running.chunks():
+        await asyncio.to_thread(file.write, chunk)
+        advance(running.rows)
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that only its owner may read and that bears its name only when it is whole."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    half = output.with_name(output.name + ".part")
+    try:
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        half.rename(output)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _progress(count: int, *, to_terminal: bool) -> Iterator[Advance]:
+    """A bar for a person who waits, unless the records themselves go to the terminal."""
+    if not sys.stderr.isatty() or (to_terminal and sys.stdout.isatty()):
+        yield lambda _rows: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("Exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=count)
+        yield lambda rows: bar.update(task, completed=rows)
