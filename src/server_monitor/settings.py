@@ -10,8 +10,9 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server_monitor.errors import FieldError, Invalid
@@ -30,6 +31,9 @@ PLACEHOLDERS = (
 
 # Name -> fewest characters in production.
 SECRETS = {"JWT_SECRET": 32, "ENCRYPTION_KEY": 24, "KEY_VAULT_MASTER_KEY": 32}
+
+ARCHIVES = frozenset({"file", "s3", "gs", "az"})
+SHORT_RETENTION_DAYS = 7
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -103,6 +107,25 @@ class Settings(BaseSettings):
     history_minute_days: int = Field(30, ge=1, le=3650, description="How long one-minute values are kept.")
     history_hour_days: int = Field(730, ge=1, le=36500, description="How long one-hour values are kept.")
 
+    audit_retention_days: int = Field(
+        90, ge=0, le=36500, description="Audit records older than this leave the database once archived; 0: never."
+    )
+    audit_cleanup_enabled: bool = Field(
+        True, description="Archive the audit log by itself, and delete from the database what is archived and old."
+    )
+    audit_cleanup_interval_hours: int = Field(
+        24, ge=1, le=8760, description="Time between two such runs; one more is made at the start."
+    )
+    audit_archive_url: str = Field(
+        "", description="`file:///dir`, `s3://bucket/prefix`, `gs://…` or `az://…`; empty: DATA_DIR/archive."
+    )
+    audit_anchor_file: str = Field(
+        "", description="Append each signed checkpoint to this file, best on another volume, and check it at the start."
+    )
+    audit_anchor_required: bool = Field(
+        False, description="Stop the start unless checkpoints leave to AUDIT_ANCHOR_FILE or AUDIT_ARCHIVE_URL."
+    )
+
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
@@ -123,6 +146,31 @@ class Settings(BaseSettings):
         if value and not value.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("must start with postgresql:// or sqlite:///")
         return value
+
+    @field_validator("audit_archive_url")
+    @classmethod
+    def _is_a_known_archive(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and parts.scheme not in ARCHIVES:
+            raise ValueError("must start with file:///, s3://, gs:// or az://")
+        if value and (parts.username or parts.password or parts.query or parts.fragment):
+            raise ValueError("must not hold credentials or options; give them in the variables of the store")
+        if parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+            raise ValueError("must name an absolute directory, as in file:///srv/audit")
+        if value and parts.scheme != "file" and not parts.netloc:
+            raise ValueError("must name a bucket, as in s3://bucket/prefix")
+        return value
+
+    @model_validator(mode="after")
+    def _anchors_when_required(self) -> Self:
+        if self.audit_anchor_required and not (self.audit_anchor_file or self.audit_archive_url):
+            raise ValueError("AUDIT_ANCHOR_REQUIRED is set: set AUDIT_ANCHOR_FILE or AUDIT_ARCHIVE_URL too")
+        return self
+
+    @property
+    def audit_archive(self) -> str:
+        """Where the archive is: AUDIT_ARCHIVE_URL, or a directory of its own in DATA_DIR."""
+        return self.audit_archive_url or (self.data_dir.absolute() / "archive").as_uri()
 
     @property
     def database(self) -> str:

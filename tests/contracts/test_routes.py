@@ -101,6 +101,11 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/audit/checkpoint": Route(READS_THE_LOG),
     "GET /api/audit/key": Route(READS_THE_LOG),
     "GET /api/audit/proof/{seq}": Route(READS_THE_LOG, about="record"),
+    "GET /api/audit/segments": Route(READS_THE_LOG),
+    "POST /api/audit/archive": Route(ADMIN, answers=frozenset({202})),
+    "GET /api/audit/holds": Route(READS_THE_LOG),
+    "POST /api/audit/holds": Route(ADMIN, lambda: {"name": name("h"), "reason": "a case", "filters": {}}),
+    "DELETE /api/audit/holds/{hold_id}": Route(ADMIN, about="hold"),
     "GET /api/audit/consistency": Route(READS_THE_LOG, query="?from=0&to=1"),
     "GET /api/servers": Route(EVERYBODY),
     "POST /api/servers": Route(ADMIN, new_server),
@@ -167,6 +172,7 @@ class People:
             "session": lambda: self._own_session(page),
             "token": lambda: self._own_token(page),
             "record": self._first_record,
+            "hold": lambda: self._made("/api/audit/holds", ROUTES["POST /api/audit/holds"].body()),
         }
         return await makers[kind]() if kind else ""
 

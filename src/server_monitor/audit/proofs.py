@@ -1,6 +1,6 @@
 """Proofs about the live log: that a record is in it, and that it continues an earlier checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,8 +34,12 @@ async def consistency(conn: AsyncConnection, old_size: int, new_size: int) -> li
 
 async def root_at(conn: AsyncConnection, size: int) -> bytes:
     """The root of the first `size` records."""
-    frontier = await _prove(conn, lambda node: [node(level, index) for level, index in tree.subtrees(size)])
-    return tree.root(frontier)
+    return tree.root(await frontier_at(conn, size))
+
+
+async def frontier_at(conn: AsyncConnection, size: int) -> list[bytes]:
+    """The frontier of the first `size` records. Raises NotFound when they have been pruned beyond `size`."""
+    return await _prove(conn, lambda node: [node(level, index) for level, index in tree.subtrees(size)])
 
 
 async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[bytes]]) -> list[bytes]:
@@ -48,7 +52,7 @@ async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[by
 
     proof(note)
     pruned = await _pruned_nodes(conn)
-    found = {place: pruned.get(place) or await _node(conn, *place) for place in wanted}
+    found = {place: await _node(conn, *place, pruned) for place in wanted}
     return proof(lambda level, index: found[level, index])
 
 
@@ -58,20 +62,28 @@ async def _pruned_nodes(conn: AsyncConnection) -> dict[Place, bytes]:
     return dict(zip(tree.subtrees(head.min_index), tree.split(head.prefix or b""), strict=True))
 
 
-async def _node(conn: AsyncConnection, level: int, index: int) -> bytes:
+async def _node(conn: AsyncConnection, level: int, index: int, pruned: Mapping[Place, bytes]) -> bytes:
     """One node, from the nearest stored level below it, or from the records themselves."""
+    if (level, index) in pruned:
+        return pruned[level, index]
     stored_level = level - level % tree.KEPT_LEVELS
     first, count = index << level - stored_level, 1 << level - stored_level
-    if stored_level == 0:
-        hashes = await _leaves(conn, first, count)
-    else:
+    if stored_level:
         kept = select(audit_nodes.c.hash).where(
             audit_nodes.c.level == stored_level, audit_nodes.c.idx >= first, audit_nodes.c.idx < first + count
         )
         hashes = list((await conn.execute(kept.order_by(audit_nodes.c.idx))).scalars())
-        if len(hashes) < count:  # records from before nodes were stored
-            hashes = await _leaves(conn, index << level, 1 << level)
-    return _combined(hashes)
+        if len(hashes) == count:
+            return _combined(hashes)
+    if level and _begins_pruned(level, index, pruned):
+        left = await _node(conn, level - 1, 2 * index, pruned)
+        return tree.node_hash(left, await _node(conn, level - 1, 2 * index + 1, pruned))
+    return _combined(await _leaves(conn, index << level, 1 << level))
+
+
+def _begins_pruned(level: int, index: int, pruned: Mapping[Place, bytes]) -> bool:
+    """Does this subtree begin with a smaller one that has been pruned?"""
+    return any(below < level and number >> level - below == index for below, number in pruned)
 
 
 async def _leaves(conn: AsyncConnection, first: int, count: int) -> list[bytes]:

@@ -37,6 +37,7 @@ class Permission(StrEnum):
     KEY_WRITE = "key:write"
     AUDIT_READ = "audit:read"
     AUDIT_EXPORT = "audit:export"
+    AUDIT_KEEP = "audit:keep"
     METRICS_READ = "metrics:read"
     TOKEN_OWN = "token:own"  # noqa: S105  # A permission's name, not a secret.
     SESSION_OWN = "session:own"

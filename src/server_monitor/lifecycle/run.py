@@ -11,12 +11,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from server_monitor.audit import anchors, checkpoints
 from server_monitor.audit import log as audit_log
 from server_monitor.audit.chain import Event
 from server_monitor.audit.export import recover_exports
@@ -55,6 +57,7 @@ async def serve(settings: Settings, announce: Announce) -> int:
         db = await Database.open(settings.database, node=node)
         try:
             await migrate.prepare(db)
+            await _require_continuation(settings, db)
             await _record_start(db)
             async with wiring.build(settings, db) as parts:
                 await parts.keeper.sign("start")
@@ -235,6 +238,13 @@ async def _watch_for_changes(db: Database, bus: Bus) -> None:
                 bus.publish(Subject.CHANGED, Changed(size))
             known = size
         await asyncio.sleep(CHANGE_POLL_S)
+
+
+async def _require_continuation(settings: Settings, db: Database) -> None:
+    """Nothing is written to a log that is not the one whose checkpoints have left the house."""
+    if settings.audit_anchor_file:
+        signer = checkpoints.load_signer(settings.data_dir, db.node)
+        await anchors.require_continuation(db, signer, Path(settings.audit_anchor_file))
 
 
 async def _record_start(db: Database) -> None:

@@ -7,19 +7,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
 from server_monitor.api import app as api
 from server_monitor.api import audit as audit_routes
-from server_monitor.api import audit_logs, groups, health, series, servers, ssh_keys, stats, tokens, users
+from server_monitor.api import (
+    audit_archive,
+    audit_logs,
+    groups,
+    health,
+    series,
+    servers,
+    ssh_keys,
+    stats,
+    tokens,
+    users,
+)
 from server_monitor.api import auth as auth_routes
 from server_monitor.api.deps import COOKIE, SECURE_COOKIE, Console
 from server_monitor.api.middleware import Edge
 from server_monitor.api.roster import Roster
 from server_monitor.audit import checkpoints
 from server_monitor.audit import log as audit_log
+from server_monitor.audit.anchors import Anchors
+from server_monitor.audit.archive import Archive
+from server_monitor.audit.housekeeping import Housekeeping, rules_of
 from server_monitor.audit.keeper import Keeper
 from server_monitor.auth import identity
 from server_monitor.auth.actor import SYSTEM, Actor
@@ -60,7 +75,19 @@ class Parts:
 
 def routers() -> list[APIRouter]:
     """Every route file."""
-    files = (audit_routes, audit_logs, auth_routes, users, tokens, servers, groups, ssh_keys, series, stats)
+    files = (
+        audit_routes,
+        audit_logs,
+        audit_archive,
+        auth_routes,
+        users,
+        tokens,
+        servers,
+        groups,
+        ssh_keys,
+        series,
+        stats,
+    )
     return [file.router for file in files]
 
 
@@ -76,6 +103,13 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
     bus = MemoryBus()
     signer = checkpoints.load_signer(settings.data_dir, db.node)
     keeper = Keeper(db, signer)
+    archive = Archive(settings.audit_archive)
+    handed_out = Anchors(
+        db,
+        Path(settings.audit_anchor_file) if settings.audit_anchor_file else None,
+        archive if settings.audit_archive_url else None,
+    )
+    housekeeping = Housekeeping(db, signer, archive, rules_of(settings), settings.data_dir)
     vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
     tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
     history = await History.open(settings.data_dir / "history.sqlite3", tiers)
@@ -104,7 +138,9 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
             )
             logins = Logins(db, settings.jwt_secret)
-            console = Console(settings, db, logins, history, pool, vault, Roster(db, history), signer, supervisor.top)
+            console = Console(
+                settings, db, logins, history, pool, vault, Roster(db, history), signer, supervisor.top, housekeeping
+            )
 
             async def send_browsers_away() -> None:
                 hub.stop()
@@ -123,6 +159,8 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "live": live.run,
                     "logins": logins.run,
                     "checkpoints": keeper.run,
+                    "anchors": handed_out.run,
+                    "housekeeping": housekeeping.run,
                     "tidy": Tidy(db, vault, history).run,
                 },
                 send_browsers_away=send_browsers_away,

@@ -1,0 +1,108 @@
+"""Holds: what must not be deleted from the database, whatever its age, named by the filters of a search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import log, search
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.retention import Held
+from server_monitor.db.ids import new_id
+from server_monitor.db.tables import audit_holds, audit_records
+from server_monitor.errors import Conflict, FieldError, Invalid, NotFound
+
+NAME_LIMIT = 128
+REASON_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """`filters` as `search.parse` takes them; none at all holds every record."""
+
+    id: str
+    name: str
+    reason: str
+    filters: Mapping[str, str]
+    created_at: datetime
+    created_by: str
+
+
+async def add(conn: AsyncConnection, name: str, reason: str, filters: Mapping[str, str], *, actor: AuditActor) -> Hold:
+    """Hold what these filters choose, now and later. The caller has asked whether `actor` may.
+
+    Appends `audit.hold`. Raises Invalid naming each mistake, and Conflict when there is a hold of this name.
+    """
+    mistakes = _mistakes(name, reason)
+    try:
+        chosen = search.parse(filters).document()
+    except Invalid as error:
+        mistakes += [FieldError(f"filters.{mistake.field}", mistake.message) for mistake in error.errors]
+    if mistakes:
+        raise Invalid(mistakes)
+    hold = Hold(new_id(), name.strip(), reason.strip(), chosen, datetime.now(UTC), actor.name[:NAME_LIMIT])
+    try:
+        async with conn.begin_nested():
+            await conn.execute(insert(audit_holds).values(**_columns(hold)))
+    except IntegrityError:
+        raise Conflict(f"There is or was a hold named {hold.name!r}; choose another name.") from None
+    await log.append(conn, _event(hold, actor, {"change": "add", "reason": hold.reason, "filters": dict(chosen)}))
+    return hold
+
+
+async def release(conn: AsyncConnection, identity: str, *, actor: AuditActor) -> None:
+    """Let go of a hold, by its id or name. Appends `audit.hold`. Raises NotFound."""
+    for hold in await active(conn):
+        if identity in {hold.id, hold.name}:
+            at = datetime.now(UTC)
+            await conn.execute(update(audit_holds).where(audit_holds.c.id == hold.id).values(released_at=at))
+            await log.append(conn, _event(hold, actor, {"change": "remove"}))
+            return
+    raise NotFound("hold", identity)
+
+
+async def active(conn: AsyncConnection) -> Sequence[Hold]:
+    """Holds that hold, oldest first."""
+    columns = (audit_holds.c[name] for name in ("id", "name", "reason", "filters", "created_at", "created_by"))
+    found = select(*columns).where(audit_holds.c.released_at.is_(None)).order_by(audit_holds.c.created_at)
+    return [Hold(*row) for row in await conn.execute(found)]
+
+
+async def reach(conn: AsyncConnection, holds: Sequence[Hold]) -> Sequence[Held]:
+    """For each hold the first record in the database that it covers."""
+    return [Held(hold.name, await _first(conn, hold)) for hold in holds]
+
+
+async def _first(conn: AsyncConnection, hold: Hold) -> int | None:
+    conditions = search.parse(hold.filters).where()
+    first = select(audit_records.c.seq).where(*conditions).order_by(audit_records.c.seq).limit(1)
+    seq: int | None = (await conn.execute(first)).scalar()
+    return seq
+
+
+def _columns(hold: Hold) -> dict[str, Any]:
+    return {
+        "id": hold.id,
+        "name": hold.name,
+        "reason": hold.reason,
+        "filters": dict(hold.filters),
+        "created_at": hold.created_at,
+        "created_by": hold.created_by,
+    }
+
+
+def _event(hold: Hold, actor: AuditActor, meta: Mapping[str, Any]) -> Event:
+    return Event("audit.hold", actor, AuditTarget("audit_hold", hold.id, hold.name), meta=meta)
+
+
+def _mistakes(name: str, reason: str) -> list[FieldError]:
+    mistakes = []
+    if not 1 <= len(name.strip()) <= NAME_LIMIT or not name.isprintable():
+        mistakes.append(FieldError("name", f"must be 1 to {NAME_LIMIT} printable characters"))
+    if not 1 <= len(reason.strip()) <= REASON_LIMIT or "\0" in reason:
+        mistakes.append(FieldError("reason", f"must be 1 to {REASON_LIMIT} characters: why is this kept?"))
+    return mistakes

@@ -1,0 +1,108 @@
+"""Deletes archived records from the database in batches so small that nobody who writes waits long for one.
+
+Every batch is one transaction: the records go, `min_index` and the frontier of what has gone advance. A crash between
+two batches leaves a log that is valid and merely begins later.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import holds, proofs
+from server_monitor.audit.retention import State
+from server_monitor.db.engine import Database
+from server_monitor.db.tables import (
+    audit_checkpoints,
+    audit_head,
+    audit_prune_ticket,
+    audit_records,
+    audit_segments,
+)
+from server_monitor.errors import Conflict
+
+MOST_ROWS = 512
+FEWEST_ROWS = 32
+BATCH_TARGET_S = 0.020
+REST_S = 0.010  # and at least as long as the batch took, so that half of the time belongs to others
+PAGES = 64  # given back to the disk at once
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A segment to prune: the records before `end_seq`."""
+
+    first_seq: int
+    end_seq: int
+
+
+async def prune(db: Database, stretch: Stretch, allowed_under: Collection[str]) -> int:
+    """Delete the segment's records; returns how many. The caller has verified that they are in the archive.
+
+    `allowed_under` are the ids of the holds that were asked; Conflict is raised when others appear meanwhile.
+    """
+    rows, gone = FEWEST_ROWS, 0
+    async with db.reading() as conn:
+        begin = await _min_index(conn)
+    while begin < stretch.end_seq:
+        # Multiples of a power of two are where the tree has few nodes.
+        end = min((begin // rows + 1) * rows, stretch.end_seq)
+        async with db.reading() as conn:
+            prefix = await proofs.frontier_at(conn, end)
+        async with db.transaction() as conn:
+            began = time.monotonic()
+            await _batch(conn, begin, end, b"".join(prefix), allowed_under)
+            if end == stretch.end_seq:
+                await _close(conn, stretch)
+        took_s = time.monotonic() - began
+        gone, begin = gone + end - begin, end
+        rows = min(rows * 2, MOST_ROWS) if took_s < BATCH_TARGET_S / 2 else rows
+        rows = max(rows // 2, FEWEST_ROWS) if took_s > BATCH_TARGET_S else rows
+        await asyncio.sleep(max(REST_S, took_s))
+    return gone
+
+
+async def give_back(db: Database) -> None:
+    """Return the pages that pruning left empty to the disk, a slice at a time."""
+    if db.dialect != "sqlite":
+        return  # PostgreSQL's autovacuum does it.
+    empty = 1
+    while empty:
+        began = time.monotonic()
+        async with db.transaction() as conn:
+            raw = (await conn.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute_fetchall(f"PRAGMA incremental_vacuum({PAGES})")  # Each row that is fetched is a page.
+            empty = (await conn.execute(text("PRAGMA freelist_count"))).scalar_one()
+        await asyncio.sleep(max(REST_S, time.monotonic() - began))
+
+
+async def _batch(conn: AsyncConnection, begin: int, end: int, prefix: bytes, allowed_under: Collection[str]) -> None:
+    if not {hold.id for hold in await holds.active(conn)} <= set(allowed_under):
+        raise Conflict("A hold was added while the audit log was being pruned; the next run asks again.")
+    await conn.execute(insert(audit_prune_ticket).values(one=1, below=end))
+    await conn.execute(delete(audit_records).where(audit_records.c.seq >= begin, audit_records.c.seq < end))
+    await conn.execute(delete(audit_checkpoints).where(audit_checkpoints.c.size < end))  # They are in the segment.
+    await conn.execute(delete(audit_prune_ticket))
+    moved = await conn.execute(
+        update(audit_head).where(audit_head.c.min_index == begin).values(min_index=end, prefix=prefix)
+    )
+    if moved.rowcount != 1:
+        raise Conflict("Another process prunes the audit log.")
+
+
+async def _close(conn: AsyncConnection, stretch: Stretch) -> None:
+    await conn.execute(
+        update(audit_segments)
+        .where(audit_segments.c.first_seq == stretch.first_seq)
+        .values(state=State.PRUNED, pruned_at=datetime.now(UTC))
+    )
+
+
+async def _min_index(conn: AsyncConnection) -> int:
+    begin: int = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
+    return begin

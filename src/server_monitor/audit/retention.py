@@ -1,0 +1,100 @@
+"""When a segment of the audit log may leave the database. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """How far a segment has come; it never goes back past `verified`."""
+
+    SEALED = "sealed"  # its bytes are decided
+    UPLOADED = "uploaded"  # they are in the archive
+    VERIFIED = "verified"  # they were read back, and have the root that was signed
+    PRUNED = "pruned"  # its records are only there
+
+
+class Obstacle(StrEnum):
+    """Why nothing more may be pruned."""
+
+    FOR_EVER = "kept_for_ever"
+    OFF = "cleanup_is_off"
+    YOUNG = "too_young"
+    UNVERIFIED = "not_verified"
+    HELD = "held"
+    UNANCHORED = "not_anchored"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A segment: the records [first_seq, end_seq), the newest of them from `newest_at`."""
+
+    first_seq: int
+    end_seq: int
+    state: State
+    newest_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A hold, and the first record in the database that it covers; None when it covers none."""
+
+    name: str
+    first_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator chose. `anchored_size` is None when nothing demands that checkpoints have left the house."""
+
+    retention_days: int
+    is_on: bool = True
+    anchored_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Segments that may go, oldest first, and what stops the next one; `hold` names the hold that does."""
+
+    prunable: Sequence[Closed]
+    obstacle: Obstacle | None = None
+    hold: str | None = None
+
+
+def may_prune(segments: Sequence[Closed], holds: Sequence[Held], policy: Policy, now: datetime) -> Verdict:
+    """Which of these may be pruned, given in order: the first obstacle stops all after it."""
+    prunable: list[Closed] = []
+    for segment in segments:
+        if segment.state is State.PRUNED:
+            continue
+        obstacle, hold = _obstacle(segment, holds, policy, now)
+        if obstacle is not None:
+            return Verdict(prunable, obstacle, hold)
+        prunable.append(segment)
+    return Verdict(prunable)
+
+
+def deletable_at(segment: Closed, policy: Policy) -> datetime | None:
+    """When the segment is old enough; None when it is kept for ever."""
+    if policy.retention_days == 0 or not policy.is_on:
+        return None
+    return segment.newest_at + timedelta(days=policy.retention_days)
+
+
+def _obstacle(
+    segment: Closed, holds: Sequence[Held], policy: Policy, now: datetime
+) -> tuple[Obstacle | None, str | None]:
+    at = deletable_at(segment, policy)
+    if at is None:
+        return Obstacle.OFF if policy.retention_days else Obstacle.FOR_EVER, None
+    if now < at:
+        return Obstacle.YOUNG, None
+    if segment.state is not State.VERIFIED:
+        return Obstacle.UNVERIFIED, None
+    for hold in holds:
+        if hold.first_seq is not None and hold.first_seq < segment.end_seq:
+            return Obstacle.HELD, hold.name
+    if policy.anchored_size is not None and policy.anchored_size < segment.end_seq:
+        return Obstacle.UNANCHORED, None
+    return None, None

@@ -1,0 +1,306 @@
+"""Closes the log's oldest records into segments and brings each into the archive: sealed → uploaded → verified.
+
+The same records always give the same bytes, so whatever a crash left half done is simply done again.
+"""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import checkpoints, log, note, proofs, tree
+from server_monitor.audit.archive import Archive
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.checkpoints import Signer
+from server_monitor.audit.note import Checkpoint
+from server_monitor.audit.retention import State
+from server_monitor.audit.segment import Manifest, Packer, open_segment
+from server_monitor.audit.verify import Unreadable
+from server_monitor.db.engine import Database
+from server_monitor.db.tables import audit_checkpoints, audit_head, audit_records, audit_segments
+from server_monitor.errors import NotFound, Unavailable
+from server_monitor.telemetry.logs import logger
+
+RECORDS = 20_000  # a segment is closed once it has as many records
+BYTES = 16 * 1024 * 1024  # or as many bytes
+AGE = timedelta(hours=20)  # or its oldest record is as old: less than a day, so that a daily run finds each day due
+BATCH = 500
+
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A segment as the database knows it."""
+
+    first_seq: int
+    end_seq: int
+    state: State
+    place: str
+    key: str
+    version: str | None
+    sha256: bytes
+    root: bytes
+    size_bytes: int
+    oldest_at: datetime
+    newest_at: datetime
+    sealed_at: datetime
+    verified_at: datetime | None
+    pruned_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    data: bytes
+    sha256: bytes
+    root: bytes
+    origin: str
+
+
+async def listing(conn: AsyncConnection, *, unpruned: bool = False) -> Sequence[Row]:
+    """Every segment, oldest first."""
+    found = select(audit_segments).order_by(audit_segments.c.first_seq)
+    if unpruned:
+        found = found.where(audit_segments.c.state != State.PRUNED)
+    return [Row(**{**row._mapping, "state": State(row.state)}) for row in await conn.execute(found)]
+
+
+class Sealer:
+    """Brings closed segments into one archive."""
+
+    def __init__(self, db: Database, signer: Signer, archive: Archive, most_records: int = RECORDS) -> None:
+        self._db = db
+        self._signer = signer
+        self._archive = archive
+        self._most_records = most_records
+
+    async def run(self, now: datetime, actor: AuditActor, *, everything: bool) -> int:
+        """Finish what was begun and archive what is due, or `everything`; returns how many segments were verified.
+
+        Raises Unavailable when the archive or the database is.
+        """
+        await self._move_to_this_archive()
+        async with self._db.reading() as conn:
+            begun = [row for row in await listing(conn, unpruned=True) if row.state is not State.VERIFIED]
+        for row in begun:
+            await self.secure(row, actor)
+        done = len(begun)
+        while (end := await self._next_end(now, everything)) is not None:
+            await self.secure(await self._seal(*end), actor)
+            done += 1
+        return done
+
+    async def secure(self, row: Row, actor: AuditActor) -> None:
+        """After this the segment is in the archive as it was sealed, read back just now.
+
+        Raises Unavailable when it is not and cannot be put there: then nothing of it may be pruned.
+        """
+        try:
+            await self._require_intact(row)
+        except NotFound:
+            packed = await self._pack(row.first_seq, row.end_seq)
+            if packed.sha256 != row.sha256 and row.state is State.SEALED:
+                row = await self._reseal(row, packed)
+            if packed.sha256 != row.sha256:
+                raise Unavailable(f"{row.key} is gone from the archive and cannot be made again as it was.") from None
+            version = await self._archive.put(row.key, packed.data)
+            row = await self._advance(row, state=State.UPLOADED, version=version)
+            await self._require_intact(row)
+        if row.state is not State.VERIFIED:
+            await self._record_verified(row, actor)
+
+    async def _require_intact(self, row: Row) -> None:
+        """Read the segment back and hold it against what was signed. Raises NotFound and Unavailable."""
+        stored = await self._archive.get(row.key, row.version)
+        async with self._db.reading() as conn:
+            epoch = (await conn.execute(select(audit_head.c.epoch))).scalar_one()
+        wrong = await asyncio.to_thread(what_is_wrong, stored.data, row, self._signer, epoch)
+        if wrong is not None:
+            _log.error("archived_segment_is_wrong", key=row.key, why=wrong)
+            raise Unavailable(f"{row.key} in the archive is not what was put there: {wrong}. Nothing is pruned.")
+
+    async def _move_to_this_archive(self) -> None:
+        """Segments whose records are still here belong into the archive that is set now."""
+        async with self._db.transaction() as conn:
+            elsewhere = audit_segments.c.state != State.PRUNED, audit_segments.c.place != self._archive.url
+            begun = select(audit_head.c.min_index).scalar_subquery()
+            await conn.execute(
+                update(audit_segments)
+                .where(*elsewhere, audit_segments.c.first_seq >= begun)
+                .values(state=State.SEALED, place=self._archive.url, version=None, verified_at=None)
+            )
+
+    async def _next_end(self, now: datetime, everything: bool) -> tuple[int, int] | None:
+        """The bounds of the next segment that is due. It ends where it is full, or where the log does."""
+        async with self._db.reading() as conn:
+            first = await _archived_size(conn)
+            head = await log.size(conn)
+            full = await _full_end(conn, first, head, self._most_records)
+            if full is not None:
+                return first, full
+            newest = await checkpoints.newest(conn)
+            last = newest.size if newest is not None else 0
+            if last <= first:
+                return None
+            oldest = (await conn.execute(select(audit_records.c.ts).where(audit_records.c.seq == first))).scalar_one()
+        return (first, last) if everything or now - oldest >= AGE else None
+
+    async def _seal(self, first_seq: int, end_seq: int) -> Row:
+        packed = await self._pack(first_seq, end_seq)
+        ts = select(func.min(audit_records.c.ts), func.max(audit_records.c.ts))
+        async with self._db.reading() as conn:
+            within = audit_records.c.seq >= first_seq, audit_records.c.seq < end_seq
+            oldest, newest = (await conn.execute(ts.where(*within))).one()
+        row = Row(
+            first_seq,
+            end_seq,
+            State.SEALED,
+            self._archive.url,
+            _key(packed, first_seq, end_seq),
+            None,
+            packed.sha256,
+            packed.root,
+            len(packed.data),
+            oldest,
+            newest,
+            datetime.now(UTC),
+            None,
+            None,
+        )
+        async with self._db.transaction() as conn:
+            await conn.execute(insert(audit_segments).values(**{name: getattr(row, name) for name in Row.__slots__}))
+        return row
+
+    async def _reseal(self, row: Row, packed: _Packed) -> Row:
+        """The signing key was changed before anything was uploaded."""
+        return await self._advance(
+            row,
+            key=_key(packed, row.first_seq, row.end_seq),
+            sha256=packed.sha256,
+            root=packed.root,
+            size_bytes=len(packed.data),
+        )
+
+    async def _pack(self, first_seq: int, end_seq: int) -> _Packed:
+        """The segment's bytes, read batch by batch; packed beside the event loop."""
+        async with self._db.reading() as conn:
+            head = (await conn.execute(select(audit_head.c.epoch, audit_head.c.min_index))).one()
+            if head.min_index > first_seq:
+                raise Unavailable(f"Records from {first_seq} on have been pruned; they are only in the archive.")
+            origin = self._signer.origin(head.epoch)
+            root = await proofs.root_at(conn, end_seq)
+            prefix = await proofs.frontier_at(conn, first_seq)
+            manifest = Manifest(origin, first_seq, end_seq, tuple(prefix), root)
+            notes = await self._notes(conn, first_seq, Checkpoint(origin, end_seq, root))
+            packer = Packer()
+            pieces = [packer.begin(manifest), *packer.checkpoints(notes)]
+            for start in range(first_seq, end_seq, BATCH):
+                bodies = select(audit_records.c.body).order_by(audit_records.c.seq)
+                batch = bodies.where(audit_records.c.seq >= start, audit_records.c.seq < min(start + BATCH, end_seq))
+                pieces.append(await asyncio.to_thread(packer.records, (await conn.execute(batch)).scalars().all()))
+        pieces.append(await asyncio.to_thread(packer.end))
+        data = b"".join(pieces)
+        return _Packed(data, hashlib.sha256(data).digest(), root, origin)
+
+    async def _notes(self, conn: AsyncConnection, first_seq: int, end: Checkpoint) -> list[str]:
+        """The first checkpoint of each size within the segment, and always one of its end."""
+        c = audit_checkpoints.c
+        found = select(c.size, c.note).where(c.size >= first_seq, c.size < end.size).order_by(c.size, c.made_at, c.id)
+        by_size: dict[int, str] = {}
+        for size, text in await conn.execute(found):
+            by_size.setdefault(size, text)
+        return [*by_size.values(), note.sign(end, {end.origin: self._signer.key})]
+
+    async def _advance(self, row: Row, **values: Any) -> Row:
+        async with self._db.transaction() as conn:
+            await _update(conn, row, values)
+        return _with(row, values)
+
+    async def _record_verified(self, row: Row, actor: AuditActor) -> None:
+        async with self._db.transaction() as conn:
+            await _update(conn, row, {"state": State.VERIFIED, "verified_at": datetime.now(UTC)})
+            await log.append(
+                conn,
+                Event(
+                    "audit.archive",
+                    actor,
+                    AuditTarget("audit_segment", str(row.first_seq), row.key),
+                    meta={
+                        "archive": row.place,
+                        "first_seq": row.first_seq,
+                        "end_seq": row.end_seq,
+                        "sha256": row.sha256.hex(),
+                        "root": row.root.hex(),
+                        "size_bytes": row.size_bytes,
+                        **({"version": row.version} if row.version else {}),
+                    },
+                ),
+            )
+        _log.info("audit_segment_archived", key=row.key, place=row.place, size_bytes=row.size_bytes)
+
+
+async def _archived_size(conn: AsyncConnection) -> int:
+    """The first record that is in no segment."""
+    end = (await conn.execute(select(func.max(audit_segments.c.end_seq)))).scalar()
+    return int(end or 0)
+
+
+async def _full_end(conn: AsyncConnection, first: int, head: int, most_records: int) -> int | None:
+    """Where a segment from `first` on is full, by records or by bytes; None when the log ends before."""
+    size, last = 0, min(head, first + most_records)
+    for start in range(first, last, BATCH):
+        end = min(start + BATCH, last)
+        measured = select(func.sum(func.length(audit_records.c.body)))
+        within = measured.where(audit_records.c.seq >= start, audit_records.c.seq < end)
+        size += int((await conn.execute(within)).scalar() or 0)
+        if size >= BYTES:
+            return end
+    return last if last - first >= most_records else None
+
+
+async def _update(conn: AsyncConnection, row: Row, values: dict[str, Any]) -> None:
+    await conn.execute(update(audit_segments).where(audit_segments.c.first_seq == row.first_seq).values(**values))
+
+
+def _with(row: Row, values: dict[str, Any]) -> Row:
+    return Row(**{**{name: getattr(row, name) for name in Row.__slots__}, **values})
+
+
+def _key(packed: _Packed, first_seq: int, end_seq: int) -> str:
+    return f"{packed.origin}/{first_seq:012}-{end_seq:012}-{packed.root.hex()[:16]}.tar.gz"
+
+
+def what_is_wrong(data: bytes, row: Row, signer: Signer, epoch: int) -> str | None:
+    """Everything that a segment in the archive has to be, from its bytes alone; None when it is."""
+    if hashlib.sha256(data).digest() != row.sha256:
+        return "its SHA-256 is another"
+    try:
+        segment = open_segment(row.key, lambda: io.BytesIO(data))
+        said = segment.manifest
+        if (said.first_seq, said.end_seq, said.root) != (row.first_seq, row.end_seq, row.root):
+            return "its manifest is another"
+        frontier, size = tuple(said.prefix), said.first_seq
+        for rows in segment.records():
+            for _, body in rows:
+                frontier, size = tree.grow(frontier, size, tree.leaf_hash(body)), size + 1
+        if size != row.end_seq or tree.root(frontier) != row.root:
+            return "its records have another root"
+        signed = [stored.note for stored in segment.notes()]
+    except (Unreadable, IndexError) as error:
+        return str(error)
+    return None if _is_signed(signed, row, signer, epoch) else "no checkpoint of its end is signed"
+
+
+def _is_signed(notes: Sequence[str], row: Row, signer: Signer, epoch: int) -> bool:
+    verifiers = [signer.verifier(number) for number in range(1, epoch + 1)]
+    for text in reversed(notes):
+        checkpoint = note.read(text)[0]
+        if (checkpoint.size, checkpoint.root) == (row.end_seq, row.root):
+            return note.open_note(text, verifiers) == checkpoint
+    return False
