@@ -25,7 +25,7 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 
 BUSY_TIMEOUT_S = 5.0  # how long another process may hold SQLite's write lock before we say "unavailable"
-TURN_TIMEOUT_S = 20.0  # how long a writer waits for those before it
+TURN_TIMEOUT_S = 20.0  # how long a writer waits for those before it, and a reader for a free connection
 READERS = 8
 POSTGRES_POOL = 10
 
@@ -262,7 +262,7 @@ def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
         "execution_options": {"audit_node": node},
     }
     writer = create_async_engine(async_url, pool_size=1, max_overflow=1, **options)
-    reader = create_async_engine(async_url, pool_size=READERS, max_overflow=0, pool_timeout=10, **options)
+    reader = create_async_engine(async_url, pool_size=READERS, max_overflow=0, pool_timeout=TURN_TIMEOUT_S, **options)
     event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
     event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
     event.listen(writer.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -294,7 +294,7 @@ def _postgres_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
         async_url,
         pool_size=POSTGRES_POOL,
         max_overflow=POSTGRES_POOL,
-        pool_timeout=10,
+        pool_timeout=TURN_TIMEOUT_S,
         pool_pre_ping=True,
         connect_args={"timeout": 10, "command_timeout": 60},
         execution_options={"audit_node": node},

@@ -117,7 +117,7 @@ class Dialler:
         options.port = self._port
         options.username = self._login.username
         options.preferred_auth = self._login.methods
-        options.password = self._login.password
+        options.password = None  # `Peer` gives it, once
         options.client_keys = asyncssh.load_keypairs([self._login.key]) if self._login.key is not None else ()
         options.agent_path = self._login.agent_socket
         options.server_host_key_algs = self._algorithms

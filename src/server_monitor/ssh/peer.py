@@ -48,6 +48,12 @@ class Peer(asyncssh.SSHClient):
         self._password = None
 
     @override
+    def password_auth_requested(self) -> str | None:
+        """The password, once: a wrong one that is tried in two ways counts twice towards a lock-out on the host."""
+        answer, self._password = self._password, None
+        return answer
+
+    @override
     def kbdint_auth_requested(self) -> str | None:
         return None if self._password is None else ""
 
