@@ -38,7 +38,7 @@ export function when_logged_out(react: () => void): void {
   on_logged_out = react;
 }
 
-async function call<R>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<R> {
+export async function call<R>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<R> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (!SAFE.has(method) && csrf_token) headers["X-CSRF-Token"] = csrf_token;
@@ -59,6 +59,19 @@ async function call<R>(method: string, path: string, body?: unknown, signal?: Ab
   if (!response.ok) throw await refused(response);
   if (response.status === 204) return undefined as R;
   return (await response.json()) as R;
+}
+
+/** A long answer, to be read as it arrives; it may take as long as it takes. */
+export async function stream(path: string, signal: AbortSignal): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", signal });
+  } catch (failure) {
+    if (signal.aborted) throw failure;
+    throw new ApiError({ title: "Unreachable", status: 0, detail: "", code: "console_unreachable" });
+  }
+  if (!response.ok) throw await refused(response);
+  return response;
 }
 
 async function refused(response: Response): Promise<ApiError> {
@@ -102,6 +115,8 @@ export async function servers(signal?: AbortSignal): Promise<T.Server[]> {
 }
 export const server = (server_id: string, signal?: AbortSignal) =>
   get<T.ServerDetail>(`/api/servers/${id(server_id)}`, signal);
+export const processes = (server_id: string, signal?: AbortSignal) =>
+  get<T.List<T.ProcessUse>>(`/api/servers/${id(server_id)}/processes`, signal);
 export const add_server = (body: T.ServerBody) => post<T.ServerDetail>("/api/servers", body);
 export const change_server = (server_id: string, change: T.ServerChange) =>
   call<T.ServerDetail>("PATCH", `/api/servers/${id(server_id)}`, change);

@@ -21,6 +21,8 @@ class Fleet {
   live = $state<LiveState>("closed");
   /** Raised when values changed. Read it where values are read. */
   beat = $state(0);
+  /** Raised when the console says that something changed, or may have while nobody listened. */
+  changes = $state(0);
   /** When the newest sample was taken, Unix seconds by the console's clock. */
   sampled_at_s = $state(0);
   by_id = $derived(new Map(this.servers.map((server) => [server.id, server])));
@@ -139,13 +141,17 @@ class Fleet {
   }
 
   #tell_gap(from_s: number, to_s: number): void {
+    this.changes += 1;
     this.#reload_soon();
     for (const tell of this.#gap_listeners) tell(from_s, to_s);
   }
 
   #hear(message: LiveMessage): void {
     if (message.type === "samples") this.#sample(seconds(message.at) ?? 0, message.servers);
-    else if (message.type === "changed") this.#reload_soon();
+    else if (message.type === "changed") {
+      this.changes += 1;
+      this.#reload_soon();
+    }
     else if (message.type === "status") {
       this.#statuses.set(message.server, message);
       this.#draw_soon();

@@ -3,6 +3,7 @@
 export type Route =
   | { view: "fleet" }
   | { view: "server"; id: string }
+  | { view: "audit"; section: string }
   | { view: "settings"; section: string }
   | { view: "login" }
   | { view: "setup" }
@@ -13,6 +14,7 @@ export function match(path: string): Route {
   if (rest.length > 0) return { view: "missing" };
   if (first === "" && second === undefined) return { view: "fleet" };
   if (first === "servers" && second) return { view: "server", id: decodeURIComponent(second) };
+  if (first === "audit") return { view: "audit", section: second ?? "log" };
   if (first === "settings") return { view: "settings", section: second ?? "account" };
   if ((first === "login" || first === "setup") && second === undefined) return { view: first };
   return { view: "missing" };

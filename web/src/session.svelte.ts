@@ -1,6 +1,7 @@
 // Who is logged in, as long as this page lives. Nothing of it is stored in the browser.
 
 import * as api from "./api";
+import * as remembered from "./audit/remembered";
 import { router } from "./router.svelte";
 import type { SessionBody } from "./types";
 
@@ -45,7 +46,10 @@ class Session {
   }
 
   async logout(): Promise<void> {
+    const seen = remembered.all();
     await api.logout();
+    // The console had the browser forget what it stored; which checkpoint it saw is what a later visit checks against.
+    remembered.restore(seen);
     this.close();
     router.go("/login", { replace: true });
   }

@@ -96,6 +96,14 @@ export interface Facts {
   booted_at: number | null;
 }
 
+/** One of the processes that use most. The first reading has no CPU yet. */
+export interface ProcessUse {
+  pid: number;
+  name: string;
+  cpu_percent: number | null;
+  memory_bytes: number;
+}
+
 export interface HostKey {
   type: string;
   fingerprint: string;

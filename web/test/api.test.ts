@@ -34,6 +34,7 @@ const server: ServerBody = {
 };
 
 const calls: Record<string, () => Promise<unknown>> = {
+  processes: () => api.processes("s"),
   setup_status: () => api.setup_status(),
   setup_initialize: () => api.setup_initialize({ token: "t", username: "ada", password: "p" }),
   login: () => api.login("ada", "p"),
@@ -73,7 +74,7 @@ const calls: Record<string, () => Promise<unknown>> = {
   add_ssh_key: () => api.add_ssh_key({ name: "k", private_key: "p", passphrase: "s" }),
   remove_ssh_key: () => api.remove_ssh_key("k"),
 };
-const NOT_CALLS = new Set(["ApiError", "use_csrf_token", "when_logged_out"]);
+const NOT_CALLS = new Set(["call", "stream", "ApiError", "use_csrf_token", "when_logged_out"]);
 
 let asked: { url: URL; init: RequestInit }[];
 

@@ -1,4 +1,5 @@
 import { count } from "../format";
+import { audit } from "./audit.en";
 
 const plurals = new Intl.PluralRules("en");
 
@@ -41,6 +42,7 @@ export const en = {
   nav: {
     main: "Main",
     fleet: "Fleet",
+    audit: "Audit log",
     settings: "Settings",
     find: "Find or do…",
     account: (name: string) => `Account of ${name}`,
@@ -251,7 +253,12 @@ export const en = {
     pressure_hint: "share of time in which something waited",
     filesystem: { mount: "Mounted at", used: "Used", size: "Size", free: "Free", inodes: "Inodes" },
     now: "now",
+    processes: "Top processes",
+    processes_waiting: "The list arrives about ten seconds after the page was opened.",
+    process: { name: "Process", pid: "PID", cpu: "CPU of one core", memory: "Memory" },
   },
+
+  audit,
 
   form: {
     add_title: "Add server",
@@ -389,6 +396,7 @@ export const en = {
     palette: "Find a server or an action",
     help: "This help",
     fleet: "Go to the fleet",
+    audit: "Go to the audit log",
     settings: "Go to the settings",
     search: "Search",
     down: "Next server",
