@@ -1,0 +1,103 @@
+"""`server-monitor audit export`, as typed at a shell."""
+
+import csv
+import hashlib
+import io
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.console import ConsoleProcess
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+async def shell(tmp_path: Path) -> ConsoleProcess:
+    """The program with a data directory of its own and three records; no console runs."""
+    shell = ConsoleProcess(tmp_path / "data")
+    for name in ("olga", "piet", "quin"):
+        code, _, err = await shell.run(
+            "user", "add", name, "--role", "viewer", "--password-stdin", stdin=b"walnut orbit cactus thirty\n"
+        )
+        assert code == 0, err
+    return shell
+
+
+def bodies(shell: ConsoleProcess, action: str = "%") -> list[bytes]:
+    with closing(sqlite3.connect(shell.data_dir / "server-monitor.sqlite3")) as conn:
+        rows = conn.execute("SELECT body FROM audit_records WHERE action LIKE ? ORDER BY seq", (action,))
+        return [body for (body,) in rows]
+
+
+async def test_jsonl_is_what_was_hashed(shell: ConsoleProcess) -> None:
+    before = bodies(shell)
+
+    code, out, err = await shell.run("audit", "export", "--format", "jsonl")
+
+    assert code == 0, err
+    assert out.encode() == b"".join(body + b"\n" for body in before)
+    assert hashlib.sha256(out.encode()).hexdigest() in err
+
+
+async def test_a_file_appears_when_it_is_whole(shell: ConsoleProcess, tmp_path: Path) -> None:
+    path = tmp_path / "audit.csv"
+
+    words = (
+        "audit",
+        "export",
+        "--format",
+        "csv",
+        "--output",
+        str(path),
+        "--action",
+        "user.*",
+        "--limit",
+        "2",
+        "--json",
+    )
+    code, out, err = await shell.run(*words)
+
+    assert code == 0, err
+    content = path.read_bytes()
+    assert orjson.loads(out) == {
+        "path": str(path),
+        "rows": 2,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.with_name("audit.csv.part").exists()
+    rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    assert [row["action"] for row in rows] == ["user.create", "user.create"]
+    (ended,) = map(orjson.loads, bodies(shell, "audit.export_finished"))
+    assert (ended["outcome"], ended["actor"]["type"]) == ("success", "os_user")
+
+
+async def test_what_cannot_be_written_is_a_failure(shell: ConsoleProcess, tmp_path: Path) -> None:
+    code, _, err = await shell.run("audit", "export", "--format", "csv", "--output", str(tmp_path / "no" / "file"))
+
+    assert code == 1
+    assert "cannot be written" in err
+    (ended,) = map(orjson.loads, bodies(shell, "audit.export_finished"))
+    assert ended["outcome"] == "failure"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--format", "xml"), 3, "format"),
+        (("--format", "csv", "--from", "2026-13-01"), 1, "from: must be a date"),
+        (("--format", "csv", "--action", "nothing"), 1, "action: must be"),
+        (("--format", "csv", "--limit", "0"), 3, "limit"),
+        (("--format", "csv", "--json"), 1, "--output"),
+    ],
+)
+async def test_a_mistake_is_named(shell: ConsoleProcess, words: tuple[str, ...], code: int, said: str) -> None:
+    ended, out, err = await shell.run("audit", "export", *words)
+
+    assert (ended, out) == (code, "")
+    assert said in err
