@@ -1,48 +1,480 @@
-"""Nothing that an owner of the database does to its records goes unseen, and nothing makes the verifier fall over."""
+"""Nothing that an owner of the database does to its records goes unseen, and nothing makes the verifier fall over.
 
+Each forgery is judged three times: in the database, and in the bundle that a console that believes its database would
+give out, there by the console's verifier and by the one that travels in bundles.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from server_monitor.audit import checkpoints, sources
+from server_monitor.audit import checkpoints, note, sources, standalone, tree
+from server_monitor.audit.chain import Event
 from server_monitor.audit.checkpoints import Signer
-from server_monitor.audit.verify import Report, StoredNote, verify
+from server_monitor.audit.note import Checkpoint, Verifier
+from server_monitor.audit.verify import Aspect, Report, StoredNote, Verdict, verify
 from server_monitor.db.engine import Database
-from tests.support.forger import Forger, fill
+from server_monitor.errors import Unavailable
+from tests.support import forger as forging
+from tests.support.forger import ACTOR, Forger
 
 COUNTS = (100, 150, 50)
 SIZE = sum(COUNTS)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SIGNER = Signer("test-node", KEY)
+STRANGER = Signer("test-node", Ed25519PrivateKey.from_private_bytes(b"\7" * 32))
+INTEGRITY, COMPLETENESS, AUTHENTICITY = Aspect
 
 
 @pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return checkpoints.load_signer(tmp_path, "test-node")
-
-
-@pytest.fixture
-async def forger(db: Database, database_url: str, signer: Signer) -> Forger:
+async def forger(db: Database, database_url: str) -> Forger:
     """A log of SIZE records with a checkpoint after each of COUNTS, in the hands of an attacker."""
-    await fill(db, signer, COUNTS)
+    await forging.fill(db, SIGNER, COUNTS)
     return Forger(database_url)
 
 
-async def judge(url: str, signer: Signer, outside: list[str] | None = None) -> Report:
-    import asyncio
+async def judge(url: str, outside: list[str] | None = None, keys: list[Verifier] | None = None) -> Report:
+    """Beside the event loop, as PostgreSQL is read by one of its own."""
+    return await asyncio.to_thread(judged, url, outside or [], keys)
 
-    return await asyncio.to_thread(judged, url, signer, outside)
 
-
-def judged(url: str, signer: Signer, outside: list[str] | None = None) -> Report:
-    kept = [StoredNote(text, place="kept", is_outside=True) for text in outside or ()]
+def judged(url: str, outside: list[str], keys: list[Verifier] | None = None) -> Report:
     with sources.database(url) as log:
-        now = datetime.now(UTC)
-        return verify([log.part], log.notes, outside=kept, trusted=[signer.verifier(1)], now=now)
+        return _verified(log, outside, [SIGNER.verifier(1)] if keys is None else keys)
 
 
-async def test_an_untouched_log_is_intact(forger: Forger, database_url: str, signer: Signer) -> None:
-    report = await judge(database_url, signer)
+def _verified(log: sources.Log, outside: list[str], keys: list[Verifier]) -> Report:
+    kept = [StoredNote(text, place="kept", is_outside=True) for text in outside]
+    return verify(log.parts, log.notes, outside=kept, trusted=keys, now=datetime.now(UTC))
+
+
+def verdicts_of_bundle(path: Path, outside: list[str]) -> list[dict[str, str]]:
+    """What both verifiers say about a bundle."""
+    ours = _verified(sources.bundle(path), outside, [SIGNER.verifier(1)])
+    theirs = standalone.verify(str(path), [standalone.parse_key(SIGNER.verifier(1).vkey)], outside)
+    words = {"intact": "intact", "BROKEN": "broken", "not proven": "unproven"}
+    return [
+        {aspect.value: verdict.value for aspect, verdict in ours.verdicts.items()},
+        {aspect.value: words[theirs.verdict(aspect.value)] for aspect in Aspect},
+    ]
+
+
+async def test_an_untouched_log_is_intact(forger: Forger, tmp_path: Path) -> None:
+    report = await judge(forger.url)
 
     assert report.is_intact, report
-    assert (report.first_seq, report.size, report.proven_size) == (0, SIZE, SIZE)
-    assert report.findings == ()
+    assert (report.first_seq, report.size, report.proven_size, report.findings) == (0, SIZE, SIZE, ())
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(await forger.bundle())
+    intact = {"integrity": "intact", "completeness": "intact", "authenticity": "intact"}
+    assert verdicts_of_bundle(path, []) == [intact, intact]
+
+
+# --- the matrix ---
+
+
+@dataclass(frozen=True, slots=True)
+class Forgery:
+    """What is done, which verdict breaks by it, and where the first bad record must be said to be."""
+
+    do: Callable[[Forger], Awaitable[object]]
+    breaks: Aspect
+    place: tuple[int, int] | None = None
+    is_in_bundle: bool = True
+
+
+def column(name: str, value: object) -> Forgery:
+    return Forgery(
+        lambda f: f.run(f"UPDATE audit_records SET {name} = ? WHERE seq = 120", value), INTEGRITY, (120, 120), False
+    )
+
+
+async def change_body(f: Forger) -> None:
+    body = (await f.bodies())[120].replace(b'"web 20"', b'"web 99"')
+    await f.run("UPDATE audit_records SET body = ? WHERE seq = 120", body)
+
+
+async def spell_otherwise(f: Forger) -> None:
+    body = (await f.bodies())[120].replace(b'"seq":120', b'"seq": 120')
+    await f.run("UPDATE audit_records SET body = ? WHERE seq = 120", body)
+
+
+async def change_time(f: Forger) -> None:
+    moved = "'2020-01-01T00:00:00.000000Z'" if f.is_sqlite else "'2020-01-01T00:00:00Z'"
+    await f.run(f"UPDATE audit_records SET ts = {moved} WHERE seq = 120")
+
+
+async def delete_and_renumber(f: Forger) -> None:
+    await f.run("DELETE FROM audit_records WHERE seq = 120")
+    bodies = await f.bodies()
+    moved = [(seq, renumber(bodies[seq], seq), seq + 1) for seq in range(120, SIZE - 1)]
+    await f.run_many("UPDATE audit_records SET seq = ?, body = ? WHERE seq = ?", moved)
+    await f.fix_head()
+
+
+async def insert_and_renumber(f: Forger) -> None:
+    bodies = await f.bodies()
+    moved = [(seq + 1, renumber(bodies[seq], seq + 1), seq) for seq in range(SIZE - 1, 119, -1)]
+    await f.run_many("UPDATE audit_records SET seq = ?, body = ? WHERE seq = ?", moved)
+    await f.run(
+        "INSERT INTO audit_records (seq, body, id, ts, action, actor_id, actor_name, target_type, target_id, outcome) "
+        "SELECT 120, ?, 'x', ts, action, actor_id, actor_name, target_type, target_id, outcome FROM audit_records "
+        "WHERE seq = 119",
+        renumber(bodies[119], 120),
+    )
+    await f.fix_head()
+
+
+async def append_beyond_the_head(f: Forger) -> None:
+    await f.run(
+        "INSERT INTO audit_records (seq, body, id, ts, action, actor_id, actor_name, target_type, target_id, outcome) "
+        f"SELECT {SIZE}, ?, 'x', ts, action, actor_id, actor_name, target_type, target_id, outcome FROM audit_records "
+        "WHERE seq = 119",
+        renumber((await f.bodies())[119], SIZE),
+    )
+
+
+async def swap(f: Forger) -> None:
+    bodies = await f.bodies()
+    for seq, other in ((120, 121), (121, 120)):
+        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", bodies[other], seq)
+
+
+async def swap_with_numbers(f: Forger) -> None:
+    bodies = await f.bodies()
+    for seq, other in ((120, 121), (121, 120)):
+        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", renumber(bodies[other], seq), seq)
+    await f.fix_head()
+
+
+async def reverse(f: Forger) -> None:
+    reversed_ = [(renumber(body, seq), seq) for seq, body in enumerate(reversed(await f.bodies()))]
+    await f.run_many("UPDATE audit_records SET body = ? WHERE seq = ?", reversed_)
+    await f.fix_head()
+
+
+async def cut_tail_leaving_the_head(f: Forger) -> None:
+    await f.run("DELETE FROM audit_records WHERE seq >= 260")
+
+
+async def cut_tail(f: Forger) -> None:
+    await cut_tail_leaving_the_head(f)
+    await f.fix_head()
+
+
+async def delete_everything(f: Forger) -> None:
+    await f.run("DELETE FROM audit_records")
+    await f.fix_head()
+
+
+async def pretend_to_have_pruned(f: Forger) -> None:
+    await f.prune(130)
+
+
+async def forge_checkpoint(f: Forger) -> None:
+    """Signed by a stranger under the name of the log."""
+    root = tree.root(forging.frontier_of(await f.bodies(), 200))
+    text = note.sign(Checkpoint(SIGNER.origin(1), 200, root), {SIGNER.origin(1): STRANGER.key})
+    await f.add_checkpoint(200, root, text)
+
+
+async def forge_signature(f: Forger) -> None:
+    """The right key's name and id over a signature of nobody's."""
+    root = b"\1" * 32
+    text = note.sign(Checkpoint(SIGNER.origin(1), 200, root), {SIGNER.origin(1): KEY})
+    honest = (await f.run("SELECT note FROM audit_checkpoints WHERE size = 250"))[0][0]
+    await f.add_checkpoint(200, root, text.rpartition("\n\n")[0] + "\n\n" + honest.rpartition("\n\n")[2])
+
+
+async def borrow_another_logs_checkpoint(f: Forger) -> None:
+    other = Signer("other-node", KEY)
+    text = note.sign(Checkpoint(other.origin(1), 200, b"\1" * 32), {other.origin(1): KEY})
+    await f.add_checkpoint(200, b"\1" * 32, text)
+
+
+async def sign_a_fork(f: Forger) -> None:
+    """With the stolen key, for a size that has been signed already."""
+    text = note.sign(Checkpoint(SIGNER.origin(1), 250, b"\1" * 32), {SIGNER.origin(1): KEY})
+    await f.add_checkpoint(250, b"\1" * 32, text)
+
+
+async def sign_more_than_there_is(f: Forger) -> None:
+    text = note.sign(Checkpoint(SIGNER.origin(1), 301, b"\1" * 32), {SIGNER.origin(1): KEY})
+    await f.add_checkpoint(301, b"\1" * 32, text)
+
+
+async def rewrite_with_another_key(f: Forger) -> None:
+    await f.rewrite(rename, STRANGER)
+
+
+def rename(body: bytes) -> bytes:
+    return body.replace(b'"name":"ada"', b'"name":"eve"')
+
+
+def renumber(body: bytes, seq: int) -> bytes:
+    return forging.renumbered(body, seq)
+
+
+async def delete_all_checkpoints(f: Forger) -> None:
+    await f.run("DELETE FROM audit_checkpoints")
+
+
+def on_head(assignment: str, *values: object, breaks: Aspect = INTEGRITY) -> Forgery:
+    return Forgery(lambda f: f.run(f"UPDATE audit_head SET {assignment}", *values), breaks, is_in_bundle=False)
+
+
+def on_checkpoint(assignment: str, *values: object, breaks: Aspect = INTEGRITY) -> Forgery:
+    return Forgery(
+        lambda f: f.run(f"UPDATE audit_checkpoints SET {assignment} WHERE size = 250", *values), breaks, None, False
+    )
+
+
+FORGERIES = {
+    **{f"column {name}": column(name, "x") for name in ("id", "action", "actor_id", "actor_name", "target_type")},
+    **{f"column {name}": column(name, "x") for name in ("target_id", "outcome", "ip", "request_id")},
+    "column ts": Forgery(change_time, INTEGRITY, (120, 120), False),
+    "column seq": Forgery(
+        lambda f: f.run("UPDATE audit_records SET seq = 1000 WHERE seq = 120"), COMPLETENESS, (120, 120), False
+    ),
+    "column body emptied": Forgery(
+        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 120", b""), INTEGRITY, (120, 120)
+    ),
+    "column body not JSON": Forgery(
+        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 120", b"\xff{"), INTEGRITY, (120, 120)
+    ),
+    "record changed": Forgery(change_body, INTEGRITY, (100, 249)),
+    "record spelled otherwise": Forgery(spell_otherwise, INTEGRITY, (120, 120)),
+    "record deleted": Forgery(lambda f: f.run("DELETE FROM audit_records WHERE seq = 120"), COMPLETENESS, (120, 120)),
+    "first record deleted": Forgery(lambda f: f.run("DELETE FROM audit_records WHERE seq = 0"), COMPLETENESS, (0, 0)),
+    "record deleted and the others renumbered": Forgery(delete_and_renumber, INTEGRITY),
+    "record inserted and the others renumbered": Forgery(insert_and_renumber, INTEGRITY),
+    "record appended beyond the head": Forgery(append_beyond_the_head, INTEGRITY, (SIZE, SIZE)),
+    "records swapped": Forgery(swap, INTEGRITY, (120, 120), False),
+    "records swapped with their numbers": Forgery(swap_with_numbers, INTEGRITY),
+    "records in reverse": Forgery(reverse, INTEGRITY),
+    "tail cut, head left": Forgery(cut_tail_leaving_the_head, COMPLETENESS, (260, SIZE - 1)),
+    "tail cut, head fixed": Forgery(cut_tail, COMPLETENESS, (260, SIZE - 1)),
+    "everything deleted": Forgery(delete_everything, COMPLETENESS, (0, 99)),
+    "first records deleted as if pruned": Forgery(pretend_to_have_pruned, COMPLETENESS, (0, 129)),
+    "checkpoint of a stranger": Forgery(forge_checkpoint, AUTHENTICITY),
+    "checkpoint with a forged signature": Forgery(forge_signature, AUTHENTICITY),
+    "checkpoint of another log": Forgery(borrow_another_logs_checkpoint, AUTHENTICITY),
+    "checkpoint of a fork, with the stolen key": Forgery(sign_a_fork, INTEGRITY),
+    "checkpoint of more than there is": Forgery(sign_more_than_there_is, COMPLETENESS, (SIZE, SIZE)),
+    "everything rewritten with another key": Forgery(rewrite_with_another_key, AUTHENTICITY),
+    "head size": on_head("size = size - 1"),
+    "head size grown": on_head("size = size + 1", breaks=COMPLETENESS),
+    "head frontier": on_head("frontier = ?", b"\1" * 128),
+    "head frontier cut": on_head("frontier = ?", b"\1" * 31),
+    "head start": on_head("min_index = 5"),
+    "head start beyond the end": on_head(f"min_index = {SIZE + 1}"),
+    "head size negative": on_head("size = -1"),
+    "head prefix": on_head("prefix = ?", b"\1" * 32),
+    "checkpoint column size": on_checkpoint("size = 251"),
+    "checkpoint column root": on_checkpoint("root = ?", b"\1" * 32),
+    "checkpoint note emptied": on_checkpoint("note = ''", breaks=AUTHENTICITY),
+    "checkpoint note noise": on_checkpoint("note = ?", "—\n\n— x y\n", breaks=AUTHENTICITY),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+async def test_a_forgery_is_seen_and_located(forger: Forger, tmp_path: Path, name: str) -> None:
+    forgery = FORGERIES[name]
+    await forgery.do(forger)
+
+    report = await judge(forger.url)
+
+    assert report.verdicts[forgery.breaks] is Verdict.BROKEN, report
+    if forgery.place is not None:
+        assert report.first_bad == forgery.place, report
+    if forgery.is_in_bundle:
+        path = tmp_path / "bundle.tar.gz"
+        path.write_bytes(await forger.bundle())
+        for verdicts in verdicts_of_bundle(path, []):
+            assert "broken" in verdicts.values()
+
+
+async def test_a_log_without_its_checkpoints_is_not_proven(forger: Forger) -> None:
+    await delete_all_checkpoints(forger)
+
+    report = await judge(forger.url)
+
+    assert report.verdicts[AUTHENTICITY] is Verdict.UNPROVEN
+    assert not report.is_intact
+
+
+async def test_a_key_that_nobody_pinned_proves_nothing(forger: Forger) -> None:
+    await rewrite_with_another_key(forger)
+
+    assert (await judge(forger.url, keys=[])).verdicts[AUTHENTICITY] is Verdict.UNPROVEN
+    assert (await judge(forger.url, keys=[STRANGER.verifier(1)])).is_intact
+
+
+# --- what only a checkpoint from outside shows ---
+
+
+async def kept_note(forger: Forger, size: int) -> str:
+    return str((await forger.run("SELECT note FROM audit_checkpoints WHERE size = ?", size))[0][0])
+
+
+async def roll_back(f: Forger) -> None:
+    """All of the log, checkpoints and head as they were at 100 records."""
+    await f.run("DELETE FROM audit_records WHERE seq >= 100")
+    await f.run("DELETE FROM audit_checkpoints WHERE size > 100")
+    await f.fix_head()
+
+
+async def rewrite_with_the_stolen_key(f: Forger) -> None:
+    await f.rewrite(rename, SIGNER)
+
+
+@pytest.mark.parametrize(("attack", "breaks"), [(roll_back, COMPLETENESS), (rewrite_with_the_stolen_key, INTEGRITY)])
+async def test_only_a_kept_checkpoint_shows_what_the_owner_of_the_key_did(
+    forger: Forger, tmp_path: Path, attack: Callable[[Forger], Awaitable[None]], breaks: Aspect
+) -> None:
+    """Without one nobody can tell, and the verifier warns that it cannot."""
+    kept = await kept_note(forger, 250)
+    await attack(forger)
+
+    without, held = await judge(forger.url), await judge(forger.url, [kept])
+
+    assert without.is_intact
+    assert any("could have rewritten" in warning for warning in without.warnings)
+    assert held.verdicts[breaks] is Verdict.BROKEN
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(await forger.bundle())
+    for verdicts in verdicts_of_bundle(path, [kept]):
+        assert verdicts[breaks.value] == "broken"
+
+
+async def test_an_older_copy_of_the_file_is_shown_by_a_kept_checkpoint(
+    sqlite_db: Database, sqlite_url: str, tmp_path: Path
+) -> None:
+    await forging.fill(sqlite_db, SIGNER, [100])
+    await sqlite_db.close()
+    older = tmp_path / "older.sqlite3"
+    shutil.copyfile(Forger(sqlite_url).path, older)
+    reopened = await Database.open(sqlite_url, node="test-node")
+    kept = (await forging.fill(reopened, SIGNER, [50]))[0]
+    await reopened.close()
+
+    report = await judge(f"sqlite:///{older}", [kept])
+
+    assert report.verdicts[COMPLETENESS] is Verdict.BROKEN
+    assert report.first_bad == (100, 149)
+
+
+async def test_records_newer_than_the_last_kept_checkpoint_may_be_cut(forger: Forger) -> None:
+    """Nobody can detect it: how often checkpoints leave the house is the honest bound."""
+    kept = await kept_note(forger, 250)
+    await forger.run("DELETE FROM audit_records WHERE seq >= 250")
+    await forger.run("DELETE FROM audit_checkpoints WHERE size > 250")
+    await forger.fix_head()
+
+    assert (await judge(forger.url, [kept])).is_intact
+
+
+# --- after pruning ---
+
+
+@pytest.fixture
+async def pruned(forger: Forger, db: Database) -> Forger:
+    """A log whose first 130 records have been pruned, and say so."""
+    await forging.append(db, Event("audit.cleanup", ACTOR, phase="single", meta={"end_seq": 130}))
+    await forging.sign(db, SIGNER)
+    await forger.prune(130)
+    return forger
+
+
+async def test_a_pruned_log_is_intact(pruned: Forger, tmp_path: Path) -> None:
+    report = await judge(pruned.url)
+
+    assert report.is_intact, report
+    assert (report.first_seq, report.size) == (130, SIZE + 1)
+    path = tmp_path / "bundle.tar.gz"
+    path.write_bytes(await pruned.bundle())
+    assert all(set(verdicts.values()) == {"intact"} for verdicts in verdicts_of_bundle(path, []))
+
+
+PRUNED_FORGERIES: dict[str, tuple[Callable[[Forger], Awaitable[object]], Aspect]] = {
+    "prefix": (lambda f: f.run("UPDATE audit_head SET prefix = ?", b"\1" * 64), INTEGRITY),
+    "prefix of another length": (lambda f: f.run("UPDATE audit_head SET prefix = ?", b"\1" * 32), INTEGRITY),
+    "prefix emptied": (lambda f: f.run("UPDATE audit_head SET prefix = NULL"), INTEGRITY),
+    "start": (lambda f: f.run("UPDATE audit_head SET min_index = 129"), COMPLETENESS),
+    "more pruned than said": (lambda f: f.run("DELETE FROM audit_records WHERE seq < 140"), COMPLETENESS),
+    "record changed": (
+        lambda f: f.run("UPDATE audit_records SET actor_name = 'x' WHERE seq = 200"),
+        INTEGRITY,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRUNED_FORGERIES)
+async def test_a_forgery_of_a_pruned_log_is_seen(pruned: Forger, name: str) -> None:
+    do, breaks = PRUNED_FORGERIES[name]
+    await do(pruned)
+
+    assert (await judge(pruned.url)).verdicts[breaks] is Verdict.BROKEN
+
+
+async def test_a_kept_checkpoint_of_pruned_records_is_said_to_be_unchecked(pruned: Forger) -> None:
+    report = await judge(pruned.url, [await kept_note(pruned, 100)])
+
+    assert report.is_intact
+    assert any("older than what is left" in warning for warning in report.warnings)
+
+
+# --- reading ---
+
+
+async def test_a_log_is_judged_while_others_write(db: Database, database_url: str) -> None:
+    await forging.fill(db, SIGNER, [200])
+    is_done = asyncio.Event()
+
+    async def write() -> None:
+        while not is_done.is_set():
+            await forging.fill(db, SIGNER, [7])
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write())
+        reports = [await judge(database_url) for _ in range(5)]
+        is_done.set()
+
+    assert all(report.is_intact for report in reports)
+
+
+async def test_a_copy_on_read_only_media_is_judged(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> None:
+    await forging.fill(sqlite_db, SIGNER, [10])
+    await sqlite_db.close()
+    folder = tmp_path / "media"
+    folder.mkdir()
+    shutil.copyfile(Forger(sqlite_url).path, folder / "copy.sqlite3")
+    folder.chmod(0o500)
+
+    assert (await judge(f"sqlite:///{folder / 'copy.sqlite3'}")).is_intact
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"\xff" * 4096])
+async def test_what_is_no_database_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.sqlite3"
+    path.write_bytes(content)
+
+    with pytest.raises(Unavailable):
+        await judge(f"sqlite:///{path}")
+    with pytest.raises(Unavailable):
+        await judge(f"sqlite:///{tmp_path / 'absent'}")
+
+
+def test_the_local_key_is_found_and_never_made(tmp_path: Path) -> None:
+    assert sources.local_keys(tmp_path, 1) == []
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "instance_id").write_text("test-node\n")
+    signer = checkpoints.load_signer(tmp_path, "test-node")
+
+    assert sources.local_keys(tmp_path, 2) == [signer.verifier(1), signer.verifier(2)]

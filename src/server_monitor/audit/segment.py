@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from server_monitor.audit import chain, note
-from server_monitor.audit.verify import RECORD_LIMIT_BYTES, Part, Row, StoredNote, Unreadable
+from server_monitor.audit.reading import RECORD_LIMIT_BYTES
+from server_monitor.audit.verify import Part, Row, StoredNote, Unreadable
 from server_monitor.errors import Invalid
 
 FORMAT = "server-monitor audit log"

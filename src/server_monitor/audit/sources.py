@@ -1,42 +1,74 @@
-"""Reads a log for the verifier from where it lies: a live database, and without changing anything there.
+"""Reads a log for the verifier from where it lies: a live database, an archive, a bundle. Nothing there is changed.
 
 Everything read here is handed on as it is found: a column of the wrong type, a note that is none and a frontier of 31
 bytes are for the verifier to judge. Only what cannot be read at all is refused here.
 """
 
 import asyncio
+import heapq
+import io
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server_monitor.audit import note, tree
+from server_monitor.audit.archive import Archive
 from server_monitor.audit.note import Verifier
-from server_monitor.audit.segment import open_segment, split_notes
-from server_monitor.audit.verify import COLUMNS, RECORD_LIMIT_BYTES, Aspect, Finding, Part, Row, StoredNote, Unreadable
-from server_monitor.errors import Invalid, Unavailable
+from server_monitor.audit.reading import COLUMNS, RECORD_LIMIT_BYTES
+from server_monitor.audit.segment import Segment, open_segment, split_notes
+from server_monitor.audit.verify import (
+    Aspect,
+    Finding,
+    Part,
+    Row,
+    StoredNote,
+    Unreadable,
+    claimed_size,
+)
+from server_monitor.errors import Failure, Invalid, Unavailable
 
 BATCH_ROWS = 500
 CONNECT_TIMEOUT_S = 15.0
 STATEMENT_TIMEOUT_S = 120.0
 NOTES_LIMIT_BYTES = 64 * 1024 * 1024
 EPOCHS = 1000  # far more than a log is ever continued after a rollback
+ANCHORS = 50  # the newest checkpoints that were stored in an archive
 LIVE = "the database"
+_SEGMENT = re.compile(r"(?:.*/)?([0-9]{12,18})-([0-9]{12,18})-[0-9a-f]{16}\.tar\.gz").fullmatch
+_ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A log opened for one pass over it. `epoch` is what it says about itself."""
+    """A log opened for one pass over it. `records` is how many it says it has, `epoch` how often it says it began."""
 
-    part: Part | Finding
+    parts: Iterable[Part | Finding]
     notes: Iterator[StoredNote]
-    size: int
+    records: int
     epoch: int
+    outside: Sequence[StoredNote] = ()
+    warnings: Sequence[str] = ()
+
+
+def joined(archived: Log, live: Log) -> Log:
+    """An archive and the database that went on from it, as one log."""
+    return Log(
+        chain(archived.parts, live.parts),
+        heapq.merge(archived.notes, live.notes, key=claimed_size),
+        archived.records + live.records,
+        max(archived.epoch, live.epoch),
+        archived.outside,
+    )
 
 
 class _Reader(Protocol):
@@ -68,7 +100,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
     size, frontier, min_index, prefix, epoch = heads[0]
     if not all(type(number) is int and number >= 0 for number in (size, min_index, epoch)) or min_index > size:
         changed = Finding(Aspect.INTEGRITY, "head_wrong", "The head of the log was changed: its numbers make no sense.")
-        return Log(changed, _notes(reader), 0, 1)
+        return Log([changed], _notes(reader), 0, 1)
     columns = ", ".join(ts if column == "ts" else column for column in COLUMNS)
     part = Part(
         LIVE,
@@ -78,7 +110,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
         end_seq=size,
         frontier=_split(frontier),
     )
-    return Log(part, _notes(reader), size, epoch)
+    return Log([part], _notes(reader), size - min_index, epoch)
 
 
 def _notes(reader: _Reader) -> Iterator[StoredNote]:
@@ -134,19 +166,22 @@ class _SqliteReader:
         self._connection = connection
 
     def rows(self, statement: str) -> Iterator[Sequence[Row]]:
-        batch: list[Row] = []
         given = 0
         try:
-            for row in self._connection.execute(statement):
-                batch.append(row)
-                if len(batch) == BATCH_ROWS:
-                    yield batch
-                    given += len(batch)
-                    batch = []
+            cursor = self._connection.execute(statement)
+            while batch := cursor.fetchmany(BATCH_ROWS):
+                yield batch
+                given += len(batch)
+        except (sqlite3.Error, OverflowError, MemoryError):
+            yield from self._rest(statement, given)
+
+    def _rest(self, statement: str, given: int) -> Iterator[Sequence[Row]]:
+        """The rows up to the one that cannot be read, one at a time, and what is wrong with that."""
+        try:
+            for row in islice(self._connection.execute(statement), given, None):
+                yield (row,)
         except (sqlite3.Error, OverflowError, MemoryError) as error:
-            yield batch
             raise Unreadable(str(error)) from error
-        yield batch
 
 
 # --- PostgreSQL ---
@@ -191,6 +226,98 @@ async def _cursor(connection: Any, statement: str) -> Any:
     return await connection.cursor(statement)
 
 
+# --- an archive ---
+
+
+@contextmanager
+def archive(url: str) -> Iterator[Log]:
+    """The log in an archive: every segment, and the newest checkpoints that were stored beside them.
+
+    `url` may also be the path of a directory. Raises Unavailable.
+    """
+    place = url if "://" in url else Path(url).absolute().as_uri()
+    if place.startswith("file:") and not Path(unquote(urlsplit(place).path)).is_dir():
+        raise Unavailable(f"There is no archive {url}.")
+    with asyncio.Runner() as runner:
+        store = Archive(place)
+        names = runner.run(_names(store))
+        yield _archived(names, lambda name: runner.run(store.get(name)).data)
+
+
+def alone(archived: Log) -> Log:
+    """An archive without the database that goes on from it: newer checkpoints speak of what is not here.
+
+    Raises Unavailable when there is nothing in it.
+    """
+    if not archived.records:
+        raise Unavailable("There is no segment in this archive.")
+    within = [kept for kept in archived.outside if claimed_size(kept) <= archived.records]
+    return replace(archived, outside=within)
+
+
+async def _names(store: Archive) -> list[str]:
+    return [name async for name in store.keys()]  # noqa: SIM118  # Not a mapping.
+
+
+def _archived(names: Sequence[str], get: Callable[[str], bytes]) -> Log:
+    places = sorted((int(match[1]), int(match[2]), match.string) for match in map(_SEGMENT, names) if match)
+    kept = sorted((int(match[1]), match.string) for match in map(_ANCHOR, names) if match)
+    fetch = lru_cache(maxsize=2)(get)  # The records of a segment and the notes of the next are read in turn.
+    end = max((last for _, last, _ in places), default=0)
+    return Log(
+        _segments(places, fetch),
+        _archived_notes(places, fetch),
+        sum(last - first for first, last, _ in places),
+        EPOCHS,
+        [_anchor(name, get) for _, name in kept[-ANCHORS:]],
+        [_newer_anchor(kept[-1][0], end)] if kept and kept[-1][0] > end else (),
+    )
+
+
+def _newer_anchor(size: int, end: int) -> str:
+    return (
+        f"The archive ends before record {end}, and a checkpoint in it is of {size} records: the rest is in the "
+        f"database, or gone. Check both together (--database and --archive)."
+    )
+
+
+def _segments(places: Sequence[tuple[int, int, str]], fetch: Callable[[str], bytes]) -> Iterator[Part | Finding]:
+    reached = 0
+    for first, end, name in places:
+        if end <= reached:
+            message = f"{name} holds records that another segment holds: it does not belong into the archive."
+            yield Finding(Aspect.INTEGRITY, "segment_extra", message, first, end - 1)
+            continue
+        reached = end
+        try:
+            said = _segment(name, fetch)
+        except (Unreadable, Failure) as error:
+            message = f"{name} cannot be read: {error}."
+            yield Finding(Aspect.INTEGRITY, "segment_unreadable", message, first, end - 1)
+            continue
+        if (said.manifest.first_seq, said.manifest.end_seq) != (first, end):
+            message = f"{name} holds other records than its name says."
+            yield Finding(Aspect.INTEGRITY, "segment_renamed", message, first, end - 1)
+        yield said.part(is_prunable=False)
+
+
+def _archived_notes(places: Sequence[tuple[int, int, str]], fetch: Callable[[str], bytes]) -> Iterator[StoredNote]:
+    for _, _, name in places:
+        try:
+            yield from _segment(name, fetch).notes()
+        except (Unreadable, Failure):
+            continue  # It is found when its records are read.
+
+
+def _segment(name: str, fetch: Callable[[str], bytes]) -> Segment:
+    data = fetch(name)
+    return open_segment(name, lambda: io.BytesIO(data))
+
+
+def _anchor(name: str, get: Callable[[str], bytes]) -> StoredNote:
+    return StoredNote(get(name).decode(errors="replace"), place=name, is_outside=True)
+
+
 # --- a bundle ---
 
 
@@ -203,7 +330,7 @@ def bundle(path: Path) -> Log:
     except (Unreadable, OSError) as error:
         raise Unavailable(f"{path} cannot be read as a bundle: {error}.") from error
     said = segment.manifest
-    return Log(segment.part(is_prunable=True), segment.notes(), said.end_seq - said.first_seq, 1)
+    return Log([segment.part(is_prunable=True)], segment.notes(), said.end_seq - said.first_seq, EPOCHS)
 
 
 # --- keys and checkpoints that somebody kept ---

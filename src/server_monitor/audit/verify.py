@@ -15,22 +15,16 @@ Python's standard library.
 
 import hashlib
 import heapq
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-import msgspec
-import orjson
-
-from server_monitor.audit import chain, note, tree
+from server_monitor.audit import note, reading, tree
 from server_monitor.audit.note import Checkpoint, Verifier
+from server_monitor.audit.reading import COLUMNS, Columns
 from server_monitor.errors import Invalid
-
-COLUMNS = ("id", "ts", "action", "actor_id", "actor_name", "target_type", "target_id", "outcome", "ip", "request_id")
-"""The search columns of a stored record, in the order in which `Row`s carry them."""
 
 Row = tuple[Any, ...]
 """(seq, body, *COLUMNS) as stored; (None, body) where a record has no place but its own bytes."""
@@ -38,7 +32,6 @@ Row = tuple[Any, ...]
 Signature = tuple[str, bytes, bytes]
 """(name, key id, signature)"""
 
-RECORD_LIMIT_BYTES = 8 * 1024 * 1024
 FINDINGS_KEPT = 50  # of each verdict; the others are counted
 UNSIGNED_SPAN = timedelta(hours=1)  # more than this at the end of a log without a signature proves nothing
 OUTSIDE_AGE = timedelta(hours=24)
@@ -135,6 +128,8 @@ class Report:
         ]
         return min(places, key=lambda place: (place[1], -place[0]), default=None)
 
+
+_sha256 = hashlib.sha256
 
 Progress = Callable[[int], None]
 """Told how many records have been read."""
@@ -399,34 +394,30 @@ class _Verification:
     # --- records ---
 
     def _record(self, row: Row) -> None:
-        body = row[1]
-        value = read_record(body)
-        own_seq = value.get("seq") if value is not None else None
-        seq = row[0] if row[0] is not None else own_seq
-        if type(seq) is not int or seq < 0:
-            seq = self._size
-        if seq != self._size:
-            self._out_of_place(seq)
-        if value is None:
-            self._bad(seq, "record_malformed", "is not in the one canonical form of a record")
+        seq, body = row[0], row[1]
+        record = reading.read(body)
+        if seq is None and record is not None:
+            seq = record[0]
+        if seq != self._size or type(seq) is not int:
+            seq = self._placed(seq)
+        if record is None:
+            self._bad(seq, "record_malformed", "is not in the one form that a record has")
         else:
-            if own_seq != seq or type(own_seq) is not int:
-                self._bad(seq, "seq_wrong", "has another number inside than its place")
-            self._inspect(seq, row, value)
+            self._inspect(seq, row, *record)
         self._records += 1
         self._grow(body if type(body) is bytes else b"")
         claim = self._claims.next
         if claim is not None and claim.size <= self._size:
             self._settle_claims()
 
-    def _inspect(self, seq: int, row: Row, value: dict[str, Any]) -> None:
-        columns = derived(value)
-        if columns is None:
-            self._bad(seq, "record_malformed", "lacks what every record has, or has it in another form")
-            return
+    def _inspect(self, seq: int, row: Row, own_seq: int, columns: Columns, pruned_below: int) -> None:
+        if own_seq != seq:
+            self._bad(seq, "seq_wrong", "has another number inside than its place")
         if len(row) > 2 and row[2:] != columns:
             self._compare(seq, row, columns)
+        self._pruned_below = max(self._pruned_below, pruned_below)
         ts = columns[1]
+        assert ts is not None
         if ts < self._last_ts:
             self._clock_went_back(seq, ts)
         self._last_ts = ts
@@ -434,19 +425,21 @@ class _Verification:
             self._first_unsigned_ts = ts
         if not self._first_uncovered_ts and seq >= (self._outside_size or 0):
             self._first_uncovered_ts = ts
-        if columns[2] == "audit.cleanup":
-            self._pruned_below = max(self._pruned_below, _pruned_below(value))
 
-    def _compare(self, seq: int, row: Row, columns: tuple[Any, ...]) -> None:
+    def _compare(self, seq: int, row: Row, columns: Columns) -> None:
         differing = [name for name, is_, ought in zip(COLUMNS, row[2:], columns, strict=True) if is_ != ought]
         self._bad(seq, "column_wrong", f"says something else than its search column {' and '.join(differing)}")
 
-    def _out_of_place(self, seq: int) -> None:
+    def _placed(self, seq: Any) -> int:
+        """Where a record is taken to stand that says something else than that it is the next."""
+        if type(seq) is not int or seq < 0:
+            return self._size
         if seq > self._size:
             self._missing(self._size, seq - 1, f"before record {seq}")
         else:
             self._bad(seq, "out_of_place", f"stands after record {self._size - 1}")
         self._size, self._roots = seq, None
+        return seq
 
     def _bad(self, seq: int, code: str, what: str) -> None:
         self._findings.add(Aspect.INTEGRITY, code, f"Record {seq} {what}.", seq)
@@ -454,10 +447,10 @@ class _Verification:
     def _grow(self, body: bytes) -> None:
         roots = self._roots
         if roots is not None:
-            node = hashlib.sha256(b"\x00" + body).digest()
+            node = _sha256(b"\x00" + body).digest()
             size = self._size
             while size & 1:
-                node = hashlib.sha256(b"\x01" + roots.pop() + node).digest()
+                node = _sha256(b"\x01" + roots.pop() + node).digest()
                 size >>= 1
             roots.append(node)
         self._size += 1
@@ -593,72 +586,6 @@ class _Verification:
             self._warnings.append(
                 f"{self._unchecked} checkpoints could not be compared, because the records before them are not here."
             )
-
-
-# --- one record ---
-
-
-def _refuse_number(_: str) -> Any:
-    raise ValueError("a record holds no fractions")
-
-
-_decode = msgspec.json.Decoder(float_hook=_refuse_number).decode
-_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
-
-
-def read_record(body: Any) -> dict[str, Any] | None:
-    """The record that these bytes are the canonical form of; None when they are not that of any."""
-    if type(body) is not bytes or len(body) > RECORD_LIMIT_BYTES:
-        return None
-    try:
-        value = _decode(body)
-        if type(value) is not dict or orjson.dumps(value, option=_CANONICAL) != body:
-            return None
-        # What only some strings and keys can have wrong: NUL, and text that is not in normal form C.
-        if (not body.isascii() or b"\\u0000" in body) and chain.canonical(value) != body:
-            return None
-    except (ValueError, TypeError, RecursionError, Invalid, msgspec.MsgspecError):
-        return None
-    return value
-
-
-def derived(value: dict[str, Any]) -> tuple[Any, ...] | None:
-    """The search columns that this record has to have, as COLUMNS names them; None when it is not formed like one."""
-    try:
-        actor = value["actor"]
-        target = value.get("target", _ABSENT)
-        columns = (
-            value["id"],
-            value["ts"],
-            value["action"],
-            actor.get("id"),
-            actor["name"][:128],
-            target.get("type"),
-            target.get("id"),
-            value["outcome"],
-            value.get("source", _ABSENT).get("ip"),
-            value.get("request", _ABSENT).get("id"),
-        )
-        is_formed = (
-            type(value["v"]) is int
-            and value["v"] == chain.VERSION
-            and value["phase"] in chain.PHASES
-            and _TS(columns[1]) is not None
-        )
-    except (KeyError, TypeError, AttributeError):
-        return None
-    is_named = columns[0] is not None and columns[2] is not None
-    return columns if is_formed and is_named and all(type(text) is str or text is None for text in columns) else None
-
-
-_ABSENT: dict[str, Any] = {}
-_TS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z").fullmatch
-
-
-def _pruned_below(value: dict[str, Any]) -> int:
-    meta = value.get("meta")
-    end = meta.get("end_seq") if isinstance(meta, dict) else None
-    return end if type(end) is int else 0
 
 
 def _instant(ts: str) -> datetime | None:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from server_monitor.errors import Failure, Invalid, Unavailable
 if TYPE_CHECKING:
     from server_monitor.audit.checkpoints import Made
     from server_monitor.audit.note import Verifier
+    from server_monitor.audit.sources import Log
     from server_monitor.audit.verify import Progress, Report
     from server_monitor.settings import Settings
 
@@ -30,18 +31,38 @@ VERDICTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """What the person at the shell said of where the log lies."""
+
+    database: str | None
+    archive: str | None
+    bundle: Path | None
+
+    @property
+    def is_own(self) -> bool:
+        return self.database is None and self.archive is None and self.bundle is None
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A log that was verified: with which keys, and what came out. `is_live`: it is this installation's own."""
 
     report: "Report"
+    warnings: Sequence[str]
     keys: "Sequence[Verifier]"
     are_pinned: bool
     is_live: bool
 
 
-def verify(
+def verify(  # noqa: PLR0917  # Each is an option of the command line, given by its name.
     database: Annotated[
         str | None, typer.Option(metavar="URL", help="The database to check; the console's own unless set.")
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(metavar="URL", help="An archive to check: alone, or as the beginning of --database.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A bundle to check, instead of a database.", show_default=False)
     ] = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint that you kept; repeat for several.")
@@ -53,7 +74,7 @@ def verify(
 ) -> None:
     """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not to be read."""
     try:
-        judged = _judged(database, checkpoint or (), public_key or ())
+        judged = _judged(Where(database, archive, bundle), checkpoint or (), public_key or ())
     except Failure as error:
         fail(str(error), WRONG_USAGE)
     if judged.is_live:
@@ -97,21 +118,41 @@ async def _signed() -> "tuple[Made, Verifier]":
     raise Unavailable(f"The signing key in {place.settings.data_dir} is not there, or not that of this log.")
 
 
-def _judged(database: str | None, kept: Sequence[Path], pinned: Sequence[Path]) -> Judged:
+def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judged:
     from server_monitor.audit import sources
     from server_monitor.audit.verify import verify as judge
 
-    settings = _own_settings(is_needed=database is None)
-    url = database or (settings.database if settings else "")
+    if where.bundle is not None and (where.database or where.archive):
+        raise Invalid.one("bundle", "is checked by itself; leave out --database and --archive")
+    settings = _own_settings(is_needed=where.is_own)
+    url = where.database or (settings.database if settings and where.is_own else "")
     outside = [note for path in kept for note in sources.kept_checkpoints(path)]
     keys = [verifier for path in pinned for verifier in sources.pinned_keys(path)]
-    with sources.database(url) as log, _progress(log.size) as progress:
+    with _opened(url, where) as log, _progress(log.records) as progress:
         if not pinned and settings is not None:
             keys = sources.local_keys(settings.data_dir, log.epoch)
         now = datetime.now(UTC)
-        report = judge([log.part], log.notes, outside=outside, trusted=keys, now=now, progress=progress)
-    is_live = settings is not None and url == settings.database
-    return Judged(report, keys, bool(pinned), is_live)
+        outside += log.outside
+        report = judge(log.parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
+        warnings = [*_about_keys(keys, are_pinned=bool(pinned)), *report.warnings, *log.warnings]
+    is_live = bool(url) and settings is not None and url == settings.database
+    return Judged(report, warnings, keys, bool(pinned), is_live)
+
+
+@contextmanager
+def _opened(url: str, where: Where) -> "Iterator[Log]":
+    from server_monitor.audit import sources
+
+    with ExitStack() as exits:
+        if where.bundle is not None:
+            yield sources.bundle(where.bundle)
+        elif where.archive is None:
+            yield exits.enter_context(sources.database(url))
+        elif not url:
+            yield sources.alone(exits.enter_context(sources.archive(where.archive)))
+        else:
+            archived = exits.enter_context(sources.archive(where.archive))
+            yield sources.joined(archived, exits.enter_context(sources.database(url)))
 
 
 def _own_settings(*, is_needed: bool) -> "Settings | None":
@@ -167,23 +208,20 @@ def _exit_code(judged: Judged) -> int:
     return FAILED if judged.report.is_broken or judged.keys else WRONG_USAGE
 
 
-def _key_warning(judged: Judged) -> str | None:
-    if judged.are_pinned:
-        return None
-    if judged.keys:
-        return (
+def _about_keys(keys: "Sequence[Verifier]", *, are_pinned: bool) -> list[str]:
+    if are_pinned:
+        return []
+    if keys:
+        warning = (
             "No --public-key was given: signatures were checked with the key that lies on this machine, so this says "
             "nothing to anybody who does not trust this machine."
         )
-    return (
-        "No --public-key was given, and a key that comes with a log proves nothing: who signed it is unknown. Give the "
-        "key that you got from the console's operator before."
-    )
-
-
-def _warnings(judged: Judged) -> list[str]:
-    key_warning = _key_warning(judged)
-    return [*([key_warning] if key_warning else []), *judged.report.warnings]
+    else:
+        warning = (
+            "No --public-key was given, and a key that comes with a log proves nothing: who signed it is unknown. "
+            "Give the key that you got from the console's operator before."
+        )
+    return [warning]
 
 
 def _print(judged: Judged) -> None:
@@ -201,7 +239,7 @@ def _print(judged: Judged) -> None:
         say(f"{finding.aspect.value}: {finding.message}")
     if report.hidden_findings:
         say(f"… and {report.hidden_findings} more.")
-    for warning in _warnings(judged):
+    for warning in judged.warnings:
         say(f"warning: {warning}")
 
 
@@ -213,7 +251,7 @@ def _document(judged: Judged) -> dict[str, Any]:
         "first_bad": None if report.first_bad is None else {"first": report.first_bad[0], "last": report.first_bad[1]},
         "findings": [asdict(finding) for finding in report.findings],
         "hidden_findings": report.hidden_findings,
-        "warnings": _warnings(judged),
+        "warnings": judged.warnings,
         "first_seq": report.first_seq,
         "size": report.size,
         "root": None if report.root is None else base64.b64encode(report.root).decode(),

@@ -1,0 +1,206 @@
+"""An archive is judged from its objects alone, and together with the database that goes on from it."""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from server_monitor.audit import segment, sources, tree
+from server_monitor.audit.chain import Event
+from server_monitor.audit.segment import Manifest
+from server_monitor.audit.verify import Aspect, Report, Verdict, verify
+from server_monitor.db.engine import Database
+from server_monitor.errors import Unavailable
+from tests.audit.test_verify_database import SIGNER, STRANGER
+from tests.support import forger as forging
+from tests.support.forger import ACTOR, Forger
+
+INTEGRITY, COMPLETENESS, AUTHENTICITY = Aspect
+ORIGIN = SIGNER.origin(1)
+
+
+@pytest.fixture
+async def forger(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> Forger:
+    """A log of 301 records, of which the first 200 are in two segments and the first 100 pruned."""
+    notes = await forging.fill(sqlite_db, SIGNER, [100, 100, 100])
+    forger = Forger(sqlite_url)
+    bodies = await forger.bodies()
+    folder = tmp_path / "archive" / ORIGIN
+    folder.mkdir(parents=True)
+    for first, note in ((0, notes[0]), (100, notes[1])):
+        end = first + 100
+        root = tree.root(forging.frontier_of(bodies, end))
+        manifest = Manifest(ORIGIN, first, end, forging.frontier_of(bodies, first), root)
+        packed = b"".join(segment.pack(manifest, [note], bodies[first:end]))
+        (folder / f"{first:012}-{end:012}-{root.hex()[:16]}.tar.gz").write_bytes(packed)
+    await forging.append(sqlite_db, Event("audit.cleanup", ACTOR, meta={"end_seq": 100}))
+    newest = await forging.sign(sqlite_db, SIGNER)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / f"{301:012}-0123456789abcdef.txt").write_text(newest)
+    await forger.prune(100)
+    return forger
+
+
+@pytest.fixture
+def archive(forger: Forger, tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+def first_segment(archive: Path) -> Path:
+    return min(archive.rglob("*.tar.gz"))
+
+
+def second_segment(archive: Path) -> Path:
+    return sorted(archive.rglob("*.tar.gz"))[1]
+
+
+async def judge(archive: Path, database: str | None = None) -> Report:
+    return await asyncio.to_thread(judged, archive, database)
+
+
+def judged(archive: Path, database: str | None) -> Report:
+    with sources.archive(archive.as_uri()) as archived:
+        if database is None:
+            return _verified(sources.alone(archived))
+        with sources.database(database) as live:
+            return _verified(sources.joined(archived, live))
+
+
+def _verified(log: sources.Log) -> Report:
+    trusted = [SIGNER.verifier(1)]
+    return verify(log.parts, log.notes, outside=log.outside, trusted=trusted, now=datetime.now(UTC))
+
+
+async def test_an_archive_is_intact_by_itself(archive: Path) -> None:
+    report = await judge(archive)
+
+    assert report.is_intact, report
+    assert (report.first_seq, report.size, report.proven_size) == (0, 200, 200)
+
+
+async def test_an_archive_and_the_database_make_one_log(archive: Path, forger: Forger) -> None:
+    report = await judge(archive, forger.url)
+
+    assert report.is_intact, report
+    assert (report.first_seq, report.size, report.outside_size) == (0, 301, 301)
+
+
+def test_a_newer_checkpoint_in_the_archive_is_pointed_out(archive: Path) -> None:
+    with sources.archive(str(archive)) as archived:
+        assert "of 301 records" in sources.alone(archived).warnings[0]
+
+
+def delete_first(archive: Path) -> None:
+    first_segment(archive).unlink()
+
+
+def alter(archive: Path) -> None:
+    data = bytearray(first_segment(archive).read_bytes())
+    data[len(data) // 2] ^= 1
+    first_segment(archive).write_bytes(bytes(data))
+
+
+def cut(archive: Path) -> None:
+    first_segment(archive).write_bytes(first_segment(archive).read_bytes()[:-1])
+
+
+def empty(archive: Path) -> None:
+    first_segment(archive).write_bytes(b"")
+
+
+def exchange(archive: Path) -> None:
+    first, second = first_segment(archive), second_segment(archive)
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def copy(archive: Path) -> None:
+    second = second_segment(archive)
+    (second.parent / second.name.replace("-0000000", "-0000001", 1)).write_bytes(second.read_bytes())
+
+
+def repack(archive: Path) -> None:
+    """Another history, packed as ours would be, under a checkpoint of a stranger."""
+    path = first_segment(archive)
+    opened = segment.open_segment("x", lambda: path.open("rb"))
+    bodies = [row[1].replace(b'"ada"', b'"eve"') for rows in opened.records() for row in rows]
+    root = tree.root(forging.frontier_of(bodies, 100))
+    text = f"{ORIGIN}\n100\n{base64.b64encode(root).decode()}\n"
+    signature = STRANGER.verifier(1).key_id + STRANGER.key.sign(text.encode())
+    note = f"{text}\n— {ORIGIN} {base64.b64encode(signature).decode()}\n"
+    path.write_bytes(b"".join(segment.pack(Manifest(ORIGIN, 0, 100, (), root), [note], bodies)))
+
+
+def without_its_checkpoint(archive: Path) -> None:
+    path = second_segment(archive)
+    opened = segment.open_segment("x", lambda: path.open("rb"))
+    bodies = [row[1] for rows in opened.records() for row in rows]
+    path.write_bytes(b"".join(segment.pack(opened.manifest, [], bodies)))
+
+
+@pytest.mark.parametrize("attack", [delete_first, alter, cut, empty, exchange, copy, repack, without_its_checkpoint])
+async def test_an_archive_that_was_touched_is_not_intact(archive: Path, attack: Callable[[Path], None]) -> None:
+    attack(archive)
+
+    report = await judge(archive)
+
+    assert not report.is_intact, report
+
+
+async def test_a_missing_segment_is_named(archive: Path, forger: Forger) -> None:
+    delete_first(archive)
+
+    report = await judge(archive, forger.url)
+
+    assert report.verdicts[COMPLETENESS] is Verdict.BROKEN
+    assert report.first_bad == (0, 99)
+
+
+async def test_a_missing_last_segment_is_seen_with_the_database(archive: Path, forger: Forger) -> None:
+    """While the database still holds its records nothing is lost; when they are pruned, they are missing."""
+    second_segment(archive).unlink()
+    assert (await judge(archive, forger.url)).is_intact
+    await forger.prune_more(150)
+
+    report = await judge(archive, forger.url)
+
+    assert report.verdicts[COMPLETENESS] is Verdict.BROKEN
+    assert report.first_bad == (100, 149)
+
+
+async def test_records_that_differ_from_those_archived_are_seen(archive: Path, forger: Forger) -> None:
+    body = (await forger.bodies())[20].replace(b"web 20", b"web 99")
+    await forger.run("UPDATE audit_records SET body = ? WHERE seq = 120", body)
+
+    report = await judge(archive, forger.url)
+
+    assert report.verdicts[INTEGRITY] is Verdict.BROKEN
+    assert report.first_bad is not None
+    assert 100 <= report.first_bad[0] <= 120 <= report.first_bad[1] <= 199
+
+
+async def test_a_database_that_is_shorter_than_its_archive_is_seen(archive: Path, forger: Forger) -> None:
+    await forger.run("DELETE FROM audit_records WHERE seq >= 150")
+    await forger.run("DELETE FROM audit_checkpoints WHERE size >= 150")
+    bodies = await forger.bodies()
+    prefix = (await forger.run("SELECT prefix FROM audit_head"))[0][0]
+    frontier = tree.split(prefix)
+    for index, body in enumerate(bodies, 100):
+        frontier = tree.grow(frontier, index, tree.leaf_hash(body))
+    await forger.run("UPDATE audit_head SET size = 150, frontier = ?", b"".join(frontier))
+
+    report = await judge(archive, forger.url)
+
+    assert report.verdicts[COMPLETENESS] is Verdict.BROKEN
+
+
+async def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        await judge(tmp_path / "absent")
+    with pytest.raises(Unavailable):
+        await judge(tmp_path)
+    assert not (tmp_path / "absent").exists()
