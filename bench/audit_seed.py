@@ -29,13 +29,13 @@ _RECORD = (
 )
 
 
-def seed(path: Path, node: str, count: int) -> None:
-    """Append `count` records to the log in the SQLite file at `path`."""
+def seed(path: Path, node: str, count: int, began: datetime | None = None) -> None:
+    """Append `count` records to the log in the SQLite file at `path`, the first from `began`, or now."""
     with closing(sqlite3.connect(path)) as conn:
         size, frontier = conn.execute("SELECT size, frontier FROM audit_head").fetchone()
         roots = tree.split(frontier)
         nodes: list[tuple[int, int, bytes]] = []
-        began = datetime.now(UTC)
+        began = began or datetime.now(UTC)
         for first in range(size, size + count, AT_ONCE):
             rows = list(_rows(node, began, first, min(first + AT_ONCE, size + count)))
             for row in rows:
