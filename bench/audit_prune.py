@@ -55,8 +55,8 @@ def measure(options: Options) -> Result:
             Figure("size of the file afterwards against before", "", [after / before], at_most(SHRINK_GOAL)),
         ],
         [
-            f"{len(times['prune'])} requests while pruning and {len(times['shrink'])} while the file shrank, a tenth of them "
-            f"writes; one client, {EVERY_S * 1000:g} ms apart."
+            f"{len(times['prune'])} requests while pruning, {len(times['shrink'])} while the file shrank.",
+            f"One client, {EVERY_S * 1000:g} ms between its requests, a tenth of them writes.",
         ],
     )
 
