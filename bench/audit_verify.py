@@ -39,7 +39,7 @@ def measure(options: Options) -> Result:
         ],
         [
             f"One process, one thread; a checkpoint for each {BATCH:,} records, each signature checked.",
-            f"The database is {size_bytes / 1024**2:.0f} MiB; each record is parsed, compared with its columns and hashed.",
+            f"The database is {size_bytes / 1024**2:.0f} MiB; each record is parsed, compared and hashed.",
         ],
     )
 

@@ -106,6 +106,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/audit/holds": Route(READS_THE_LOG),
     "POST /api/audit/holds": Route(ADMIN, lambda: {"name": name("h"), "reason": "a case", "filters": {}}),
     "DELETE /api/audit/holds/{hold_id}": Route(ADMIN, about="hold"),
+    "GET /api/audit/bundle": Route(READS_THE_LOG),
     "GET /api/audit/consistency": Route(READS_THE_LOG, query="?from=0&to=1"),
     "GET /api/servers": Route(EVERYBODY),
     "POST /api/servers": Route(ADMIN, new_server),

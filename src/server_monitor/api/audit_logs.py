@@ -1,10 +1,10 @@
 """Routes for reading the audit log: the list, one record, and exports that stream."""
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
@@ -13,9 +13,7 @@ from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
 from server_monitor.api.deps import ActorDep, Console, ConsoleDep, encoded_json, json_response, require
-from server_monitor.audit import cells, cursor, export, pages
-from server_monitor.audit.export import Export
-from server_monitor.audit.pages import Wanted
+from server_monitor.audit import bundle, cells, cursor, export, pages
 from server_monitor.auth.actor import Actor, Permission, audited
 from server_monitor.db.tables import audit_records
 from server_monitor.errors import NotFound
@@ -103,10 +101,35 @@ async def export_json(parts: ConsoleDep, actor: ActorDep, search: SearchQuery) -
     return _export(parts, actor, export.JSON, search)
 
 
+@router.get("/audit/bundle")
+async def audit_bundle(parts: ConsoleDep, actor: ActorDep) -> Response:
+    """The whole log with its checkpoints and a verifier, as one `.tar.gz` that can be checked anywhere."""
+    require(actor, Permission.AUDIT_EXPORT)
+    started = bundle.started(parts.db, parts.signer, actor=audited(actor))
+    return _Streamed(parts, actor, started, bundle.MEDIA_TYPE, bundle.filename(parts.db.node, datetime.now(UTC)))
+
+
 def _export(parts: Console, actor: Actor, form: str, search: Search) -> Response:
     require(actor, Permission.AUDIT_EXPORT)
-    wanted = pages.parse(search.given(), form, secret=parts.settings.jwt_secret, actor=audited(actor))
-    return _Streamed(parts, actor, wanted)
+    secret = parts.settings.jwt_secret
+    wanted = pages.parse(search.given(), form, secret=secret, actor=audited(actor))
+    started = export.started(parts.db, parts.signer, secret, wanted, actor=audited(actor))
+    name = export.filename(wanted, parts.db.node, datetime.now(UTC))
+    return _Streamed(parts, actor, started, export.MEDIA_TYPES[form], name)
+
+
+class Running(Protocol):
+    """An export or a bundle that is recorded as begun."""
+
+    was_delivered: bool
+    rows: int
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+
+    def delivered(self) -> None: ...
 
 
 class _Streamed(Response):
@@ -116,17 +139,17 @@ class _Streamed(Response):
     has received a whole answer knows that both are in the log.
     """
 
-    def __init__(self, parts: Console, actor: Actor, wanted: Wanted) -> None:
-        super().__init__(media_type=export.MEDIA_TYPES[wanted.format])
-        self._parts = parts
-        self._actor = audited(actor)
-        self._wanted = wanted
+    def __init__(
+        self, parts: Console, actor: Actor, started: AbstractAsyncContextManager[Running], media_type: str, name: str
+    ) -> None:
+        super().__init__(media_type=media_type)
+        self._turn = parts.exports.taken_by(pages.user_of(audited(actor)))
+        self._started = started
+        self._name = name
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        parts, wanted = self._parts, self._wanted
-        started = export.started(parts.db, parts.signer, parts.settings.jwt_secret, wanted, actor=self._actor)
-        with parts.exports.taken_by(pages.user_of(self._actor)):
-            async with started as running:
+        with self._turn:
+            async with self._started as running:
                 await send({"type": "http.response.start", "status": 200, "headers": self._raw(running.headers)})
                 if await _has_arrived(running, receive, send):
                     running.delivered()
@@ -134,17 +157,16 @@ class _Streamed(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _raw(self, known: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        name = export.filename(self._wanted, self._parts.db.node, datetime.now(UTC))
         headers = {
             "Content-Type": str(self.media_type),
-            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Disposition": f'attachment; filename="{self._name}"',
             "Cache-Control": "no-store",
             **known,
         }
         return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-async def _has_arrived(running: Export, receive: Receive, send: Send) -> bool:
+async def _has_arrived(running: Running, receive: Receive, send: Send) -> bool:
     """Send all there is. False when the client left, or takes so long that it might as well have."""
     left = asyncio.Event()
     ready: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)  # One chunk is made while another is sent.
@@ -164,7 +186,7 @@ async def _has_arrived(running: Export, receive: Receive, send: Send) -> bool:
     return not left.is_set()
 
 
-async def _make(running: Export, ready: "asyncio.Queue[bytes | None]", left: asyncio.Event) -> None:
+async def _make(running: Running, ready: "asyncio.Queue[bytes | None]", left: asyncio.Event) -> None:
     """Put the chunks, and None after the last; no more of them once the client has left."""
     async with aclosing(running.chunks()) as chunks:
         async for chunk in chunks:

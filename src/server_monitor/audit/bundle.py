@@ -5,6 +5,7 @@ verifier and a page for the person who opens it; `audit/segment.py` is the forma
 """
 
 import asyncio
+import base64
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -59,6 +60,7 @@ class Bundle:
     conn: AsyncConnection
     manifest: Manifest
     vkey: str
+    checkpoint: str  # the signed note of its end
     rows: int = 0
     size_bytes: int = 0
     was_delivered: bool = False
@@ -66,7 +68,11 @@ class Bundle:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"X-Row-Count": str(self.manifest.end_seq - self.manifest.first_seq)}
+        """What is known before the first byte."""
+        return {
+            "X-Row-Count": str(self.manifest.end_seq - self.manifest.first_seq),
+            "X-Checkpoint": base64.b64encode(self.checkpoint.encode()).decode(),
+        }
 
     def delivered(self) -> None:
         self.was_delivered = True
@@ -134,7 +140,7 @@ async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIt
             head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
             origin = note.read(signed.note)[0].origin
             manifest = Manifest(origin, head.min_index, signed.size, tree.split(head.prefix or b""), signed.root)
-            bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey)
+            bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey, signed.note)
             yield bundle
     finally:
         await _record_end(db, actor, target, bundle)
