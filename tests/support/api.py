@@ -18,6 +18,8 @@ from server_monitor.api.health import Readiness
 from server_monitor.api.middleware import Edge
 from server_monitor.api.roster import Roster
 from server_monitor.audit import checkpoints
+from server_monitor.audit.archive import Archive
+from server_monitor.audit.housekeeping import Housekeeping, rules_of
 from server_monitor.auth import credentials
 from server_monitor.auth.actor import Role, os_user
 from server_monitor.auth.login import Logins
@@ -82,8 +84,12 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     history = await History.open(directory / "history.sqlite3", Tiers())
     pool = Pool(db, VAULT, Limits(connect_timeout_s=5), agent_socket=agent_socket)
     signer = checkpoints.load_signer(directory, db.node)
+    settings = Settings()
+    archive = Archive(f"file://{directory}/archive")
+    housekeeping = Housekeeping(db, signer, archive, rules_of(settings), directory)
+    roster = Roster(db, history)
     console = Console(
-        Settings(), db, Logins(db, SECRET), history, pool, VAULT, Roster(db, history), signer, lambda _: ()
+        settings, db, Logins(db, SECRET), history, pool, VAULT, roster, signer, lambda _: (), housekeeping
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
