@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as NoReaderFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -32,6 +32,7 @@ POSTGRES_POOL = 10
 
 WriteLast = Callable[[AsyncConnection, list[Any]], Awaitable[None]]
 _LAST = "server_monitor.written_last"
+_SAVEPOINT_DUE = "server_monitor.savepoint_due"
 
 
 def at_commit(conn: AsyncConnection, write: WriteLast, item: Any) -> None:
@@ -156,11 +157,8 @@ class Database:
         try:
             group = await self._join()
             assert self._connection is not None
-            try:
-                async with self._connection.begin_nested():
-                    yield self._connection
-            finally:
-                last = _taken_from(self._connection)
+            async with self._savepoint(self._connection) as last:
+                yield self._connection
             group.last += last
             group.members += 1
         finally:
@@ -172,6 +170,36 @@ class Database:
             raise type(group.failure)(str(group.failure)) from group.failure
         if group.failure is not None:
             raise Unavailable("The change could not be made durable; nothing was changed.") from group.failure
+
+    @asynccontextmanager
+    async def _savepoint(self, conn: AsyncConnection) -> AsyncIterator[list[tuple[WriteLast, Any]]]:
+        """One member's part of the group's transaction: undone alone when it fails.
+
+        The savepoint is set by the first statement (`_set_savepoint`), so a member that only has something written
+        last costs no statement of its own. The list is filled with that at the end.
+        """
+        assert conn.sync_connection is not None
+        info = conn.sync_connection.info
+        last: list[tuple[WriteLast, Any]] = []
+        info[_SAVEPOINT_DUE] = True
+        try:
+            yield last
+        except BaseException:
+            _taken_from(conn)
+            if not info.pop(_SAVEPOINT_DUE, False):
+                await self._undo(conn)
+            raise
+        last += _taken_from(conn)
+        if not info.pop(_SAVEPOINT_DUE, False):
+            await conn.exec_driver_sql("RELEASE member")
+
+    async def _undo(self, conn: AsyncConnection) -> None:
+        try:
+            await conn.exec_driver_sql("ROLLBACK TO member")
+            await conn.exec_driver_sql("RELEASE member")
+        except (DBAPIError, PendingRollbackError) as error:
+            # Some failures, a full disk among them, end the whole transaction and with it everybody's part.
+            await self._abandon(error)
 
     async def _join(self) -> _Group:
         """The open group, or a new one with a transaction begun for it. The caller holds the turn."""
@@ -265,9 +293,16 @@ def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
     reader = create_async_engine(async_url, pool_size=READERS, max_overflow=0, pool_timeout=TURN_TIMEOUT_S, **options)
     event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
     event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
+    event.listen(writer.sync_engine, "before_cursor_execute", _set_savepoint)
     event.listen(writer.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN IMMEDIATE"))
     event.listen(reader.sync_engine, "begin", lambda conn: conn.exec_driver_sql("BEGIN"))
     return reader, writer
+
+
+def _set_savepoint(conn: Connection, *_statement: Any) -> None:
+    """Before the first statement of a member of a group: mark where to go back to if it fails."""
+    if conn.info.pop(_SAVEPOINT_DUE, False):
+        conn.exec_driver_sql("SAVEPOINT member")
 
 
 def _prepare_sqlite_writer(connection: Any, _record: Any) -> None:
