@@ -62,7 +62,7 @@ async function judge_signature(note: Note | null, checkpoint: Checkpoint, vkey: 
 
 function judge_key(seen: Seen | null, vkey: string): Finding {
   const about = words.key;
-  if (!seen) return { about, tone: "good", says: words.key_first };
+  if (!seen) return { about, tone: "warn", says: words.key_first };
   return seen.vkey === vkey ? { about, tone: "good", says: words.key_same } : { about, tone: "bad", says: words.key_changed };
 }
 
@@ -118,10 +118,11 @@ export async function prove(seq: number, listed?: string): Promise<Proven> {
   if (listed !== undefined && proofs.hex(leaf) !== listed) return { tone: "bad", says: t.audit.record.hash_differs };
   const note = proofs.read_note(answer.checkpoint.note);
   const path = decoded(answer.proof);
-  const is_signed = note && (await proofs.is_signed(note, vkey)) !== false;
-  if (!note || !path || !is_signed || !(await proofs.is_included(leaf, seq, note.size, path, note.root))) {
+  const signed = note && (await proofs.is_signed(note, vkey));
+  if (!note || !path || signed === false || !(await proofs.is_included(leaf, seq, note.size, path, note.root))) {
     return { tone: "bad", says: t.audit.record.refuted };
   }
+  if (signed === null) return { tone: "warn", says: words.signature_unable };
   return { tone: "good", says: t.audit.record.proven(note.size) };
 }
 
