@@ -1,0 +1,95 @@
+"""`audit verify` says in an exit code what an auditor's script needs to know."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from server_monitor.audit import checkpoints
+from server_monitor.db.engine import Database
+from tests.support import forger as forging
+from tests.support.forger import Forger
+
+PROGRAM = Path(sys.executable).with_name("server-monitor")
+NODE = "test-node"
+
+
+@pytest.fixture
+async def data_dir(sqlite_db: Database, sqlite_url: str) -> Path:
+    """An installation with a log of 20 signed records."""
+    place = Forger(sqlite_url).path.parent
+    (place / "instance_id").write_text(f"{NODE}\n")
+    await forging.fill(sqlite_db, checkpoints.load_signer(place, NODE), [20])
+    await sqlite_db.close()
+    return place
+
+
+def run(data_dir: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DATA_DIR": str(data_dir)}
+    return subprocess.run(
+        [PROGRAM, "audit", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_an_own_log_is_verified_and_that_is_recorded(data_dir: Path) -> None:
+    ended = run(data_dir, "verify", "--json")
+
+    assert ended.returncode == 0, ended
+    assert json.loads(ended.stdout)["verdicts"] == dict.fromkeys(
+        ("integrity", "completeness", "authenticity"), "intact"
+    )
+    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3")) as conn:
+        assert conn.execute("SELECT action, outcome FROM audit_records ORDER BY seq DESC").fetchone() == (
+            "audit.verify",
+            "success",
+        )
+
+
+def test_a_key_a_checkpoint_and_a_bundle_are_all_an_auditor_needs(data_dir: Path, tmp_path: Path) -> None:
+    key, kept, bundle = tmp_path / "key.txt", tmp_path / "checkpoint.txt", tmp_path / "b.tar.gz"
+    key.write_text(run(data_dir, "key").stdout)
+    kept.write_text(run(data_dir, "checkpoint").stdout)
+    assert run(data_dir, "bundle", bundle).returncode == 0
+
+    ended = run(tmp_path / "elsewhere", "verify", "--bundle", bundle, "--public-key", key, "--checkpoint", kept)
+
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    assert run(tmp_path / "elsewhere", "verify", "--bundle", bundle).returncode == 3
+
+
+def test_a_changed_record_is_named(data_dir: Path) -> None:
+    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3")) as conn:
+        conn.execute("DROP TRIGGER audit_records_are_never_changed")
+        conn.execute("UPDATE audit_records SET actor_name = 'eve' WHERE seq = 7")
+        conn.commit()
+
+    ended = run(data_dir, "verify")
+
+    assert ended.returncode == 1
+    assert "first bad record  7" in ended.stdout
+    assert "actor_name" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--database", "sqlite:////absent/x.sqlite3"],
+        ["--database", "nonsense"],
+        ["--bundle", "absent.tar.gz"],
+        ["--bundle", "absent.tar.gz", "--archive", "absent"],
+        ["--archive", "/absent"],
+        ["--public-key", "absent.txt"],
+        ["--checkpoint", "absent.txt"],
+        ["--nonsense"],
+    ],
+)
+def test_what_cannot_be_read_is_neither_intact_nor_broken(data_dir: Path, arguments: list[str]) -> None:
+    ended = run(data_dir, "verify", *arguments)
+
+    assert ended.returncode == 3, ended
+    assert "Traceback" not in ended.stderr
