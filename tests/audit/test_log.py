@@ -78,3 +78,13 @@ async def test_no_record_no_change(db: Database, admin: Actor) -> None:
 
     async with db.reading() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM login_failures"))).scalar_one() == 0
+
+
+async def test_search_columns_hold_what_the_record_holds(db: Database, admin: Actor) -> None:
+    """Text that is not in its normal form is stored in it, in both places."""
+    async with db.transaction() as conn:
+        await log.append(conn, Event("server.update", audited(admin), AuditTarget("server", "e\u0301\ud800")))
+
+    async with db.reading() as conn:
+        row = (await conn.execute(select(audit_records))).one()
+    assert row.target_id == orjson.loads(row.body)["target"]["id"] == "\u00e9\ufffd"
