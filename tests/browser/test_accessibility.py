@@ -27,7 +27,7 @@ async def test_every_page_is_accessible(fleet: Fleet, visitor: Visitor, theme: L
     await examine("fleet with one server")
 
     await visitor.import_servers(fleet.ssh_config())
-    await page.get_by_role("checkbox", name="Approve the key of web-2").wait_for()
+    await visitor.wait_for_keys()
     await examine("approve host keys")
     await page.get_by_role("button", name="Later").click()
     await expect(page.get_by_role("button", name="Review 2 host keys")).to_be_visible()

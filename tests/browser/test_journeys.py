@@ -6,6 +6,9 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.visitor import Fleet, Visitor
+from tests.support.console import ADMIN
+
+NEXT_PASSWORD = "another horse battery staple"
 
 pytestmark = [pytest.mark.browser, pytest.mark.sshd, pytest.mark.long]
 
@@ -70,6 +73,54 @@ async def test_changed_host_key_is_shown_and_replaced_only_by_a_person(fleet: Fl
     await visitor.wait_until_live("web-1")
 
 
+async def test_a_server_is_added_after_its_key_was_compared(fleet: Fleet, visitor: Visitor) -> None:
+    """Test shows the host key before anything is saved; approving it there is enough to see the server live."""
+    page, host = visitor.page, fleet.hosts[0]
+    await visitor.set_up(fleet.console.url, fleet.console.setup_token)
+    await page.get_by_role("button", name="Add server").click()
+    dialog = page.get_by_role("dialog")
+    for label, text in {"Name": "web-1", "Host": host.host, "Port": str(host.port), "User": host.username}.items():
+        await dialog.get_by_label(label, exact=True).fill(text)
+    await dialog.get_by_role("button", name="Test", exact=True).click()
+    await expect(dialog.get_by_text(host.fingerprint())).to_be_visible()
+    await dialog.get_by_role("checkbox").check()
+    await dialog.get_by_role("button", name="Approve key and add").click()
+    await visitor.wait_until_live("web-1")
+
+
+async def test_a_part_of_a_chart_is_zoomed_by_dragging(fleet: Fleet, visitor: Visitor) -> None:
+    """A drag across a chart names its range in the address, so that it can be shared; one press leads back."""
+    page = visitor.page
+    await visitor.set_up(fleet.console.url, fleet.console.setup_token)
+    await visitor.wait_until_live("this machine")
+    await visitor.row("this machine").get_by_role("link").click()
+    plot = page.get_by_role("figure", name="CPU, chart").locator(".u-over")
+    box = await plot.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    await page.mouse.move(box["x"] + box["width"] * 0.3, middle)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
+    await page.mouse.up()
+    await expect(page).to_have_url(re.compile(r"\?from=\d+&to=\d+$"))
+    await page.get_by_role("button", name="Back to live").click()
+    await expect(page).to_have_url(re.compile(r"/servers/[^?]+$"))
+
+
+async def test_a_session_ended_elsewhere_asks_for_a_login_and_returns(fleet: Fleet, visitor: Visitor) -> None:
+    page = visitor.page
+    await visitor.set_up(fleet.console.url, fleet.console.setup_token)
+    await page.goto(f"{fleet.console.url}/settings/groups")
+    await expect(page.get_by_role("heading", name="Groups", exact=True)).to_be_visible()
+    status, _, _ = await fleet.console.run(
+        "user", "reset-password", ADMIN, "--password-stdin", stdin=NEXT_PASSWORD.encode()
+    )
+    assert status == 0
+    await expect(page.get_by_text("Your session has ended.")).to_be_visible(timeout=30_000)
+    await visitor.log_in(NEXT_PASSWORD)
+    await expect(page.get_by_role("heading", name="Groups", exact=True)).to_be_visible()
+
+
 async def test_mistakes_of_an_import_are_shown_with_their_lines(fleet: Fleet, visitor: Visitor) -> None:
     """Every mistake is listed with its line, nothing can be imported, and a press on the line goes there."""
     page = visitor.page
@@ -129,7 +180,7 @@ async def test_everything_by_keyboard(fleet: Fleet, visitor: Visitor) -> None:
     await expect(confirm).to_be_enabled()
     await confirm.focus()
     await keys.press("Enter")
-    await page.get_by_role("checkbox", name="Approve the key of web-2").wait_for()
+    await visitor.wait_for_keys()
     await page.get_by_role("checkbox", name="Select all").focus()
     await keys.press("Space")
     await page.get_by_role("button", name="Approve 2 selected").focus()

@@ -63,8 +63,13 @@ class Visitor:
         await self.page.get_by_role("button", name="Import 2 servers").click()
         await self.page.get_by_role("heading", name="Approve host keys").wait_for()
 
+    async def wait_for_keys(self) -> None:
+        """Both hosts have shown their key."""
+        for name in ("web-1", "web-2"):
+            await self.page.get_by_role("checkbox", name=f"Approve the key of {name}").wait_for()
+
     async def approve_all(self) -> None:
-        await self.page.get_by_role("checkbox", name="Approve the key of web-2").wait_for()
+        await self.wait_for_keys()
         await self.page.get_by_role("checkbox", name="Select all").check()
         await self.page.get_by_role("button", name="Approve 2 selected").click()
         await self.page.get_by_role("dialog").wait_for(state="detached")
