@@ -98,7 +98,6 @@ export const en = {
     failed: "User name or password is wrong.",
     wait: (wait_s: number) => `Too many tries. You can try again in ${plural(wait_s, "second", "seconds")}.`,
     ended: "Your session has ended. Log in to go on where you were.",
-    set_up: "Set up this console",
     forgotten: "Forgot the password? An administrator can run",
   },
 
@@ -202,7 +201,6 @@ export const en = {
     capabilities: { observe: "observe", run: "run commands", terminal: "terminal" },
     cost: (percent: string) => `Watching costs this server ${percent} of one core.`,
     cost_unknown: "The cost of watching is measured during the first minute.",
-    as_of: (time: string) => `as of ${time}`,
     range: "Time range",
     ranges: {
       "5m": "5 min",
