@@ -51,7 +51,7 @@ async def test_an_auditor_reads_verifies_and_exports_and_changes_nothing(tmp_pat
         assert await visitor.accessibility_findings() == []
 
         await page.get_by_role("link", name="Archive and holds").click()
-        await expect(page.get_by_role("heading", name="Holds")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Holds", exact=True)).to_be_visible()
         await expect(page.get_by_role("button", name="Place hold")).to_have_count(0)
         await expect(page.get_by_role("button", name="Archive now")).to_have_count(0)
         assert await visitor.accessibility_findings() == []
