@@ -78,6 +78,16 @@ def test_keys_fit_their_column_however_long_the_name():
         assert len(key) <= 256
 
 
+def test_a_text_longer_than_any_name_is_counted_as_it_is_written():
+    """Folding takes the square of its length for some texts, and anybody may send one."""
+
+    def keys(name: str) -> tuple[str, ...]:
+        return throttle.keys(SECRET, name, "192.0.2.1", browser=None, is_known_address=False)
+
+    assert keys("A" * 65) != keys("a" * 65)
+    assert keys("a" + "\u0301" * 250_000 + "\u0316" * 250_000) != keys("a")
+
+
 def test_a_browser_is_known_by_a_mark_that_nobody_can_make():
     mark = throttle.browser_cookie(SECRET, "ada", "b" * 16, NOON)
 

@@ -35,6 +35,13 @@ def test_a_name_that_hides_something_is_refused_with_the_reason(name: str, words
     assert words in str(fields.name_mistake(fields.tidy(name)))
 
 
+def test_a_text_too_long_for_any_field_is_refused_as_it_is_written() -> None:
+    """Composing it would take minutes, and everything else would wait."""
+    hostile = "a" + "\u0301" * 250_000 + "\u0316" * 250_000
+
+    assert "this has 500001" in str(fields.description_mistake(fields.tidy(hostile)))
+
+
 def test_names_that_look_equal_are_equal_when_tidied() -> None:
     assert fields.tidy("  Cafe\u0301\t") == fields.tidy("Caf\u00e9") == "Café"
 

@@ -143,6 +143,7 @@ async def test_new_server(body: ServerBody, parts: ConsoleDep, actor: ActorDep) 
 @router.post("/import")
 async def import_servers(body: ImportBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Add every server of an inventory, or nothing. With `dry_run` it only tells what would be added."""
+    imports.require_importing(actor)
     chosen = formats.detect(body.text) if body.format == "auto" else Format(body.format)
     parsed = await asyncio.to_thread(formats.read, body.text, chosen)
     username = body.username or _own_account()

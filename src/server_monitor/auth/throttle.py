@@ -25,6 +25,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from server_monitor.auth import users
 from server_monitor.db.tables import fold_name, login_failures
 
 BROWSER_COOKIE = "server_monitor_browser"
@@ -87,8 +88,10 @@ def keys(
     secret: SecretStr, account: str, ip: str | None, *, browser: str | None, is_known_address: bool
 ) -> tuple[str, ...]:
     """The keys under which a try is counted. `browser` is the id of a browser known for this account."""
+    # Folding takes the square of the length of some texts, and strangers write this one; nobody's name is longer.
+    folded = fold_name(account) if len(account) <= users.LONGEST_NAME else account
     # Keyed, because people type passwords into the field for the name.
-    name = _signature(secret, "account", fold_name(account))[:32]
+    name = _signature(secret, "account", folded)[:32]
     if browser is not None:
         return (f"browser:{name}:{browser}",)
     address = network_of(ip)

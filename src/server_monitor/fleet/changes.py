@@ -72,8 +72,8 @@ async def add(conn: AsyncConnection, vault: Vault, new: NewServer, *, actor: Act
     Raises Invalid with every mistake, Conflict when the name is taken, Denied when the actor may not add servers to
     these groups. An actor who administers only some groups has to name one of them.
     """
-    new = _tidied_new(new)
     require_placing(actor, new.groups)
+    new = _tidied_new(new)
     mistakes = [*_mistakes(new), *_login_mistakes(new.login)]
     mistakes += await _group_mistakes(conn, new.groups)
     mistakes += await _jump_mistakes(conn, None, new.jump_server_id, actor)
@@ -107,8 +107,8 @@ async def add(conn: AsyncConnection, vault: Vault, new: NewServer, *, actor: Act
 
 async def trial(conn: AsyncConnection, new: NewServer, *, actor: Actor) -> Target:
     """How to reach a server that is not added yet, for whoever may add it. Raises as `add` does."""
-    new = _tidied_new(new)
     require_placing(actor, new.groups)
+    new = _tidied_new(new)
     mistakes = [*_mistakes(new), *await _jump_mistakes(conn, None, new.jump_server_id, actor)]
     if mistakes:
         raise Invalid(mistakes)

@@ -20,6 +20,7 @@ JUMPS_MAX = 8  # servers on the way to another
 LABELS_MAX = 64
 LABEL_NAME_MAX = 64
 LABEL_VALUE_MAX = 256
+NORMALIZED_MAX = 2_000  # more than any field holds, however its letters are composed
 CAPABILITIES = ("observe", "run", "terminal")
 
 # Control, format (bidi and zero-width marks), surrogate, private, unassigned, line and paragraph separators.
@@ -33,8 +34,12 @@ _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?", re.ASCII)
 
 
 def tidy(text: str) -> str:
-    """Without space around it and in Unicode's composed form, so that what looks equal is equal."""
-    return unicodedata.normalize("NFC", text.strip(" \t"))
+    """Without space around it and in Unicode's composed form, so that what looks equal is equal.
+
+    A text that is too long for any field stays as it is: composing takes the square of the length of a run of marks.
+    """
+    stripped = text.strip(" \t")
+    return unicodedata.normalize("NFC", stripped) if len(stripped) <= NORMALIZED_MAX else stripped
 
 
 def tidy_host(text: str) -> str:

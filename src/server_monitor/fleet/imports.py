@@ -50,10 +50,15 @@ class Source:
         return {"format": self.format, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-async def preview(conn: AsyncConnection, parsed: Parsed, default_username: str | None, *, actor: Actor) -> Plan:
-    """What the import would add. Raises Invalid with every mistake and its line, Denied."""
+def require_importing(actor: Actor) -> None:
+    """Raise Denied unless the actor may import; to be asked before the work of reading a long text."""
     if not allows(actor, Permission.SERVER_WRITE):
         raise Denied(f"An import takes the permission {Permission.SERVER_WRITE.value} everywhere.")
+
+
+async def preview(conn: AsyncConnection, parsed: Parsed, default_username: str | None, *, actor: Actor) -> Plan:
+    """What the import would add. Raises Invalid with every mistake and its line, Denied."""
+    require_importing(actor)
     found = await asyncio.to_thread(plan, parsed, await _existing(conn), default_username)
     if found.errors:
         raise Invalid(found.errors)
