@@ -1,19 +1,30 @@
 """Transactions are atomic, durable and share commits; readers never wait."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import Event
 from server_monitor.auth.actor import Actor, audited
-from server_monitor.db.engine import READERS, Database
+from server_monitor.db.engine import POSTGRES_POOL, READERS, Database
 from server_monitor.db.tables import audit_records, login_failures
 from server_monitor.errors import Unavailable
 from server_monitor.telemetry import metrics
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    db = await Database.open(url)
+    try:
+        yield db
+    finally:
+        await db.close()
 
 
 async def add(db: Database, key: str) -> None:
@@ -83,6 +94,62 @@ async def test_a_reader_that_finds_no_connection_free_is_told_that_the_database_
             await readers.enter_async_context(sqlite_db.reading())
         with pytest.raises(Unavailable, match="busy"):
             await count(sqlite_db)
+
+
+async def test_a_session_that_the_server_ends_is_no_bug_of_ours(postgres_url: str) -> None:
+    """An administrator ends it, the server goes down, somebody cuts the line: the caller may try again."""
+    async with opened(postgres_url) as db, opened(postgres_url) as other:
+
+        async def write() -> None:
+            async with db.transaction() as conn:
+                pid = await conn.scalar(text("SELECT pg_backend_pid()"))
+                async with other.transaction() as ending:
+                    await ending.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+                await conn.execute(text("SELECT 1"))
+
+        with pytest.raises(Unavailable, match="lost"):
+            await write()
+        await add(db, "after")
+        assert await count(db) == 1
+
+
+async def test_two_writers_in_each_others_way_are_no_bug_of_ours(postgres_url: str) -> None:
+    async with opened(postgres_url) as db:
+        await add(db, "one")
+        await add(db, "two")
+        both_hold = asyncio.Barrier(2)
+
+        async def write(*keys: str) -> None:
+            async with db.transaction() as conn:
+                for key in keys:
+                    await conn.execute(update(login_failures).where(login_failures.c.key == key).values(failures=2))
+                    if key == keys[0]:
+                        await both_hold.wait()
+
+        outcomes = await asyncio.gather(write("one", "two"), write("two", "one"), return_exceptions=True)
+
+    assert {type(outcome) for outcome in outcomes} == {type(None), Unavailable}
+
+
+@pytest.mark.long
+async def test_a_pool_that_has_no_connection_left_makes_a_writer_wait_and_then_says_so(postgres_url: str) -> None:
+    async with opened(postgres_url) as db, AsyncExitStack() as others:
+        for _ in range(2 * POSTGRES_POOL):
+            await others.enter_async_context(db.transaction())
+        with pytest.raises(Unavailable, match="busy"):
+            await add(db, "late")
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), TimeoutError()])
+async def test_what_the_caller_does_wrong_stays_its_own_error(db: Database, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        async with db.transaction():
+            raise error
+    with pytest.raises(IntegrityError):
+        async with db.transaction() as conn:
+            await conn.execute(insert(login_failures).values(key=None, failures=1, last_failed_at=datetime.now(UTC)))
+
+    assert raised.value is error
 
 
 async def test_a_directory_that_cannot_be_written_is_a_clear_refusal() -> None:

