@@ -1,5 +1,7 @@
 """What people decide about host keys, and the alarm."""
 
+import asyncio
+
 import pytest
 
 from server_monitor.auth.actor import Actor, ActorKind, Role
@@ -85,6 +87,23 @@ async def test_many_are_approved_at_once_whatever_becomes_of_the_others(db: Data
     assert [(one.server_id, one.code) for one in failed] == [(second.id, "conflict"), ("nowhere", "not_found")]
     assert (await actions(db))[-2:] == ["host_key.trust", "host_key.trust"]
     assert (await now(db, second)).status_reason == "host_key_unknown"
+
+
+async def test_approvals_and_offers_of_the_same_servers_do_not_wait_for_each_other_for_ever(db: Database) -> None:
+    made = [await add(db, f"web{number}") for number in range(4)]
+    for server in made:
+        await offer(db, server, host_key())
+    wanted = [(server.id, host_key().fingerprint) for server in made]
+
+    async def approve_all(order: list[tuple[str, str]]) -> list[str]:
+        async with db.transaction() as conn:
+            return (await trust.trust_many(conn, order, actor=ADMIN))[0]
+
+    results = await asyncio.gather(
+        *(approve_all(order) for order in (wanted, wanted[::-1]) * 4),
+        *(offer(db, server, host_key()) for server in made * 4),
+    )
+    assert [sorted(ids) for ids in results[:8] if ids is not None] == [sorted(server.id for server in made)] * 8
 
 
 async def test_a_changed_key_raises_the_alarm_once_for_each_key_until_somebody_decides(db: Database) -> None:

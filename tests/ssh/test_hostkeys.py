@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 
 import pytest
@@ -38,6 +39,20 @@ async def test_a_newer_offer_of_a_type_replaces_the_older_one(db: Database, targ
             await hostkeys.record_offer(conn, target.server_id, key)
 
         assert await hostkeys.offered(conn, target.server_id) == [TWO, RSA]
+
+
+async def test_connections_that_see_a_key_first_at_the_same_moment_all_go_on(db: Database, target: Target) -> None:
+    async def offer(key: HostKey) -> bool:
+        async with db.transaction() as conn:
+            return await hostkeys.record_offer(conn, target.server_id, key)
+
+    news = await asyncio.gather(*(offer(ONE) for _ in range(8)))
+    await asyncio.gather(*(offer(key) for key in (TWO, ONE, RSA, TWO, ONE, RSA)))
+
+    assert sorted(news) == [False] * 7 + [True]
+    async with db.reading() as conn:
+        kept = await hostkeys.offered(conn, target.server_id)
+    assert sorted(key.key_type for key in kept) == ["ssh-ed25519", "ssh-rsa"]
 
 
 async def test_only_what_was_offered_can_be_accepted(db: Database, target: Target) -> None:

@@ -230,10 +230,13 @@ async def set_facts(conn: AsyncConnection, server_id: str, document: Mapping[str
     """Keep what was found on a server, in place of what was found before. One that is too large is not kept."""
     if len(orjson.dumps(document)) > FACTS_MAX_BYTES:
         return
+    # Locked, so that nobody removes the server before its facts refer to it.
+    row = select(servers.c.id).where(servers.c.id == server_id).with_for_update(key_share=True)
+    if await conn.scalar(row) is None:
+        return
     values = {"document": dict(document), "found_at": datetime.now(UTC)}
     changed = await conn.execute(update(facts).where(facts.c.server_id == server_id).values(**values))
-    still_there = await conn.scalar(select(servers.c.id).where(servers.c.id == server_id))
-    if changed.rowcount == 0 and still_there:
+    if changed.rowcount == 0:
         await conn.execute(insert(facts).values(server_id=server_id, **values))
 
 

@@ -58,7 +58,7 @@ async def trust_many(
     trusted: list[str] = []
     failed: list[NotTrusted] = []
     events: list[Event] = []
-    for server_id, fingerprint in wanted:
+    for server_id, fingerprint in sorted(wanted):  # in one order, whoever writes; see ssh/hostkeys.py
         try:
             async with conn.begin_nested():
                 events.append(await _trust(conn, server_id, fingerprint, actor))

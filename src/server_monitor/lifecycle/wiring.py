@@ -191,7 +191,7 @@ class _VerdictRecorder:
 
     async def __call__(self, verdicts: Sequence[Verdict]) -> None:
         async with self._db.transaction() as conn:
-            for verdict in verdicts:
+            for verdict in sorted(verdicts, key=lambda one: one.server_id):  # in one order, whoever writes
                 at = datetime.fromtimestamp(verdict.at, UTC)
                 await fleet.set_status(conn, verdict.server_id, verdict.status, verdict.reason, verdict.detail, at)
         for verdict in verdicts:
@@ -212,7 +212,7 @@ class _FactRecorder:
 
     async def __call__(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         async with self._db.transaction() as conn:
-            for server_id, document in facts.items():
+            for server_id, document in sorted(facts.items(), key=lambda one: one[0]):  # in one order, whoever writes
                 await fleet.set_facts(conn, server_id, document)
 
 

@@ -75,8 +75,10 @@ async def record_offer(conn: AsyncConnection, server_id: str, key: HostKey) -> b
 
     It replaces an earlier offer of the same type. A pinned key, or a server that is gone, changes nothing.
     """
+    if not await _hold(conn, server_id):
+        return False
     known = await _state(conn, server_id, key.fingerprint)
-    if known == "pinned" or not await _exists(conn, server_id):
+    if known == "pinned":
         return False
     await conn.execute(delete(host_keys).where(_offers(server_id), host_keys.c.key_type == key.key_type))
     await conn.execute(
@@ -97,6 +99,7 @@ async def trust(conn: AsyncConnection, server_id: str, fingerprint: str, *, pinn
 
     The caller authorises and records it. Raises Conflict when the server offers another key by now, or none.
     """
+    await _hold(conn, server_id)
     current = await offered(conn, server_id)
     already = [key for key in await pinned(conn, server_id) if key.fingerprint == fingerprint]
     if already and not current:
@@ -126,8 +129,14 @@ def _offers(server_id: str) -> ColumnElement[bool]:
     return and_(host_keys.c.server_id == server_id, host_keys.c.state == "offered")
 
 
-async def _exists(conn: AsyncConnection, server_id: str) -> bool:
-    return (await conn.execute(select(servers.c.id).where(servers.c.id == server_id))).first() is not None
+async def _hold(conn: AsyncConnection, server_id: str) -> bool:
+    """Keep others from the keys of this server until the transaction ends; False when the server is gone.
+
+    The pool, a test and a person who approves may all write at once. Everybody takes the server's row first, and who
+    writes about several servers goes in the order of their ids, so that no two wait for each other.
+    """
+    row = select(servers.c.id).where(servers.c.id == server_id).with_for_update(key_share=True)
+    return (await conn.execute(row)).first() is not None
 
 
 async def _state(conn: AsyncConnection, server_id: str, fingerprint: str) -> str | None:
