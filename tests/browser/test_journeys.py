@@ -73,6 +73,26 @@ async def test_changed_host_key_is_shown_and_replaced_only_by_a_person(fleet: Fl
     await visitor.wait_until_live("web-1")
 
 
+async def test_a_test_that_is_not_let_in_says_why(fleet: Fleet, visitor: Visitor) -> None:
+    """A host that shows a key and refuses the login is not called connected; once mended, the test brings it back."""
+    page, host = visitor.page, fleet.hosts[0]
+    await visitor.set_up(fleet.console.url, fleet.console.setup_token)
+    await visitor.import_servers(fleet.ssh_config())
+    await visitor.approve_all()
+    await visitor.wait_until_live("web-1")
+    await visitor.row("web-1").get_by_role("link").click()
+    host.lock_out()
+    test = page.get_by_role("button", name="Test", exact=True)
+
+    await expect(page.get_by_text("refused to let us in").first).to_be_visible(timeout=30_000)
+    await test.click()
+    await expect(page.get_by_role("status").filter(has_text="authorized_keys")).to_be_visible()
+    host.let_in()
+    await test.click()
+    await expect(page.get_by_text("Connected and logged in.")).to_be_visible()
+    await expect(page.get_by_text("refused to let us in")).to_have_count(0)
+
+
 async def test_a_server_is_added_after_its_key_was_compared(fleet: Fleet, visitor: Visitor) -> None:
     """Test shows the host key before anything is saved; approving it there is enough to see the server live."""
     page, host = visitor.page, fleet.hosts[0]

@@ -76,6 +76,7 @@ class Sshd:
         self.host_keys = {kind: make_key(directory / f"host_{kind}", kind) for kind in host_key_types}
         self._login_key = make_key(directory / "login_key", "ed25519")
         self._authorized = [self.login_public_key, *authorized_keys]
+        self._earlier_keys: dict[str, tuple[bytes, str]] = {}
         self._options = {**_BASE_OPTIONS, **(options or {})}
         self._log = _Log()
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,6 +128,15 @@ class Sshd:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
+    def lock_out(self) -> None:
+        """Accept no login key from now on, and end every connection."""
+        (self.directory / "authorized_keys").write_text("")
+        self.drop_connections()
+
+    def let_in(self) -> None:
+        """Accept the login keys again after `lock_out`."""
+        (self.directory / "authorized_keys").write_text("\n".join([*self._authorized, ""]))
+
     def freeze(self) -> None:
         """Stop listener and connections where they are (SIGSTOP): the kernel still answers, sshd does not."""
         for process in [psutil.Process(self._running.pid), *self._connections()]:
@@ -141,7 +151,16 @@ class Sshd:
     def swap_host_key(self, kind: str = "ed25519") -> None:
         """Present another host key of this type from now on, on the same port."""
         self.stop()
+        self._earlier_keys[kind] = self.host_keys[kind].read_bytes(), self.host_public_key(kind)
         make_key(self.host_keys[kind], kind)
+        self.start()
+
+    def put_host_key_back(self, kind: str = "ed25519") -> None:
+        """Present the key again that `swap_host_key` replaced."""
+        self.stop()
+        private, public = self._earlier_keys[kind]
+        self.host_keys[kind].write_bytes(private)
+        self.host_keys[kind].with_suffix(".pub").write_text(public)
         self.start()
 
     def set_host_keys(self, kinds: Sequence[str]) -> None:
@@ -194,7 +213,7 @@ class Sshd:
 
     def _config(self, port: int) -> str:
         authorized = self.directory / "authorized_keys"
-        authorized.write_text("\n".join([*self._authorized, ""]))
+        self.let_in()
         home = self.directory / "home"  # an empty one: the account's own start files are no part of the test
         home.mkdir(exist_ok=True)
         lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}", f"SetEnv HOME={home}"]

@@ -175,7 +175,7 @@ export const en = {
     edit: "Edit",
     test: "Test connection",
     testing: "Testing…",
-    reachable: (ms: string) => `Connected and logged in. ${ms} ms to connect.`,
+    logged_in: (ms: string) => `Connected and logged in. ${ms} ms to connect.`,
     disable: "Disable",
     enable: "Enable",
     remove: "Remove",
