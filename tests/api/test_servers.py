@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,61 @@ async def test_a_changed_key_is_told_and_never_accepted_by_trying(
     keys = await sqlite_admin.get(f"{path}/host-key")
     assert [key["fingerprint"] for key in keys["pinned"]] == [old]
     assert [key["fingerprint"] for key in keys["offered"]] == [sshd.fingerprint()]
+
+
+@pytest.mark.sshd
+async def test_what_a_host_shows_now_decides_and_not_what_it_showed_once(
+    sqlite_site: Site, sqlite_admin: Person, sshd: Sshd
+) -> None:
+    made = await sqlite_admin.ask("POST", "/api/servers", login_of(sshd), status=201)
+    path = f"/api/servers/{made['id']}"
+    first = sshd.fingerprint()
+    await sqlite_admin.ask("POST", f"{path}/test")
+    sshd.swap_host_key()
+
+    await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": first}, status=409)
+    for _ in range(2):
+        keys = await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": sshd.fingerprint()})
+        assert [key["fingerprint"] for key in keys["pinned"]] == [sshd.fingerprint()]
+        assert keys["offered"] == []
+
+    sshd.set_host_keys(["ed25519", "rsa"])
+    await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": sshd.fingerprint()})
+    second = sshd.fingerprint()
+    sshd.set_host_keys(["rsa"])
+    await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": second}, status=409)
+
+
+@pytest.mark.sshd
+async def test_a_host_that_cannot_be_asked_is_trusted_with_what_it_showed_last(
+    sqlite_admin: Person, sshd: Sshd
+) -> None:
+    made = await sqlite_admin.ask("POST", "/api/servers", login_of(sshd), status=201)
+    path = f"/api/servers/{made['id']}"
+    await sqlite_admin.ask("POST", f"{path}/test")
+    sshd.stop()
+
+    keys = await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": sshd.fingerprint()})
+    assert [key["fingerprint"] for key in keys["pinned"]] == [sshd.fingerprint()]
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("reason", ["auth_failed", "connect_timeout", "host_key_changed", "no_awk"])
+async def test_a_test_that_gets_in_ends_what_kept_the_console_out(
+    sqlite_site: Site, sqlite_admin: Person, sshd: Sshd, reason: str
+) -> None:
+    made = await sqlite_admin.ask("POST", "/api/servers", login_of(sshd), status=201)
+    path = f"/api/servers/{made['id']}"
+    await sqlite_admin.ask("POST", f"{path}/host-key", {"fingerprint": sshd.fingerprint()})
+    async with sqlite_site.db.transaction() as conn:
+        await servers.set_status(conn, made["id"], "offline", reason, "as it was", datetime.now(UTC))
+
+    await sqlite_admin.ask("POST", f"{path}/test")
+
+    after = await sqlite_admin.get(path)
+    assert (after["status"], after["status_reason"], after["status_detail"]) == ("unknown", None, None)
+    assert after["updated_at"] > made["updated_at"], "which makes the collector begin anew"
+    assert (await actions(sqlite_site.db))[-1] == "server.update"
 
 
 async def test_a_host_that_is_not_there_is_explained(sqlite_admin: Person) -> None:

@@ -85,6 +85,46 @@ async def test_a_real_host_is_approved_goes_live_changes_its_key_and_comes_back(
     await server_when(browser, server_id, lambda found: found["status"] == "online")
 
 
+async def test_once_the_cause_is_mended_a_test_brings_a_server_back_at_once(
+    browser: Browser, host: Sshd, console: ConsoleProcess
+) -> None:
+    """Patience with a host that refuses us lasts ten minutes, and a changed key waits for a person for ever."""
+    server_id = await added(browser, host)
+    await trust(browser, server_id, host)
+    await server_when(browser, server_id, lambda found: found["status"] == "online")
+
+    host.lock_out()
+    await server_when(browser, server_id, lambda found: found["status"] == "auth_failed")
+    host.let_in()
+    tried = await browser.send("POST", f"/api/servers/{server_id}/test")
+    assert tried.json()["logged_in"] is True
+    await server_when(browser, server_id, lambda found: found["status"] == "online")
+
+    host.swap_host_key()
+    await server_when(browser, server_id, lambda found: found["status"] == "host_key_changed")
+    host.put_host_key_back()
+    code, _, words = await console.run("server", "test", "real host")
+    assert code == 0, words
+    await server_when(browser, server_id, lambda found: found["status"] == "online")
+    assert (await browser.get(f"/api/servers/{server_id}/host-key")).json()["offered"] == []
+
+
+async def test_the_alarm_names_the_key_that_is_new_and_no_other(browser: Browser, sshds: Sshds) -> None:
+    """A host has keys of several types; those that nobody approved are no reason for an alarm."""
+    host = sshds.start(host_key_types=("ed25519", "rsa"))
+    server_id = await added(browser, host)
+    await trust(browser, server_id, host)
+    await server_when(browser, server_id, lambda found: found["status"] == "online")
+    await browser.send("POST", f"/api/servers/{server_id}/test")
+    offered = (await browser.get(f"/api/servers/{server_id}/host-key")).json()["offered"]
+    assert [key["type"] for key in offered] == ["ssh-rsa"]
+
+    host.swap_host_key()
+    await server_when(browser, server_id, lambda found: found["status"] == "host_key_changed")
+    alarms = (await browser.get("/api/audit-logs", params={"action": "host_key.changed"})).json()["items"]
+    assert [alarm["meta_json"]["offered"] for alarm in alarms] == [host.fingerprint()]
+
+
 async def test_a_host_that_goes_away_is_offline_and_comes_back_by_itself(browser: Browser, host: Sshd) -> None:
     server_id = await added(browser, host)
     await trust(browser, server_id, host)

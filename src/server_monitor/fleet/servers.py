@@ -226,6 +226,20 @@ async def set_status(  # noqa: PLR0917  # The collectors' one call, as wiring ha
     return bool(changed.rowcount)
 
 
+async def try_again(conn: AsyncConnection, server_id: str, mended: Collection[str]) -> bool:
+    """Forget why the server is not online, if it is for one of these reasons: its collector begins anew, at once.
+
+    False when it is in another state. The caller records it, which is what tells a running console.
+    """
+    now = datetime.now(UTC)
+    changed = await conn.execute(
+        update(servers)
+        .where(servers.c.id == server_id, servers.c.enabled, servers.c.status_reason.in_(mended))
+        .values(status="unknown", status_reason=None, status_detail=None, status_at=now, updated_at=now)
+    )
+    return bool(changed.rowcount)
+
+
 async def set_facts(conn: AsyncConnection, server_id: str, document: Mapping[str, Any]) -> None:
     """Keep what was found on a server, in place of what was found before. One that is too large is not kept."""
     if len(orjson.dumps(document)) > FACTS_MAX_BYTES:

@@ -1,11 +1,10 @@
 """What people decide about host keys, and the alarm when a host shows another one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
@@ -14,11 +13,12 @@ from server_monitor.auth.actor import SYSTEM, Actor, Permission, audited
 from server_monitor.db.tables import audit_records, servers
 from server_monitor.errors import Failure
 from server_monitor.fleet.changes import require, target_of_audit
-from server_monitor.fleet.servers import get
+from server_monitor.fleet.servers import get, try_again
 from server_monitor.ssh import hostkeys
 from server_monitor.ssh.hostkeys import HostKey
 
 BULK_MAX = 1_000
+WAITING_FOR_A_KEY = ("host_key_unknown", "host_key_changed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,15 @@ async def host_keys(conn: AsyncConnection, server_id: str, *, actor: Actor) -> H
     return HostKeys(await hostkeys.pinned(conn, server_id), await hostkeys.offered(conn, server_id))
 
 
-async def trust_host_key(conn: AsyncConnection, server_id: str, fingerprint: str, *, actor: Actor) -> None:
+async def trust_host_key(
+    conn: AsyncConnection, server_id: str, fingerprint: str, *, shown: Collection[str] = (), actor: Actor
+) -> None:
     """Accept the key that a host has shown; from now on it has to show this one.
 
+    `shown` are the fingerprints that it shows right now, where it has been asked.
     Raises Conflict when the host has shown another key or none, NotFound, Denied.
     """
-    await log.append(conn, await _trust(conn, server_id, fingerprint, actor))
+    await log.append(conn, await _trust(conn, server_id, fingerprint, shown, actor))
 
 
 async def trust_many(
@@ -61,7 +64,7 @@ async def trust_many(
     for server_id, fingerprint in sorted(wanted):  # in one order, whoever writes; see ssh/hostkeys.py
         try:
             async with conn.begin_nested():
-                events.append(await _trust(conn, server_id, fingerprint, actor))
+                events.append(await _trust(conn, server_id, fingerprint, (), actor))
         except Failure as failure:
             failed.append(NotTrusted(server_id, failure.code, str(failure)))
         else:
@@ -105,16 +108,13 @@ async def _reported(conn: AsyncConnection, server_id: str) -> set[str]:
     return {orjson.loads(body)["meta"]["offered"] for body in bodies}
 
 
-async def _trust(conn: AsyncConnection, server_id: str, fingerprint: str, actor: Actor) -> Event:
+async def _trust(
+    conn: AsyncConnection, server_id: str, fingerprint: str, shown: Collection[str], actor: Actor
+) -> Event:
     server = await get(conn, server_id, actor=actor)
     require(server, Permission.HOST_TRUST, actor)
     before = [key.fingerprint for key in await hostkeys.pinned(conn, server_id)]
-    await hostkeys.trust(conn, server_id, fingerprint, pinned_by=actor.name)
-    now = datetime.now(UTC)
-    await conn.execute(
-        update(servers)
-        .where(servers.c.id == server_id, servers.c.status_reason.in_(("host_key_unknown", "host_key_changed")))
-        .values(status="unknown", status_reason=None, status_detail=None, status_at=now, updated_at=now)
-    )
+    await hostkeys.trust(conn, server_id, fingerprint, pinned_by=actor.name, shown=shown)
+    await try_again(conn, server_id, WAITING_FOR_A_KEY)
     meta = {"fingerprint": fingerprint, "replaced": [key for key in before if key != fingerprint]}
     return Event("host_key.trust", audited(actor), target_of_audit(server), meta=meta)

@@ -200,7 +200,8 @@ class _VerdictRecorder:
 
     async def _alarm(self, server_id: str) -> None:
         async with self._db.transaction() as conn:
-            for key in await hostkeys.offered(conn, server_id):
+            # The newest is what the host has just shown; a key of another type may have been there all along.
+            for key in (await hostkeys.offered(conn, server_id))[:1]:
                 await trust.record_host_key_changed(conn, server_id, key)
 
 

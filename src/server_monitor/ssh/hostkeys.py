@@ -7,7 +7,7 @@ docs/decisions/host-keys.md.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -73,14 +73,15 @@ async def offered(conn: AsyncConnection, server_id: str) -> list[HostKey]:
 async def record_offer(conn: AsyncConnection, server_id: str, key: HostKey) -> bool:
     """Remember that the server showed this key. True when that is news.
 
-    It replaces an earlier offer of the same type. A pinned key, or a server that is gone, changes nothing.
+    It takes the place of an earlier offer of the same type. So does a pinned key, which is no offer itself: whoever
+    showed the other one is gone. A server that is gone changes nothing.
     """
     if not await _hold(conn, server_id):
         return False
     known = await _state(conn, server_id, key.fingerprint)
+    await conn.execute(delete(host_keys).where(_offers(server_id), host_keys.c.key_type == key.key_type))
     if known == "pinned":
         return False
-    await conn.execute(delete(host_keys).where(_offers(server_id), host_keys.c.key_type == key.key_type))
     await conn.execute(
         insert(host_keys).values(
             server_id=server_id,
@@ -94,15 +95,30 @@ async def record_offer(conn: AsyncConnection, server_id: str, key: HostKey) -> b
     return known is None
 
 
-async def trust(conn: AsyncConnection, server_id: str, fingerprint: str, *, pinned_by: str) -> HostKey:
+async def record_shown(conn: AsyncConnection, server_id: str, shown: Sequence[HostKey]) -> None:
+    """Remember what the server shows to whoever has just asked it for all its keys, best first.
+
+    The best becomes the newest offer; what it does not show any more is forgotten.
+    """
+    await _hold(conn, server_id)
+    types = [key.key_type for key in shown]
+    await conn.execute(delete(host_keys).where(_offers(server_id), host_keys.c.key_type.not_in(types)))
+    for key in reversed(shown):
+        await record_offer(conn, server_id, key)
+
+
+async def trust(
+    conn: AsyncConnection, server_id: str, fingerprint: str, *, pinned_by: str, shown: Collection[str] = ()
+) -> HostKey:
     """Accept the offered key with this fingerprint in place of whatever was accepted before.
 
-    The caller authorises and records it. Raises Conflict when the server offers another key by now, or none.
+    `shown` are the fingerprints that the server shows right now, where it has been asked: an accepted one among them
+    stays accepted. The caller authorises and records it. Raises Conflict when the server offers another key, or none.
     """
     await _hold(conn, server_id)
     current = await offered(conn, server_id)
     already = [key for key in await pinned(conn, server_id) if key.fingerprint == fingerprint]
-    if already and not current:
+    if already and (fingerprint in shown or not current):
         return already[0]
     wanted = [key for key in current if key.fingerprint == fingerprint]
     if not wanted:

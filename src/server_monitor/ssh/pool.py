@@ -9,11 +9,11 @@ kept until it breaks, the server is edited, or the pool closes. Nobody logs in t
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from server_monitor.db.engine import Database
-from server_monitor.errors import NotFound, Unreachable
+from server_monitor.errors import NotFound, Unavailable, Unreachable
 from server_monitor.ssh import agent, algorithms, hostkeys
 from server_monitor.ssh.channel import DEFAULT_WINDOW, Channel, OnClosed, OnData, open_on
 from server_monitor.ssh.connection import Connection
@@ -216,12 +216,18 @@ class Pool:
         dialler = self._dialler(target, login, known.pinned, preference)
         try:
             async with self._slots, self._deadline(dialler):
-                return await dialler.open(through)
-        except (HostKeyUnknown, HostKeyChanged) as refused:
-            await self._record(target, refused.offered, known.offered)
+                connection = await dialler.open(through)
+        except HostKeyUnknown as refused:
+            if refused.offered not in known.offered:  # A host that nobody accepts is tried again and again.
+                await self._record(target, refused.offered)
+            raise
+        except HostKeyChanged as refused:
+            await self._record(target, refused.offered)  # even when it is known: the newest offer is the alarm's
             raise
         except Unreachable as failure:
             raise await self._blame_the_agent(failure, login) from failure
+        await self._forget_stale_offers(target, known)
+        return connection
 
     async def _through(self, target: Target) -> Connection | None:
         if target.jump is None:
@@ -255,11 +261,16 @@ class Pool:
         trouble = await agent.trouble(login.agent_socket)
         return failure if trouble is None else Unreachable("credential_missing", trouble)
 
-    async def _record(self, target: Target, key: HostKey, before: Sequence[HostKey]) -> None:
-        if key in before:
-            return  # Nothing new: a host that nobody accepts is tried again and again.
+    async def _record(self, target: Target, key: HostKey) -> None:
         async with self._db.transaction() as conn:
             await hostkeys.record_offer(conn, target.server_id, key)
+
+    async def _forget_stale_offers(self, target: Target, known: Known) -> None:
+        """The host showed its accepted key: whoever showed another one of that type is gone."""
+        with suppress(Unavailable):  # The next connection tries again.
+            for key in known.pinned:
+                if any(offer.key_type == key.key_type for offer in known.offered):
+                    await self._record(target, key)
 
     async def _shown(self, target: Target, through: Connection | None, family: Sequence[str]) -> HostKey | Unreachable:
         """The key of this family that the host shows, or why none. No key is pinned here, so none is accepted."""
