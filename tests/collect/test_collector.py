@@ -329,6 +329,14 @@ def test_a_flood_is_cut_off(host: Host) -> None:
     assert host.notes.statuses[-1] == ("degraded", "flood")
 
 
+def test_a_flood_of_complaints_is_cut_off_like_one_of_answers(host: Host) -> None:
+    host.is_live()
+    for _ in range(5):
+        host.callbacks.on_stderr(b"x" * (ANSWER_LIMIT_BYTES // 4))
+    assert host.channel.is_closed
+    assert host.notes.statuses[-1] == ("degraded", "flood")
+
+
 def test_binary_is_counted_then_degrades_then_is_cut_off(host: Host) -> None:
     host.is_live()
     host.collector.watched = True

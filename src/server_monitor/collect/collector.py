@@ -305,7 +305,7 @@ class Collector:
         try:
             lines = self._assembler.feed(data)
         except FloodError:
-            self._fail("flood", "more than any answer can hold came at once")
+            self._cut_off()
             return
         for line in lines:
             if attempt != self._attempt:
@@ -313,9 +313,20 @@ class Collector:
             self._take(line)
 
     def complained(self, attempt: int, data: bytes) -> None:
-        """Called by the channel with the standard error; the last of it explains a probe that ends."""
-        if attempt == self._attempt:
-            self._complaint = (self._complaint + data)[-COMPLAINT_LIMIT_BYTES:]
+        """Called by the channel with the standard error; the last of it explains a probe that ends.
+
+        It has no budget of its own: a host that floods one stream or the other costs us the same.
+        """
+        if attempt != self._attempt:
+            return
+        self._complaint = (self._complaint + data)[-COMPLAINT_LIMIT_BYTES:]
+        try:
+            self._assembler.charge(len(data))
+        except FloodError:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        self._fail("flood", "more than any answer can hold came at once")
 
     def closed(self, attempt: int, reason: str | None) -> None:
         """Called by the channel at its end: with a reason code when it was cut off, with None when the probe ended."""

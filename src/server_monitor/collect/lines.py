@@ -320,15 +320,19 @@ class Assembler:
     def refill(self) -> None:
         self._room = ANSWER_LIMIT_BYTES
 
+    def charge(self, size_bytes: int) -> None:
+        """Count bytes that came, as lines or beside them. Raises FloodError beyond what any answer can be."""
+        self._room -= size_bytes
+        if self._room < 0:
+            self._rest = b""
+            raise FloodError
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes, without their newlines; one over 64 KiB is skipped and counted.
 
         Raises FloodError when more has come since the last tick than any answer can be.
         """
-        self._room -= len(data)
-        if self._room < 0:
-            self._rest = b""
-            raise FloodError
+        self.charge(len(data))
         joined = self._rest + data if self._rest else data
         lines = joined.split(b"\n")
         self._rest = lines.pop()
