@@ -68,6 +68,19 @@ def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert Settings.load(data_dir=tmp_path / "data").jwt_secret.get_secret_value() == GOOD
 
 
+def test_the_file_of_a_secret_may_be_named_in_dot_env_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "jwt").write_text(GOOD + "\n")
+    (tmp_path / ".env").write_text(f"JWT_SECRET_FILE={tmp_path}/jwt\nEncryption_Key_File={tmp_path}/jwt\n")
+    monkeypatch.setenv("ENCRYPTION_KEY", "given in the environment")
+
+    settings = Settings.load(data_dir=tmp_path / "data")
+
+    assert settings.jwt_secret.get_secret_value() == GOOD
+    assert settings.encryption_key.get_secret_value() == "given in the environment"
+
+
 def test_a_secret_file_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET_FILE", "/nonexistent")
 

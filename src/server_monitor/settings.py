@@ -6,6 +6,7 @@ that holds the value. `.env.example` lists them all and is checked against this 
 
 import os
 import secrets
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from server_monitor.errors import FieldError, Invalid
 
@@ -233,15 +234,26 @@ def _refuse_weak_secrets(settings: Settings) -> None:
 
 def _secrets_from_files() -> dict[str, str]:
     found = {}
+    sources = EnvSettingsSource(Settings).env_vars, DotEnvSettingsSource(Settings).env_vars
     for name in (*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL"):
-        path = os.environ.get(f"{name}_FILE")
-        if not path:
+        path = _path_of(name.lower(), sources)
+        if path is None:
             continue
         try:
             found[name.lower()] = Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise Invalid.one(f"{name}_FILE", "names a file that cannot be read; check its path and mode") from None
     return found
+
+
+def _path_of(name: str, sources: Sequence[Mapping[str, str | None]]) -> str | None:
+    """The file that holds this value, when a source names one before any gives the value itself."""
+    for variables in sources:
+        if path := variables.get(f"{name}_file"):
+            return path
+        if variables.get(name):
+            return None
+    return None
 
 
 def _development_secrets(settings: Settings) -> dict[str, SecretStr]:
