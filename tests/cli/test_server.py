@@ -109,6 +109,19 @@ async def test_an_export_goes_into_another_import_by_a_pipe(server: Run) -> None
     assert (code, json.loads(out)["created"], len(json.loads(out)["skipped"])) == (0, 1, 1)
 
 
+async def test_a_secret_is_not_sealed_under_a_key_that_the_console_cannot_open(console: ConsoleProcess) -> None:
+    """Somebody without the settings of the service is at the shell of its machine."""
+    words = "server", "add", "web1", "--user", "root", "--password-stdin"
+    stranger = ConsoleProcess(console.data_dir, {"KEY_VAULT_MASTER_KEY": "another key, which is long enough for it"})
+
+    code, _, said = await stranger.run(*words, stdin=b"hunter2-hunter2\n")
+    assert (code, "KEY_VAULT_MASTER_KEY here is not the one" in said) == (1, True), said
+    assert "web1" not in (await console.run("server", "list"))[1]
+
+    code, _, said = await console.run(*words, stdin=b"hunter2-hunter2\n")
+    assert code == 0, said
+
+
 async def test_a_password_comes_by_stdin_and_never_back(server: Run) -> None:
     await server("add", "old", "--host", "10.0.0.3", "--user", "root", "--password-stdin", stdin="hunter2hunter2\n")
     for words in (("show", "old"), ("show", "old", "--json"), ("export",)):

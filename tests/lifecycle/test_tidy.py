@@ -17,6 +17,7 @@ from server_monitor.series.tiers import Tiers
 from server_monitor.ssh import vault as secrets
 from server_monitor.ssh.vault import Vault
 
+LOST = SecretStr("lost master key with enough entropy")
 OLD, NEW = SecretStr("old master key with enough entropy"), SecretStr("new master key with enough entropy")
 
 
@@ -36,6 +37,17 @@ async def test_the_previous_master_key_can_be_retired(sqlite_db: Database, histo
     async with sqlite_db.reading() as conn:
         opened = await secrets.load(conn, Vault(NEW), credential.id)
     assert opened.password == "hunter2-hunter2"
+
+
+async def test_a_secret_that_does_not_open_holds_up_nothing_else(sqlite_db: Database, history: History) -> None:
+    async with sqlite_db.transaction() as conn:
+        await secrets.add_password(conn, Vault(LOST), "lost", "hunter2-hunter2")
+        credential = await secrets.add_password(conn, Vault(OLD, LOST), "web01", "hunter2-hunter2")
+
+    await Tidy(sqlite_db, Vault(NEW, OLD), history).rewrap_credentials()
+
+    async with sqlite_db.reading() as conn:
+        assert (await secrets.load(conn, Vault(NEW), credential.id)).password == "hunter2-hunter2"
 
 
 async def test_a_removed_server_takes_its_history_with_it(sqlite_db: Database, history: History) -> None:

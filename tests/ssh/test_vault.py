@@ -4,14 +4,18 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
+from server_monitor.audit import log
+from server_monitor.audit.chain import Event
+from server_monitor.auth.actor import SYSTEM, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import ssh_credentials
 from server_monitor.errors import Conflict, Invalid, NotFound
 from server_monitor.ssh import vault as vaults
-from server_monitor.ssh.vault import Sealed, Vault, VaultUnreadable
+from server_monitor.ssh.vault import Rewrapped, Sealed, Vault, VaultUnreadable
 from tests.ssh.conftest import Fleet
 from tests.support.sshd import make_key
 
+LOST = SecretStr("a lost master key, long enough")
 OLD, NEW = SecretStr("the old master key, long enough"), SecretStr("the new master key, long enough")
 
 
@@ -92,17 +96,57 @@ async def test_the_master_key_can_be_changed_without_losing_a_secret(db: Databas
     rotating = Vault(NEW, OLD)
 
     async with db.transaction() as conn:
-        assert await vaults.rewrap_all(conn, rotating, at_most=3) == 3
+        first = await vaults.rewrap_some(conn, rotating, at_most=3)
+        assert first.done == 3
         # In between, every secret opens.
         assert [(await vaults.load(conn, rotating, each)).password for each in ids] == [f"secret {n}" for n in range(5)]
     async with db.transaction() as conn:
-        assert await vaults.rewrap_all(conn, rotating) == 2
-        assert await vaults.rewrap_all(conn, rotating) == 0
+        assert first.next_id is not None
+        assert await vaults.rewrap_some(conn, rotating, first.next_id) == Rewrapped(2, [], None)
+        assert await vaults.rewrap_some(conn, rotating) == Rewrapped(0, [], None)
 
     async with db.reading() as conn:
         assert [(await vaults.load(conn, Vault(NEW), each)).password for each in ids] == [
             f"secret {n}" for n in range(5)
         ]
+
+
+async def test_a_secret_that_does_not_open_keeps_no_other_from_the_new_key(db: Database) -> None:
+    async with db.transaction() as conn:
+        lost = (await vaults.add_password(conn, Vault(LOST), "lost", "secret")).id
+        broken, good = [(await vaults.add_password(conn, Vault(OLD, LOST), name, "secret")).id for name in "bg"]
+        sealed = (await conn.execute(select(ssh_credentials.c.sealed).where(ssh_credentials.c.id == good))).scalar()
+        await conn.execute(update(ssh_credentials).where(ssh_credentials.c.id == broken).values(sealed=sealed))
+
+    done, unreadable, next_id = 0, set[str](), ""
+    async with db.transaction() as conn:
+        while next_id is not None:
+            part = await vaults.rewrap_some(conn, Vault(NEW, OLD), next_id, at_most=1)
+            done, unreadable, next_id = done + part.done, unreadable.union(part.unreadable), part.next_id
+
+    assert (done, unreadable) == (1, {lost, broken})
+    async with db.reading() as conn:
+        assert (await vaults.load(conn, Vault(NEW), good)).password == "secret"
+
+
+async def test_nothing_is_sealed_under_another_key_than_what_is_stored(db: Database) -> None:
+    async with db.transaction() as conn:
+        await vaults.add_password(conn, Vault(OLD), "p", "secret")
+        with pytest.raises(Conflict, match="KEY_VAULT_MASTER_KEY"):
+            await vaults.add_password(conn, Vault(NEW), "q", "secret")
+        await vaults.add_password(conn, Vault(NEW, OLD), "r", "secret")
+
+
+async def test_the_key_of_the_console_that_started_last_is_the_one(db: Database) -> None:
+    """Also before anything is stored, and while what is stored is still under the previous key."""
+    async with db.transaction() as conn:
+        meta = {"clean": True, "vault_key": Vault(NEW).key_id}
+        await log.append(conn, Event("system.start", audited(SYSTEM), meta=meta))
+    async with db.transaction() as conn:
+        for other in (Vault(OLD), Vault(OLD, NEW)):
+            with pytest.raises(Conflict, match="restart the console"):
+                await vaults.add_password(conn, other, "p", "secret")
+        await vaults.add_password(conn, Vault(NEW, OLD), "p", "secret")
 
 
 async def test_a_missing_master_key_is_named_with_its_remedy(db: Database) -> None:

@@ -33,6 +33,7 @@ from server_monitor.fleet import servers
 from server_monitor.lifecycle import wiring
 from server_monitor.lifecycle.instance import exclusive, instance_id
 from server_monitor.settings import Settings
+from server_monitor.ssh.envelope import MasterKey
 from server_monitor.telemetry.logs import logger, set_up_logs
 
 log = logger(__name__)
@@ -58,7 +59,7 @@ async def serve(settings: Settings, announce: Announce) -> int:
         try:
             await migrate.prepare(db)
             await _require_continuation(settings, db)
-            await _record_start(db)
+            await _record_start(settings, db)
             async with wiring.build(settings, db) as parts:
                 await parts.keeper.sign("start")
                 failed = await _run(parts, listener, announce)
@@ -247,10 +248,13 @@ async def _require_continuation(settings: Settings, db: Database) -> None:
         await anchors.require_continuation(db, signer, Path(settings.audit_anchor_file))
 
 
-async def _record_start(db: Database) -> None:
+async def _record_start(settings: Settings, db: Database) -> None:
+    # The vault compares it, so that no command seals a secret which this console cannot open.
+    vault_key = MasterKey.derive(settings.key_vault_master_key.get_secret_value()).key_id
     async with db.transaction() as conn:
         clean = await _stopped_cleanly(conn)
-        await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta={"clean": clean}))
+        meta = {"clean": clean, "vault_key": vault_key}
+        await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta=meta))
         cut_off = await recover_exports(conn, db.node)
     async with db.transaction() as conn:
         await servers.ensure_local(conn)

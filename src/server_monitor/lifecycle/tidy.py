@@ -6,7 +6,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.fleet import servers
 from server_monitor.series.store import History
-from server_monitor.ssh.vault import Vault, rewrap_all
+from server_monitor.ssh.vault import Vault, rewrap_some
 from server_monitor.telemetry.logs import logger
 
 EVERY_S = 600.0
@@ -24,24 +24,33 @@ class Tidy:
 
     async def run(self) -> None:
         while True:
-            try:
-                await self.rewrap_credentials()
-                await self.forget_removed_servers()
-            except Unavailable as error:
-                log.warning("tidying_delayed", cause=str(error))
+            for step in (self.rewrap_credentials, self.forget_removed_servers):
+                try:
+                    await step()
+                except Unavailable as error:
+                    log.warning("tidying_delayed", cause=str(error))
             await asyncio.sleep(EVERY_S)
 
     async def rewrap_credentials(self) -> None:
         """After this, KEY_VAULT_PREVIOUS_KEY is needed no longer."""
         count = 0
-        while True:
+        unreadable: list[str] = []
+        next_id: str | None = ""
+        while next_id is not None:
             async with self._db.transaction() as conn:
-                rewrapped = await rewrap_all(conn, self._vault)
-            count += rewrapped
-            if not rewrapped:
-                break
+                part = await rewrap_some(conn, self._vault, next_id)
+            count += part.done
+            unreadable += part.unreadable
+            next_id = part.next_id
         if count:
             log.info("credentials_rewrapped", count=count)
+        if unreadable:
+            log.error(
+                "credentials_unreadable",
+                count=len(unreadable),
+                first=unreadable[0],
+                remedy="set KEY_VAULT_PREVIOUS_KEY to the key that they were stored under, or store them again",
+            )
 
     async def forget_removed_servers(self) -> None:
         """A server that was removed at the command line takes its history with it too, only later."""

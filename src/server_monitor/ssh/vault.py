@@ -1,7 +1,7 @@
 """Keys and passwords for logging in to servers: sealed in the database, open only in memory, never shown again.
 
 `envelope.py` says how a secret is sealed. The master key comes from the settings (KEY_VAULT_MASTER_KEY) and is never
-in the database; the previous one may stay readable (KEY_VAULT_PREVIOUS_KEY) until `rewrap` has been round. Why:
+in the database; the previous one may stay readable (KEY_VAULT_PREVIOUS_KEY) until `rewrap_some` has been round. Why:
 docs/decisions/key-vault.md.
 """
 
@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import asyncssh
+import orjson
 from pydantic import SecretStr
 from sqlalchemy import delete as delete_from
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.db.ids import new_id
-from server_monitor.db.tables import servers, ssh_credentials
+from server_monitor.db.tables import audit_records, servers, ssh_credentials
 from server_monitor.errors import Conflict, Invalid, NotFound, Unavailable
 from server_monitor.ssh import envelope
 from server_monitor.ssh.envelope import MasterKey, Place
@@ -63,6 +64,15 @@ class Secret:
     password: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """A part of the round: what was wrapped anew, what did not open, and where the next part begins (None: the end)."""
+
+    done: int
+    unreadable: Sequence[str]
+    next_id: str | None
+
+
 class Vault:
     """Seals with the master key; opens with it or a previous one."""
 
@@ -76,6 +86,11 @@ class Vault:
     def key_id(self) -> str:
         """The id of the master key that seals from now on."""
         return self._current.key_id
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """The ids of all the master keys that open."""
+        return frozenset(self._by_id)
 
     def seal(self, plain: bytes, *, table: str, row_id: str, column: str) -> Sealed:
         return Sealed(envelope.seal(plain, Place(table, row_id, column), self._current), self._current.key_id)
@@ -182,29 +197,52 @@ async def delete(conn: AsyncConnection, credential_id: str) -> None:
         raise NotFound("credential", credential_id)
 
 
-async def rewrap_all(conn: AsyncConnection, vault: Vault, at_most: int = 1000) -> int:
-    """Wrap what an older master key wraps with the current one; how many rows that were.
+async def rewrap_some(conn: AsyncConnection, vault: Vault, after_id: str = "", at_most: int = 1000) -> Rewrapped:
+    """Wrap what an older master key wraps with the current one, beginning after this row.
 
-    Call it until it returns 0, each time in a transaction of its own: a crash leaves every row readable under one of
-    the two keys.
+    Go on until there is no next part, each in a transaction of its own: a crash leaves every row readable under one of
+    the two keys. A row that does not open stays as it is, and keeps nobody else's from being wrapped.
     """
-    stale = await conn.execute(
-        select(ssh_credentials.c.id, ssh_credentials.c.sealed, ssh_credentials.c.wrapped_by)
-        .where(ssh_credentials.c.wrapped_by != vault.key_id)
-        .limit(at_most)
-    )
-    rows = stale.all()
+    c = ssh_credentials.c
+    stale = select(c.id, c.sealed, c.wrapped_by).where(c.wrapped_by != vault.key_id, c.id > after_id)
+    rows = (await conn.execute(stale.order_by(c.id).limit(at_most))).all()
+    unreadable: list[str] = []
     for row in rows:
-        sealed = vault.rewrap(Sealed(row.sealed, row.wrapped_by), **_place(row.id))
+        try:
+            sealed = vault.rewrap(Sealed(row.sealed, row.wrapped_by), **_place(row.id))
+        except VaultUnreadable:
+            unreadable.append(row.id)
+            continue
         await conn.execute(
-            update(ssh_credentials)
-            .where(ssh_credentials.c.id == row.id)
-            .values(sealed=sealed.data, wrapped_by=sealed.key_id)
+            update(ssh_credentials).where(c.id == row.id).values(sealed=sealed.data, wrapped_by=sealed.key_id)
         )
-    return len(rows)
+    return Rewrapped(len(rows) - len(unreadable), unreadable, rows[-1].id if len(rows) == at_most else None)
+
+
+async def require_consoles_key(conn: AsyncConnection, vault: Vault) -> None:
+    """Raise Conflict when this master key is not the one that the console opens secrets with.
+
+    A command on the console's machine that lacks its settings would otherwise seal what the console can never open.
+    Each start of a console records the id of its key. Before the first one, what is stored already has to open.
+    """
+    newest = select(audit_records.c.body).where(audit_records.c.action == "system.start")
+    body = await conn.scalar(newest.order_by(audit_records.c.seq.desc()).limit(1))
+    named = None if body is None else orjson.loads(body)["meta"].get("vault_key")
+    if named is not None:
+        fits = named == vault.key_id
+    else:
+        used = set(await conn.scalars(select(ssh_credentials.c.wrapped_by).distinct()))
+        fits = not used or bool(used & vault.key_ids)
+    if not fits:
+        raise Conflict(
+            "KEY_VAULT_MASTER_KEY here is not the one that the console opens its secrets with; nothing was stored. "
+            "Give this command the console's own settings, KEY_VAULT_MASTER_KEY or KEY_VAULT_MASTER_KEY_FILE among "
+            "them. If the key was changed, restart the console first."
+        )
 
 
 async def _add(conn: AsyncConnection, vault: Vault, name: str, plain: bytes, key: PrivateKey | None) -> Credential:
+    await require_consoles_key(conn, vault)
     added = Credential(
         id=new_id(),
         name=name,
