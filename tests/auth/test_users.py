@@ -265,6 +265,22 @@ async def test_a_reset_password_ends_every_session(db, logins, make_user):
     assert await logins.login("ada", NEW_PASSWORD, HOME, NOON)
 
 
+async def test_nobody_makes_an_account_their_own_without_its_password(db, make_user):
+    """Neither at a browser that somebody left open, nor with a token that leaked."""
+    ada, olga = await make_user("ada", Role.ADMIN), await make_user("olga")
+    token = Actor(ActorKind.TOKEN, ada.id, "ada", Role.ADMIN, scopes=frozenset({Scope.ADMIN}), token_id="t")
+
+    with pytest.raises(Conflict, match="with the old one"):
+        await users.edit(db, ada.id, Edit(password=NEW_PASSWORD), actor=person(ada))
+    for user in (ada, olga):
+        with pytest.raises(Denied, match="token"):
+            await users.edit(db, user.id, Edit(password=NEW_PASSWORD), actor=token)
+    assert await records(db, "user.password") == []
+
+    await users.edit(db, olga.id, Edit(password=NEW_PASSWORD), actor=person(ada))
+    assert len(await records(db, "user.password")) == 1
+
+
 async def test_another_role_begins_with_another_session(db, logins, make_user):
     ada = await make_user("ada", Role.OPERATOR)
     held = await session_and_token(db, logins, ada)

@@ -130,12 +130,14 @@ async def edit(db: Database, user_id: str, change: Edit, *, actor: Actor, now: d
 
     Appends `user.update`, `user.password`, `user.disable` or `user.enable` for what really changes. A new role, a new
     password and disabling end the user's sessions at once; disabling revokes their tokens too.
-    Raises Denied, NotFound, Invalid, and Conflict when it would take away the last administrator or one's own account.
+    Raises Denied, NotFound, Invalid, and Conflict when it would take away the last administrator or one's own account,
+    or is meant to change one's own password, which takes the old one.
     """
     require(actor, Permission.USER_WRITE)
     now = now or datetime.now(UTC)
     password_hash = None
     if change.password is not UNCHANGED:
+        _refuse_password_without_the_old_one(user_id, actor)
         async with db.reading() as conn:
             user = await get(conn, user_id, actor=actor)
         role = user.role if change.role is UNCHANGED else change.role
@@ -322,6 +324,14 @@ async def _set_disabled(
 def _refuse_own(user: User, actor: Actor, deed: str) -> None:
     if user.id == actor.id:
         raise Conflict(f"You cannot {deed}; another administrator can, or `server-monitor user` on the console.")
+
+
+def _refuse_password_without_the_old_one(user_id: str, actor: Actor) -> None:
+    """Whoever finds a browser left open, or a token, must not be able to make the account their own with it."""
+    if actor.kind is ActorKind.TOKEN:
+        raise Denied("An API token cannot change passwords; log in, or use `server-monitor user` on the console.")
+    if user_id == actor.id:
+        raise Conflict("Your own password is changed with the old one, in the settings of your account.")
 
 
 async def _keep_an_admin(conn: AsyncConnection, without: User) -> None:
