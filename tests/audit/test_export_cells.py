@@ -74,6 +74,22 @@ def test_what_is_no_formula_is_left_alone(text: str) -> None:
     assert row(body(text))["username"] == text
 
 
+@pytest.mark.parametrize("column", ["username", "target_id", "user_agent"])
+def test_a_comma_ends_no_cell(column: str) -> None:
+    """Or one could move what stands after it into other columns."""
+    argument = {"username": "name", "user_agent": "agent", "target_id": "target"}[column]
+
+    read = row(body(**{argument: "a,b"}))
+
+    assert (read[column], read["ip"], read["request_id"]) == ("a,b", "192.0.2.7", "req-1")
+
+
+def test_white_space_between_the_tokens_of_a_forged_meta_starts_no_line() -> None:
+    forged = body(meta={"a": "b"}).replace(b'{"a":"b"}', b'{"a":\r\n"b"}')
+
+    assert json.loads(row(forged)["meta_json"].replace("\\u000d\\u000a", "")) == {"a": "b"}
+
+
 def test_a_number_is_not_guarded() -> None:
     """`seq` is a number by its type, not free text."""
     assert cells.csv_rows([(-1, body())]).startswith(b"-1,")
