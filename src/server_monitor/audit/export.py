@@ -5,12 +5,11 @@ bytes and digest, or outcome `failure`). What a kill leaves open, the next start
 snapshot in batches, so memory does not grow with them, and writers go on meanwhile.
 """
 
-import asyncio
 import base64
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import cells, checkpoints, cursor, log, pages
+from server_monitor.audit import batches, cells, checkpoints, cursor, log, pages
 from server_monitor.audit.cells import Stored
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
 from server_monitor.audit.checkpoints import Signer
@@ -32,7 +31,7 @@ from server_monitor.db.tables import audit_records
 from server_monitor.errors import TooMany
 
 BATCH = 1000  # records
-BATCH_BYTES = 4 * 1024 * 1024  # or fewer, where there are large ones
+BATCH_BYTES = 1024 * 1024  # or fewer, where there are large ones
 AT_ONCE = 4
 TARGET = "audit_export"
 RETRY_AFTER_S = 5
@@ -99,13 +98,12 @@ class Export:
         begin, separator, end = self._frame()
         if begin:
             yield self._counted(begin)
-        at_once = max(1, min(BATCH, BATCH_BYTES // max(1, self.page.largest_bytes)))
-        result = await self.conn.stream(self.page.records, execution_options={"yield_per": at_once})
-        async for batch in result.partitions(at_once):
-            chunk = await asyncio.to_thread(_FORMATTERS[self.format], batch)
-            chunk = chunk if self.rows == 0 else separator + chunk
-            self.rows += len(batch)
-            yield self._counted(chunk)
+        made = batches.made(self.conn, self.page.records, _FORMATTERS[self.format], BATCH, BATCH_BYTES)
+        async with aclosing(made):
+            async for count, chunk in made:
+                whole = chunk if self.rows == 0 else separator + chunk
+                self.rows += count
+                yield self._counted(whole)
         if end:
             yield self._counted(end)
 

@@ -34,7 +34,6 @@ class Page:
     """The records of one page, counted and not yet read."""
 
     count: int
-    largest_bytes: int  # the largest body
     following: Place | None
     records: Select[int, bytes]  # seq and body, in order
 
@@ -108,16 +107,14 @@ async def choose(conn: AsyncConnection, wanted: Wanted, place: Place) -> Page:
     bounds = [seq < place.snapshot, seq >= place.next_seq if is_ascending else seq <= place.next_seq]
     conditions = [*bounds, *wanted.filters.where()]
     extra = None if wanted.limit is None else wanted.limit + 1
-    size_bytes = func.length(audit_records.c.body).label("size_bytes")
-    chosen = select(seq, size_bytes).where(*conditions).order_by(order).limit(extra).subquery()
+    chosen = select(seq).where(*conditions).order_by(order).limit(extra).subquery()
     last = func.max(chosen.c.seq) if is_ascending else func.min(chosen.c.seq)
-    found = select(func.count(), func.coalesce(func.max(chosen.c.size_bytes), 0), last).select_from(chosen)
-    count, largest, beyond = (await conn.execute(found)).one()
+    count, beyond = (await conn.execute(select(func.count(), last).select_from(chosen))).one()
     records = select(seq, audit_records.c.body).where(*conditions).order_by(order)
     if extra is None or count < extra:
-        return Page(count, largest, None, records)
+        return Page(count, None, records)
     until = seq < beyond if is_ascending else seq > beyond
-    return Page(count - 1, largest, replace(place, next_seq=beyond), records.where(until))
+    return Page(count - 1, replace(place, next_seq=beyond), records.where(until))
 
 
 def _order(text: str) -> str:
