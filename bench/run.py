@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.harness import Result, add_options, keep, machine, options_of, say, table
 
-BENCHES = ("audit_prune", "audit_export", "audit_verify", "probe", "fleet", "history", "live", "start")
+BENCHES = ("audit_append", "audit_export", "audit_prune", "audit_verify", "probe", "fleet", "history", "live", "start")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
