@@ -22,6 +22,8 @@ CANARY = "cAnArY0123456789abcdef"
         f"smt_{CANARY}",
         f"--password={CANARY}",
         f"PASSWORD: {CANARY}",
+        f"pa\u017f\u017fword: {CANARY}",
+        f"BASIC {CANARY}",
         f"eyJ{CANARY}.{CANARY}.{CANARY}",
     ],
 )
