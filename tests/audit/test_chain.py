@@ -42,6 +42,35 @@ def test_canonical_bytes_are_stable(value: object) -> None:
     assert chain.canonical(json.loads(once)) == once
 
 
+@given(st.dictionaries(st.text(), st.integers(-(2**53) + 1, 2**53 - 1) | st.text(), max_size=5))
+def test_canonical_bytes_are_those_of_the_standard_library(value: dict[str, object]) -> None:
+    """Whichever encoder makes them."""
+    cleaned = {key: chain.clean_text(item) if isinstance(item, str) else item for key, item in value.items()}
+    expected = json.dumps(cleaned, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    if all(key.isascii() for key in value):
+        assert chain.canonical(value) == expected.encode()
+    else:
+        with pytest.raises(Invalid):
+            chain.canonical(value)
+
+
+def test_every_ascii_character_has_one_form() -> None:
+    text = "".join(map(chr, range(1, 128)))
+
+    encoded = chain.canonical({text: text})
+
+    assert encoded == json.dumps({text: text}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("where", ["meta", "change"])
+def test_a_fraction_in_an_event_is_refused(where: str) -> None:
+    parts = {"meta": {"a": [{"b": 0.5}]}} if where == "meta" else {"change": [Change("/a", None, 0.5)]}
+
+    with pytest.raises(Invalid, match="float"):
+        record_of(Event("server.update", ADA, **parts))
+
+
 @pytest.mark.parametrize("value", [1.5, 2**53, b"bytes", {"é": 1}, {1: 2}, object()])
 def test_what_the_format_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(Invalid):

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from server_monitor.errors import Invalid
 
 VERSION = 1
@@ -25,6 +27,8 @@ SECRET = "[secret]"  # noqa: S105  # What stands in a record where the value is 
 META_LIMIT_BYTES = 64 * 1024
 TEXT_LIMIT = 4096
 _SAFE_INTEGER = 2**53 - 1
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 # The catalogue is closed: an action that is not here cannot be recorded.
 ACTIONS = frozenset(
@@ -128,6 +132,20 @@ class Circumstances:
 
 def canonical(value: Mapping[str, Any]) -> bytes:
     """The one byte string of this object. Raises Invalid for what the format cannot hold."""
+    return _encoded(value) if _is_plain(value) else _cleaned(value)
+
+
+def _encoded(value: Mapping[str, Any]) -> bytes:
+    """The same of what is known to be plain."""
+    try:
+        encoded = orjson.dumps(value, option=_CANONICAL)
+    except orjson.JSONEncodeError:  # What it refuses is cleaned, or refused with a reason.
+        return _cleaned(value)
+    # Such text has one form only, and nothing in it that had to be replaced.
+    return encoded if encoded.isascii() and b"\\u0000" not in encoded else _cleaned(value)
+
+
+def _cleaned(value: Mapping[str, Any]) -> bytes:
     return json.dumps(_clean(value, ""), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -144,10 +162,9 @@ class Draft:
 
     def sealed(self, seq: int, at: datetime, boot_id: str, monotonic_us: int) -> bytes:
         """The record's canonical bytes. Keys sort so that these come after the others: ts, ts_src, v."""
-        tail = canonical(
-            {"ts": timestamp(at), "ts_src": {"boot_id": boot_id, "mono_us": monotonic_us}, "v": VERSION},
-        )
-        return b'%s,"seq":%d%s,%s' % (self.before, seq, self.after, tail[1:])
+        clock = _encoded({"boot_id": boot_id, "mono_us": monotonic_us})
+        tail = b'"ts":"%s","ts_src":%s,"v":%d}' % (timestamp(at).encode(), clock, VERSION)
+        return b'%s,"seq":%d%s,%s' % (self.before, seq, self.after, tail)
 
 
 def draft(event: Event, circumstances: Circumstances, record_id: str) -> Draft:
@@ -156,65 +173,71 @@ def draft(event: Event, circumstances: Circumstances, record_id: str) -> Draft:
         raise Invalid.one("action", f"{event.action!r} ({event.phase}) is not in the catalogue of audit/chain.py")
     if event.phase != "intent" and event.outcome not in OUTCOMES:
         raise Invalid.one("outcome", f"{event.outcome!r} is not one of {sorted(OUTCOMES)}")
-    before: dict[str, Any] = {
+    before = {
         "action": event.action,
         "actor": _actor(event.actor),
         "id": record_id,
         "node": circumstances.node,
         "outcome": None if event.phase == "intent" else event.outcome,
         "phase": event.phase,
+        **_present(
+            cause=None if event.parent_seq is None else {"parent_seq": event.parent_seq},
+            change={"paths": [{"p": c.path, "old": c.old, "new": c.new} for c in event.change]}
+            if event.change
+            else None,
+            meta=event.meta,
+            reason=event.reason,
+            request=_present(**circumstances.request),
+        ),
     }
-    optional: dict[str, Any] = {
-        "cause": None if event.parent_seq is None else {"parent_seq": event.parent_seq},
-        "change": {"paths": [{"p": c.path, "old": c.old, "new": c.new} for c in event.change]}
-        if event.change
-        else None,
-        "meta": _bounded_meta(event.meta),
-        "reason": event.reason,
-        "request": _present(circumstances.request),
-    }
-    after = canonical(_present({"source": _present(circumstances.source), "target": _target(event.target)}))
+    after = _present(source=_present(**circumstances.source), target=_target(event.target))
+    is_plain = _is_plain(event.meta) and all(_is_plain((c.old, c.new)) for c in event.change)
+    encoded = _encoded(before) if is_plain else _cleaned(before)
+    if len(encoded) > META_LIMIT_BYTES:
+        _require_bounded(event.meta)
     return Draft(
         event,
         record_id,
         circumstances.source.get("ip"),
         circumstances.request.get("id"),
-        before=canonical(before | _present(optional))[:-1],
-        after=b"" if after == b"{}" else b"," + after[1:-1],
+        before=encoded[:-1],
+        after=b"," + _encoded(after)[1:-1] if after else b"",
     )
 
 
 def timestamp(at: datetime) -> str:
     """RFC 3339 UTC with microseconds and Z."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def _actor(actor: AuditActor) -> dict[str, Any]:
-    present = _present({"id": actor.id, "session": actor.session, "token_id": actor.token_id})
-    roles = {"roles": list(actor.roles)} if actor.roles else {}
-    return {"type": actor.type, "name": actor.name} | present | roles
+    return _present(
+        type=actor.type,
+        name=actor.name,
+        id=actor.id,
+        session=actor.session,
+        token_id=actor.token_id,
+        roles=list(actor.roles) or None,
+    )
 
 
 def _target(target: AuditTarget | None) -> dict[str, Any] | None:
     if target is None:
         return None
-    groups = {"group_ids": list(target.group_ids)} if target.group_ids else {}
-    return {"type": target.type, "id": target.id} | _present({"name": target.name}) | groups
+    return _present(type=target.type, id=target.id, name=target.name, group_ids=list(target.group_ids) or None)
 
 
-def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _present(**fields: Any) -> dict[str, Any]:
+    """The fields that say something."""
     return {name: value for name, value in fields.items() if value is not None and value != {}}
 
 
-def _bounded_meta(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if not meta:
-        return None
+def _require_bounded(meta: Mapping[str, Any]) -> None:
     size_bytes = len(canonical(meta))
     if size_bytes > META_LIMIT_BYTES:
         raise Invalid.one(
             "meta", f"an audit record's own fields take {size_bytes} bytes; {META_LIMIT_BYTES} is the most"
         )
-    return meta
 
 
 def _clean(value: Any, path: str) -> Any:
@@ -231,6 +254,15 @@ def _clean(value: Any, path: str) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(item, path) for item in value]
     raise Invalid.one(path, f"a record cannot hold a {type(value).__name__}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Does it hold nothing but texts, integers, truth values, None, and lists and dictionaries of those?"""
+    kind = type(value)
+    if kind is not dict and kind is not list and kind is not tuple:
+        return kind in _PLAIN
+    parts = value.values() if kind is dict else value
+    return all(type(part) in _PLAIN or _is_plain(part) for part in parts)
 
 
 def _key(key: Any, path: str) -> str:
