@@ -1,7 +1,10 @@
 """Appends to the audit log in the caller's transaction: the change and its record are made together or not at all."""
 
+import sqlite3
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import chain, tree
 from server_monitor.audit.chain import Circumstances, Draft, Event
+from server_monitor.db.driver import on_sqlite, spelled
 from server_monitor.db.engine import at_commit
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_head, audit_nodes, audit_records
@@ -21,6 +25,9 @@ from server_monitor.telemetry.logs import request_context
 from server_monitor.telemetry.redact import redact, redact_text
 
 USER_AGENT_LIMIT = 256
+_HEAD_TEXT, _ = spelled(select(audit_head.c.size, audit_head.c.frontier))
+_RECORD_TEXT, _ = spelled(insert(audit_records))
+_NODE_TEXT, _ = spelled(insert(audit_nodes))
 
 
 async def append(conn: AsyncConnection, *events: Event) -> None:
@@ -36,19 +43,51 @@ async def append(conn: AsyncConnection, *events: Event) -> None:
 
 async def _write(conn: AsyncConnection, drafts: list[Draft]) -> None:
     """Give the records their places in the log. Everybody who writes waits here for everybody else, so be quick."""
+    extend = _extend_sqlite if conn.dialect.name == "sqlite" else _extend_postgres
     try:
-        await _extend(conn, drafts)
+        await extend(conn, drafts)
     except DBAPIError as error:
         raise AuditUnavailable("The audit record could not be written, so nothing was changed.") from error
-    for draft in drafts:
-        metrics.audit_records.labels(draft.event.action).inc()
+    for action, count in Counter([draft.event.action for draft in drafts]).items():
+        metrics.audit_records.labels(action).inc(count)
 
 
-async def _extend(conn: AsyncConnection, drafts: list[Draft]) -> None:
+async def _extend_sqlite(conn: AsyncConnection, drafts: list[Draft]) -> None:
+    """All of it in one turn of the driver's thread: a statement alone costs more than a record."""
+
+    def extend(plain: sqlite3.Connection) -> None:
+        size, frontier = plain.execute(_HEAD_TEXT).fetchone()
+        grown = _grown(size, frontier, drafts, chain.timestamp)
+        plain.executemany(_RECORD_TEXT, grown.records)
+        plain.executemany(_NODE_TEXT, grown.nodes)
+        plain.execute("UPDATE audit_head SET size = ?, frontier = ?", (grown.size, grown.frontier))
+
+    await on_sqlite(conn, extend)
+
+
+async def _extend_postgres(conn: AsyncConnection, drafts: list[Draft]) -> None:
     head = (await conn.execute(select(audit_head.c.size, audit_head.c.frontier).with_for_update())).one()
-    size: int = head.size
-    frontier = tree.split(head.frontier)
-    rows = []
+    grown = _grown(head.size, head.frontier, drafts, lambda at: at)
+    await conn.execute(insert(audit_records), grown.records)
+    if grown.nodes:
+        await conn.execute(insert(audit_nodes), grown.nodes)
+    await conn.execute(update(audit_head).values(size=grown.size, frontier=grown.frontier))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """The log after an append: what is new in it."""
+
+    records: list[dict[str, Any]]
+    nodes: list[dict[str, Any]]
+    size: int
+    frontier: bytes
+
+
+def _grown(size: int, frontier: bytes, drafts: list[Draft], stored: Callable[[datetime], Any]) -> _Grown:
+    """`stored` makes of an instant what the database takes."""
+    roots = tree.split(frontier)
+    records = []
     nodes: list[dict[str, Any]] = []
 
     def completed(level: int, index: int, node: bytes) -> None:
@@ -57,13 +96,10 @@ async def _extend(conn: AsyncConnection, drafts: list[Draft]) -> None:
     for draft in drafts:
         at = datetime.now(UTC)
         body = draft.sealed(size, at, _BOOT_ID, time.monotonic_ns() // 1000)
-        rows.append(_row(draft, body, size, at))
-        frontier = tree.grow(frontier, size, tree.leaf_hash(body), completed)
+        records.append(_row(draft, body, size, stored(at)))
+        roots = tree.grow(roots, size, tree.leaf_hash(body), completed)
         size += 1
-    await conn.execute(insert(audit_records), rows)
-    if nodes:
-        await conn.execute(insert(audit_nodes), nodes)
-    await conn.execute(update(audit_head).values(size=size, frontier=b"".join(frontier)))
+    return _Grown(records, nodes, size, b"".join(roots))
 
 
 async def size(conn: AsyncConnection) -> int:
@@ -78,7 +114,7 @@ async def actions_since(conn: AsyncConnection, seq: int) -> set[str]:
     return set(found.scalars())
 
 
-def _row(draft: Draft, body: bytes, seq: int, at: datetime) -> dict[str, Any]:
+def _row(draft: Draft, body: bytes, seq: int, at: Any) -> dict[str, Any]:
     """The stored row: the body, and the search columns derived from it."""
     event, target = draft.event, draft.event.target
     return {

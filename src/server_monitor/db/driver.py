@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Insert, Select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,7 +32,7 @@ async def on_sqlite(conn: AsyncConnection, work: Callable[[sqlite3.Connection], 
     return done
 
 
-def spelled(statement: Select[*tuple[Any, ...]]) -> tuple[str, dict[str, Any]]:
+def spelled(statement: Select[*tuple[Any, ...]] | Insert) -> tuple[str, dict[str, Any]]:
     """The statement as SQLite's own connection takes it: its text, and its parameters by name."""
     compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     values = dict(compiled.params)
