@@ -5,14 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import Event
 from server_monitor.auth.actor import Actor, audited
-from server_monitor.db.engine import POSTGRES_POOL, READERS, Database
+from server_monitor.db.engine import POSTGRES_POOL, READERS, Database, at_commit
 from server_monitor.db.tables import audit_records, login_failures
 from server_monitor.errors import Unavailable
 from server_monitor.telemetry import metrics
@@ -75,6 +77,47 @@ async def test_a_cancelled_writer_does_not_strand_the_others(sqlite_db: Database
 
     assert await count(sqlite_db) == 4
     await add(sqlite_db, "after")
+
+
+async def test_a_change_whose_maker_gives_up_at_the_last_moment_has_its_record(
+    sqlite_db: Database, admin: Actor
+) -> None:
+    """At whatever point it is cancelled: both or neither."""
+
+    async def change(key: str) -> None:
+        async with sqlite_db.transaction() as conn:
+            await conn.execute(insert(login_failures).values(key=key, failures=1, last_failed_at=datetime.now(UTC)))
+            await log.append(conn, Event("auth.login", audited(admin), meta={"key": key}))
+
+    for turns in range(40):
+        doomed = asyncio.ensure_future(change(f"k{turns}"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        doomed.cancel()
+        await asyncio.gather(doomed, change(f"other{turns}"), return_exceptions=True)
+
+    async with sqlite_db.reading() as conn:
+        changed = set((await conn.execute(select(login_failures.c.key))).scalars())
+        recorded = {
+            orjson.loads(body)["meta"]["key"] for body in (await conn.execute(select(audit_records.c.body))).scalars()
+        }
+    assert changed == recorded
+    assert {f"other{turns}" for turns in range(40)} <= changed
+
+
+async def test_a_bug_in_what_is_written_last_is_heard_and_stops_nobody_after_it(sqlite_db: Database) -> None:
+    async def broken(_conn: AsyncConnection, _items: list[object]) -> None:
+        raise ZeroDivisionError
+
+    async def change() -> None:
+        async with sqlite_db.transaction() as conn:
+            at_commit(conn, broken, None)
+
+    with pytest.raises(ZeroDivisionError):
+        await change()
+
+    await add(sqlite_db, "after")
+    assert await count(sqlite_db) == 1
 
 
 async def test_a_reader_sees_only_what_is_committed_and_cannot_write(db: Database) -> None:

@@ -8,7 +8,7 @@ connections of their own and never wait for the writer (WAL).
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from server_monitor.db.driver import on_sqlite
 from server_monitor.errors import Unavailable
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
@@ -56,6 +57,7 @@ class _Group:
 
     members: int = 0
     settled: bool = False
+    commit: asyncio.Task[None] | None = None
     failure: BaseException | None = field(default=None, repr=False)
     last: list[tuple[WriteLast, Any]] = field(default_factory=list)
 
@@ -100,29 +102,14 @@ class Database:
         except DBAPIError as error:
             raise _unavailable_or(error) from error
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Changes that happen all or not at all, durable once the block has been left without an exception.
 
         Do not open one inside another, and do not wait for anything but the database inside: every writer queues here.
         Raises Unavailable when the database is locked, full or gone; then nothing was changed, unless PostgreSQL went
         away during the commit itself.
         """
-        try:
-            if self.dialect == "sqlite":
-                async with self._grouped() as conn:
-                    yield conn
-            else:
-                async with _connected(self._writer) as conn, conn.begin():
-                    try:
-                        yield conn
-                    finally:
-                        last = _taken_from(conn)
-                    await _write_last(conn, last)
-                metrics.database_commits.inc()
-                metrics.database_transactions.inc()
-        except DBAPIError as error:
-            raise _unavailable_or(error) from error
+        return self._grouped() if self.dialect == "sqlite" else self._alone()
 
     @asynccontextmanager
     async def migrating(self) -> AsyncIterator[AsyncConnection]:
@@ -151,61 +138,52 @@ class Database:
         await self._reader.dispose()
 
     @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with _connected(self._writer) as conn, conn.begin():
+                try:
+                    yield conn
+                finally:
+                    last = _taken_from(conn)
+                await _write_last(conn, last)
+        except DBAPIError as error:
+            raise _unavailable_or(error) from error
+        metrics.database_commits.inc()
+        metrics.database_transactions.inc()
+
+    @asynccontextmanager
     async def _grouped(self) -> AsyncIterator[AsyncConnection]:
         group: _Group | None = None
+        await self._take_turn()
         try:
-            async with asyncio.timeout(TURN_TIMEOUT_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Unavailable("The database is busy; nothing was changed. Try again in a moment.") from None
-        try:
-            group = await self._join()
-            assert self._connection is not None
-            async with self._savepoint(self._connection) as last:
-                yield self._connection
-            group.last += last
-            group.members += 1
+            group, conn = await self._join()
+            try:
+                yield conn
+            except BaseException:
+                await self._leave(conn)
+                raise
+            await self._stay(conn, group)
+        except DBAPIError as error:
+            raise _unavailable_or(error) from error
         finally:
             self._turn.release()
             if group is not None:
                 # Shielded: a caller that gives up now must not leave the others' work uncommitted.
-                await asyncio.shield(self._settle(group))
+                group.commit = group.commit or asyncio.create_task(self._settle(group))
+                await asyncio.shield(group.commit)
         if isinstance(group.failure, Unavailable):
             raise type(group.failure)(str(group.failure)) from group.failure
         if group.failure is not None:
             raise Unavailable("The change could not be made durable; nothing was changed.") from group.failure
 
-    @asynccontextmanager
-    async def _savepoint(self, conn: AsyncConnection) -> AsyncIterator[list[tuple[WriteLast, Any]]]:
-        """One member's part of the group's transaction: undone alone when it fails.
-
-        The savepoint is set by the first statement (`_set_savepoint`), so a member that only has something written
-        last costs no statement of its own. The list is filled with that at the end.
-        """
-        assert conn.sync_connection is not None
-        info = conn.sync_connection.info
-        last: list[tuple[WriteLast, Any]] = []
-        info[_SAVEPOINT_DUE] = True
+    async def _take_turn(self) -> None:
         try:
-            yield last
-        except BaseException:
-            _taken_from(conn)
-            if not info.pop(_SAVEPOINT_DUE, False):
-                await self._undo(conn)
-            raise
-        last += _taken_from(conn)
-        if not info.pop(_SAVEPOINT_DUE, False):
-            await conn.exec_driver_sql("RELEASE member")
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy; nothing was changed. Try again in a moment.") from None
 
-    async def _undo(self, conn: AsyncConnection) -> None:
-        try:
-            await conn.exec_driver_sql("ROLLBACK TO member")
-            await conn.exec_driver_sql("RELEASE member")
-        except (DBAPIError, PendingRollbackError) as error:
-            # Some failures, a full disk among them, end the whole transaction and with it everybody's part.
-            await self._abandon(error)
-
-    async def _join(self) -> _Group:
+    async def _join(self) -> tuple[_Group, AsyncConnection]:
         """The open group, or a new one with a transaction begun for it. The caller holds the turn."""
         if self._connection is not None and self._connection.invalidated:
             await self._abandon(Unavailable("The connection to the database was lost; nothing was changed."))
@@ -214,13 +192,43 @@ class Database:
         if self._group is None:
             await self._connection.begin()
             self._group = _Group()
-        return self._group
+        _info(self._connection)[_SAVEPOINT_DUE] = True
+        return self._group, self._connection
+
+    async def _stay(self, conn: AsyncConnection, group: _Group) -> None:
+        """Make this member's part one with the group's.
+
+        The savepoint was set by the first statement (`_set_savepoint`), so a member that only has something written
+        last costs no statement of its own.
+        """
+        # First of all: a member that is cancelled from here on happens with everything that belongs to it.
+        group.last += _taken_from(conn)
+        group.members += 1
+        if not _info(conn).pop(_SAVEPOINT_DUE, False):
+            try:
+                await on_sqlite(conn, lambda plain: plain.execute("RELEASE member"))
+            except DBAPIError as error:
+                await self._abandon(error)
+                raise
+
+    async def _leave(self, conn: AsyncConnection) -> None:
+        """Undo this member's part alone."""
+        _taken_from(conn)
+        if _info(conn).pop(_SAVEPOINT_DUE, False):
+            return
+        try:
+            # Both at once: nothing that cancels a second time gets between them.
+            await on_sqlite(
+                conn, lambda plain: [plain.execute(f"{what} member") for what in ("ROLLBACK TO", "RELEASE")]
+            )
+        except (DBAPIError, PendingRollbackError) as error:
+            # Some failures, a full disk among them, end the whole transaction and with it everybody's part.
+            await self._abandon(error)
 
     async def _settle(self, group: _Group) -> None:
-        """Commit the group unless somebody else already has.
+        """Commit the group.
 
-        The turn is handed on in order, so everyone who waited when this member finished has joined the group by the
-        time it is this member's turn again.
+        The turn is handed on in order, so everyone who waited when its first member finished has joined by now.
         """
         async with self._turn:
             if group.settled:
@@ -236,6 +244,9 @@ class Database:
             except (DBAPIError, Unavailable) as error:
                 await self._abandon(error)
                 return
+            except BaseException as error:
+                await self._abandon(error)
+                raise
             group.settled = True
             self._group = None
             metrics.database_commits.inc()
@@ -284,11 +295,15 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await asyncio.shield(conn.close())
 
 
+def _info(conn: AsyncConnection) -> dict[Any, Any]:
+    """What the connection carries with it; nothing once it is lost."""
+    is_lost = conn.sync_connection is None or conn.invalidated or conn.closed
+    return {} if is_lost else conn.sync_connection.info  # type: ignore[union-attr]
+
+
 def _taken_from(conn: AsyncConnection) -> list[tuple[WriteLast, Any]]:
     """What this transaction wants written last, taken away from the connection, which others use after it."""
-    taken: list[tuple[WriteLast, Any]] = []
-    if conn.sync_connection is not None and not conn.invalidated and not conn.closed:
-        taken = conn.sync_connection.info.pop(_LAST, taken)
+    taken: list[tuple[WriteLast, Any]] = _info(conn).pop(_LAST, [])
     return taken
 
 
