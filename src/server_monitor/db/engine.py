@@ -325,7 +325,14 @@ def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
         "execution_options": {"audit_node": node},
     }
     writer = create_async_engine(async_url, pool_size=1, max_overflow=1, **options)
-    reader = create_async_engine(async_url, pool_size=READERS, max_overflow=0, pool_timeout=TURN_TIMEOUT_S, **options)
+    reader = create_async_engine(
+        async_url,
+        pool_size=READERS,
+        max_overflow=0,
+        pool_timeout=TURN_TIMEOUT_S,
+        pool_use_lifo=True,  # As few connections as will do: each has a cache and a thread that keeps memory.
+        **options,
+    )
     event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
     event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
     event.listen(writer.sync_engine, "before_cursor_execute", _set_savepoint)
