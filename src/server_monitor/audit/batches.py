@@ -1,64 +1,94 @@
-"""Reads the records of a page and makes bytes of them, batch by batch, beside the event loop.
+"""Reads the records of a page and makes bytes of them, chunk by chunk, beside the event loop.
 
-What is in memory does not grow with the page: at most two batches of records and what is made of them.
+What is in memory does not grow with the page. A few records at a time are read and made into something else, so that
+they are still in the processor's cache and never all there at once; what was made of them is put together to a chunk.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit.cells import Stored
+from server_monitor.audit.chain import META_LIMIT_BYTES
 from server_monitor.db.driver import on_sqlite, spelled
 from server_monitor.db.tables import audit_records
 
-Make = Callable[[Sequence[Stored]], bytes]
+AT_ONCE = 50  # records
+AT_ONCE_BYTES = META_LIMIT_BYTES
+
+Chunk = tuple[int, bytes]
+"""(how many records, what was made of them)"""
 
 
-Made = AsyncGenerator[tuple[int, bytes], None]
-"""(how many records, what was made of them), for one batch after the other."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What to make of records, and how large a chunk may be; a single record is never cut."""
+
+    make: Callable[[Sequence[Stored]], bytes]
+    separator: bytes  # between what was made
+    most: int  # records
+    most_bytes: int
 
 
-def made(conn: AsyncConnection, records: Select[int, bytes], make: Make, most: int, most_bytes: int) -> Made:
-    """A batch has at most `most` records, and at most `most_bytes` unless it is a single record."""
+async def chunks(conn: AsyncConnection, records: Select[int, bytes], shape: Shape) -> AsyncGenerator[Chunk, None]:
+    """The records, in the transaction of `conn`."""
     source = _from_sqlite if conn.dialect.name == "sqlite" else _from_postgres
-    return source(conn, records, make, most, most_bytes)
+    async with aclosing(source(conn, records, shape)) as made:
+        async for chunk in made:
+            yield chunk
 
 
-async def _from_sqlite(
-    conn: AsyncConnection, records: Select[int, bytes], make: Make, most: int, most_bytes: int
-) -> Made:
+async def _from_sqlite(conn: AsyncConnection, records: Select[int, bytes], shape: Shape) -> AsyncGenerator[Chunk, None]:
     text, values = spelled(records)
     cursor = await on_sqlite(conn, lambda plain: plain.execute(text, values))
-    chunks = ((len(batch), make(batch)) for batch in _batches(cursor, most, most_bytes))
+    made = _made(cursor, shape)
     try:
-        while (following := await on_sqlite(conn, lambda _: next(chunks, None))) is not None:
-            yield following
+        while (chunk := await on_sqlite(conn, lambda _: next(made, None))) is not None:
+            yield chunk
     finally:
         await on_sqlite(conn, lambda _: cursor.close())
 
 
-def _batches(rows: Iterable[Stored], most: int, most_bytes: int) -> Iterator[list[Stored]]:
-    batch: list[Stored] = []
-    size_bytes = 0
-    for row in rows:
-        size_bytes += len(row[1]) + 1
-        if batch and (len(batch) == most or size_bytes > most_bytes):
-            yield batch
-            batch, size_bytes = [], len(row[1]) + 1
-        batch.append(row)
-    if batch:
-        yield batch
-
-
 async def _from_postgres(
-    conn: AsyncConnection, records: Select[int, bytes], make: Make, most: int, most_bytes: int
-) -> Made:
+    conn: AsyncConnection, records: Select[int, bytes], shape: Shape
+) -> AsyncGenerator[Chunk, None]:
     """Its driver wants to know how many rows to fetch before it sees one: so many that the largest of them fit."""
     bodies = records.with_only_columns(func.length(audit_records.c.body).label("size_bytes")).order_by(None).subquery()
-    largest_bytes = (await conn.execute(select(func.max(bodies.c.size_bytes)))).scalar() or 1
-    at_once = max(1, min(most, most_bytes // (largest_bytes + 1)))
+    largest_bytes = (await conn.execute(select(func.max(bodies.c.size_bytes)))).scalar() or 0
+    at_once = max(1, min(shape.most, shape.most_bytes // (largest_bytes + 1)))
     result = await conn.stream(records, execution_options={"yield_per": at_once})
     async for batch in result.partitions(at_once):
-        yield len(batch), await asyncio.to_thread(make, batch)
+        for chunk in await asyncio.to_thread(list, _made(batch, shape)):
+            yield chunk
+
+
+def _made(rows: Iterable[Stored], shape: Shape) -> Iterator[Chunk]:
+    pieces: list[bytes] = []
+    count = size_bytes = 0
+    for few in _few(rows):
+        piece = shape.make(few)
+        if pieces and (count + len(few) > shape.most or size_bytes + len(piece) > shape.most_bytes):
+            yield count, shape.separator.join(pieces)
+            pieces, count, size_bytes = [], 0, 0
+        pieces.append(piece)
+        count += len(few)
+        size_bytes += len(piece) + len(shape.separator)
+    if pieces:
+        yield count, shape.separator.join(pieces)
+
+
+def _few(rows: Iterable[Stored]) -> Iterator[list[Stored]]:
+    few: list[Stored] = []
+    size_bytes = 0
+    for row in rows:
+        few.append(row)
+        size_bytes += len(row[1])
+        if len(few) == AT_ONCE or size_bytes > AT_ONCE_BYTES:
+            yield few
+            few, size_bytes = [], 0
+    if few:
+        yield few

@@ -88,7 +88,6 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 _AGENT = r"(?:[0-9A-Za-z_./~][0-9A-Za-z_.:/~()@+,;= -]*+)?+\n"
 _WORD = r"(?:[0-9A-Za-z_.:/~][0-9A-Za-z_.:/~()@+-]*+)?+"
 _HARMLESS = re.compile(_AGENT + ",".join([_WORD] * 9))
-_AT_ONCE = 50  # items; so many stay within the processor's cache
 
 
 def csv_rows(records: Sequence[Stored]) -> bytes:
@@ -98,7 +97,10 @@ def csv_rows(records: Sequence[Stored]) -> bytes:
 
 def json_items(records: Sequence[Stored]) -> bytes:
     """The records as JSON objects with commas between them."""
-    return b",".join([_json_items(records[at : at + _AT_ONCE]) for at in range(0, len(records), _AT_ONCE)])
+    items = _encode([item(seq, body) for seq, body in records])[1:-1]
+    if items.isascii() and b"\x7f" not in items:
+        return items
+    return _UNSEEN.sub(_written_out, items.decode()).encode()
 
 
 def json_lines(records: Sequence[Stored]) -> bytes:
@@ -156,13 +158,6 @@ def guarded(text: str) -> str:
     if _FORMULA.match(text):
         safe = "'" + safe
     return '"' + safe.replace('"', '""') + '"' if _QUOTED.search(safe) else safe
-
-
-def _json_items(records: Sequence[Stored]) -> bytes:
-    items = _encode([item(seq, body) for seq, body in records])[1:-1]
-    if items.isascii() and b"\x7f" not in items:
-        return items
-    return _UNSEEN.sub(_written_out, items.decode()).encode()
 
 
 def _csv_row(seq: int, body: bytes) -> str:

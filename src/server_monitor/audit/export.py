@@ -20,6 +20,7 @@ from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import batches, cells, checkpoints, cursor, log, pages
+from server_monitor.audit.batches import Shape
 from server_monitor.audit.cells import Stored
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
 from server_monitor.audit.checkpoints import Signer
@@ -98,8 +99,8 @@ class Export:
         begin, separator, end = self._frame()
         if begin:
             yield self._counted(begin)
-        made = batches.made(self.conn, self.page.records, _FORMATTERS[self.format], BATCH, BATCH_BYTES)
-        async with aclosing(made):
+        shape = Shape(_FORMATTERS[self.format], separator, BATCH, BATCH_BYTES)
+        async with aclosing(batches.chunks(self.conn, self.page.records, shape)) as made:
             async for count, chunk in made:
                 whole = chunk if self.rows == 0 else separator + chunk
                 self.rows += count
