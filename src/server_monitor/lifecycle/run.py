@@ -31,6 +31,7 @@ from server_monitor.db.tables import audit_records
 from server_monitor.errors import Invalid, Unavailable
 from server_monitor.fleet import servers
 from server_monitor.lifecycle import wiring
+from server_monitor.lifecycle.heap import share_heap
 from server_monitor.lifecycle.instance import exclusive, instance_id
 from server_monitor.settings import Settings
 from server_monitor.ssh.envelope import MasterKey
@@ -51,6 +52,7 @@ async def serve(settings: Settings, announce: Announce) -> int:
     `announce(url, setup_url)` is called once it is ready; `setup_url` is None when there is an admin already.
     Raises Invalid, Conflict or Unavailable when it cannot start.
     """
+    share_heap()
     set_up_logs(settings.log_format, settings.log_level)
     _warn_of_weakness(settings)
     node = instance_id(settings.data_dir)
