@@ -193,15 +193,23 @@ class Settings(BaseSettings):
         In development, missing secrets are generated once and kept in DATA_DIR/secrets, mode 0600.
         Raises Invalid naming every bad variable and its remedy, never its value.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
-        try:
-            settings = cls(**{**_secrets_from_files(), **given})
-        except ValidationError as error:
-            raise Invalid([_plain(problem) for problem in error.errors(include_input=False)]) from None
+        settings = cls.look(**overrides)
         if settings.is_production:
             _refuse_weak_secrets(settings)
             return settings
         return settings.model_copy(update=_development_secrets(settings))
+
+    @classmethod
+    def look(cls, **overrides: Any) -> Self:
+        """What `load` reads, with nothing made and no secret missed: for who only wants to know where things are.
+
+        Raises Invalid.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls(**{**_secrets_from_files(), **given})
+        except ValidationError as error:
+            raise Invalid([_plain(problem) for problem in error.errors(include_input=False)]) from None
 
     def weak_secrets(self) -> list[FieldError]:
         """What production would refuse about the secrets."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from server_monitor.audit import segment, sources, tree
 from server_monitor.audit.chain import Event
 from server_monitor.audit.segment import Manifest
-from server_monitor.audit.verify import Aspect, Report, Verdict, verify
+from server_monitor.audit.verify import Aspect, Part, Report, StoredNote, Verdict, verify
 from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from tests.audit.test_verify_database import SIGNER, STRANGER
@@ -61,17 +62,11 @@ async def judge(archive: Path, database: str | None = None) -> Report:
     return await asyncio.to_thread(judged, archive, database)
 
 
-def judged(archive: Path, database: str | None) -> Report:
-    with sources.archive(archive.as_uri()) as archived:
-        if database is None:
-            return _verified(sources.alone(archived))
-        with sources.database(database) as live:
-            return _verified(sources.joined(archived, live))
-
-
-def _verified(log: sources.Log) -> Report:
-    trusted = [SIGNER.verifier(1)]
-    return verify(log.parts, log.notes, outside=log.outside, trusted=trusted, now=datetime.now(UTC))
+def judged(archive: Path, database: str | None, *others: Path, kept: Sequence[str] = ()) -> Report:
+    with sources.opened(database or "", [place.as_uri() for place in (archive, *others)]) as log:
+        outside = [*log.outside, *(StoredNote(text, place="kept", is_outside=True) for text in kept)]
+        trusted = [SIGNER.verifier(1)]
+        return verify(log.parts, log.notes, outside=outside, trusted=trusted, now=datetime.now(UTC))
 
 
 async def test_an_archive_is_intact_by_itself(archive: Path) -> None:
@@ -88,9 +83,97 @@ async def test_an_archive_and_the_database_make_one_log(archive: Path, forger: F
     assert (report.first_seq, report.size, report.outside_size) == (0, 301, 301)
 
 
-def test_a_newer_checkpoint_in_the_archive_is_pointed_out(archive: Path) -> None:
-    with sources.archive(str(archive)) as archived:
-        assert "of 301 records" in sources.alone(archived).warnings[0]
+async def test_an_archive_by_itself_does_not_prove_where_it_ends(archive: Path) -> None:
+    """An honest archive and one whose last segments were deleted look the same; both are told so."""
+    whole = await judge(archive)
+    second_segment(archive).unlink()
+    cut = await judge(archive)
+
+    assert whole.is_intact
+    assert cut.is_intact
+    assert (whole.open_from, cut.open_from) == (200, 100)
+    assert any("not proven beyond record 99" in one and "of 301 records" in one for one in cut.warnings)
+
+
+async def test_a_newer_checkpoint_that_somebody_kept_leaves_the_end_of_an_archive_unproven(
+    archive: Path, forger: Forger
+) -> None:
+    """It proves that there was more, which an honest archive does not hold yet; together with the database it must."""
+    [(kept,)] = await forger.run("SELECT note FROM audit_checkpoints WHERE size = 301")
+
+    alone = await asyncio.to_thread(judged, archive, None, kept=[kept])
+    together = await asyncio.to_thread(judged, archive, forger.url, kept=[kept])
+    await forger.run("DELETE FROM audit_records WHERE seq >= 290")
+    await forger.run("DELETE FROM audit_checkpoints WHERE size > 290")
+    await forger.fix_head()
+    cut = await asyncio.to_thread(judged, archive, forger.url, kept=[kept])
+
+    assert (alone.verdicts[COMPLETENESS], alone.is_broken) == (Verdict.UNPROVEN, False)
+    assert together.is_intact
+    assert cut.verdicts[COMPLETENESS] is Verdict.BROKEN
+
+
+async def test_a_database_that_was_pruned_needs_its_archive(archive: Path, forger: Forger) -> None:
+    """An archive that has nothing of what was pruned is not the archive of this log."""
+    delete_first(archive)
+    delete_first(archive)
+
+    report = await judge(archive, forger.url)
+
+    assert report.verdicts[COMPLETENESS] is Verdict.BROKEN
+    assert report.first_bad == (0, 99)
+
+
+@pytest.fixture
+def moved(archive: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The archive was moved: what was pruned stayed in the old place, what was not is in both."""
+    new = tmp_path / "new"
+    copied = new / second_segment(archive).relative_to(archive)
+    copied.parent.mkdir(parents=True)
+    copied.write_bytes(second_segment(archive).read_bytes())
+    return archive, new
+
+
+async def test_an_archive_that_was_moved_is_one_with_the_place_it_came_from(
+    moved: tuple[Path, Path], forger: Forger
+) -> None:
+    old, new = moved
+
+    both = await asyncio.to_thread(judged, new, forger.url, old)
+    only_new = await judge(new, forger.url)
+
+    assert both.is_intact, both
+    assert (both.first_seq, both.size) == (0, 301)
+    assert only_new.verdicts[COMPLETENESS] is Verdict.BROKEN
+
+
+async def test_a_copy_that_differs_is_seen(moved: tuple[Path, Path], forger: Forger) -> None:
+    old, new = moved
+    path = first_segment(new)
+    opened = segment.open_segment("x", lambda: path.open("rb"))
+    bodies = [row[1].replace(b'"ada"', b'"eve"') for rows in opened.records() for row in rows]
+    path.write_bytes(b"".join(segment.pack(opened.manifest, [], bodies)))
+
+    report = await asyncio.to_thread(judged, new, forger.url, old)
+
+    assert report.verdicts[INTEGRITY] is Verdict.BROKEN
+    assert report.first_bad is not None
+    assert report.first_bad[0] >= 100
+
+
+def test_a_store_that_falls_silent_is_neither_intact_nor_broken(archive: Path) -> None:
+    with sources.archive(archive.as_uri()) as archived:
+        silent = chain(islice(archived.parts, 1), silence())
+        report = verify(silent, archived.notes, trusted=[SIGNER.verifier(1)], now=datetime.now(UTC))
+
+    assert set(report.verdicts.values()) == {Verdict.UNPROVEN}
+    assert report.unreached == "The store does not answer."
+    assert report.findings == ()
+
+
+def silence() -> Iterator[Part]:
+    raise Unavailable("The store does not answer.")
+    yield
 
 
 def delete_first(archive: Path) -> None:
@@ -186,12 +269,7 @@ async def test_records_that_differ_from_those_archived_are_seen(archive: Path, f
 async def test_a_database_that_is_shorter_than_its_archive_is_seen(archive: Path, forger: Forger) -> None:
     await forger.run("DELETE FROM audit_records WHERE seq >= 150")
     await forger.run("DELETE FROM audit_checkpoints WHERE size >= 150")
-    bodies = await forger.bodies()
-    prefix = (await forger.run("SELECT prefix FROM audit_head"))[0][0]
-    frontier = tree.split(prefix)
-    for index, body in enumerate(bodies, 100):
-        frontier = tree.grow(frontier, index, tree.leaf_hash(body))
-    await forger.run("UPDATE audit_head SET size = 150, frontier = ?", b"".join(frontier))
+    await forger.fix_head()
 
     report = await judge(archive, forger.url)
 

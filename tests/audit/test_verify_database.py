@@ -23,6 +23,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from tests.support import forger as forging
 from tests.support.forger import ACTOR, Forger
+from tests.support.postgres import Postgres
 
 COUNTS = (100, 150, 50)
 SIZE = sum(COUNTS)
@@ -447,6 +448,26 @@ async def test_a_log_is_judged_while_others_write(db: Database, database_url: st
         is_done.set()
 
     assert all(report.is_intact for report in reports)
+
+
+async def test_a_connection_that_breaks_says_nothing_about_the_log(postgres: Postgres, postgres_url: str) -> None:
+    database = await Database.open(postgres_url, node="test-node")
+    await forging.fill(database, SIGNER, [1200])
+    await database.close()
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+
+    def break_all(_: int) -> None:
+        asyncio.run(Forger(postgres_url).run(f"{others} AND pid <> pg_backend_pid()"))
+
+    def judged_meanwhile() -> Report:
+        with sources.database(postgres_url) as log:
+            trusted = [SIGNER.verifier(1)]
+            return verify(log.parts, log.notes, trusted=trusted, now=datetime.now(UTC), progress=break_all)
+
+    report = await asyncio.to_thread(judged_meanwhile)
+
+    assert report.unreached is not None
+    assert (report.findings, set(report.verdicts.values())) == ((), {Verdict.UNPROVEN})
 
 
 async def test_a_copy_on_read_only_media_is_judged(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> None:

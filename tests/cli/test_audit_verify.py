@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -29,10 +30,17 @@ async def data_dir(sqlite_db: Database, sqlite_url: str) -> Path:
     return place
 
 
-def run(data_dir: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DATA_DIR": str(data_dir)}
+def run(
+    data_dir: Path | str, *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PROGRAM, "audit", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM, "audit", *arguments],
+        env={**os.environ, "DATA_DIR": str(data_dir), **(environment or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
 
@@ -90,6 +98,39 @@ def test_a_changed_record_is_named(data_dir: Path) -> None:
 )
 def test_what_cannot_be_read_is_neither_intact_nor_broken(data_dir: Path, arguments: list[str]) -> None:
     ended = run(data_dir, "verify", *arguments)
+
+    assert ended.returncode == 3, ended
+    assert "Traceback" not in ended.stderr
+
+
+def test_checking_what_one_was_given_leaves_nothing_behind(data_dir: Path, tmp_path: Path) -> None:
+    key, bundle, desk = tmp_path / "key.txt", tmp_path / "b.tar.gz", tmp_path / "desk"
+    key.write_text(run(data_dir, "key").stdout)
+    assert run(data_dir, "bundle", bundle).returncode == 0
+    desk.mkdir()
+
+    ended = run("", "verify", "--bundle", bundle, "--public-key", key, cwd=desk)
+
+    assert ended.returncode == 0, ended
+    assert list(desk.iterdir()) == []
+
+
+def test_a_database_that_is_busy_is_not_called_broken(data_dir: Path) -> None:
+    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3", isolation_level=None)) as conn:
+        conn.execute("PRAGMA locking_mode=EXCLUSIVE")
+        conn.execute("BEGIN EXCLUSIVE")
+        conn.execute("DELETE FROM audit_prune_ticket")
+
+        ended = run(data_dir, "verify", "--database", f"sqlite:///{data_dir / 'server-monitor.sqlite3'}")
+
+    assert ended.returncode == 3, ended
+
+
+def test_a_store_that_is_not_there_is_not_called_broken(data_dir: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{data_dir / 'server-monitor.sqlite3'}"
+    elsewhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_ACCESS_KEY_ID": "x"}
+
+    ended = run(data_dir, "verify", "--database", database, "--archive", "s3://audit", environment=elsewhere)
 
     assert ended.returncode == 3, ended
     assert "Traceback" not in ended.stderr

@@ -88,9 +88,11 @@ class Forger:
 
     async def fix_head(self) -> None:
         """Make the head fit the records, as whoever wrote them would."""
-        bodies = await self.bodies()
-        frontier = b"".join(frontier_of(bodies, len(bodies)))
-        await self.run("UPDATE audit_head SET size = ?, frontier = ?", len(bodies), frontier)
+        [(size, prefix)] = await self.run("SELECT min_index, prefix FROM audit_head")
+        frontier = tree.split(prefix or b"")
+        for body in await self.bodies():
+            frontier, size = tree.grow(frontier, size, tree.leaf_hash(body)), size + 1
+        await self.run("UPDATE audit_head SET size = ?, frontier = ?", size, b"".join(frontier))
 
     async def rewrite(self, change: Callable[[bytes], bytes], signer: Signer) -> None:
         """Change every record, and sign the whole history anew."""

@@ -10,7 +10,7 @@ import io
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -35,7 +35,7 @@ from server_monitor.audit.verify import (
     Unreadable,
     claimed_size,
 )
-from server_monitor.errors import Failure, Invalid, Unavailable
+from server_monitor.errors import Invalid, NotFound, Unavailable
 
 BATCH_ROWS = 500
 CONNECT_TIMEOUT_S = 15.0
@@ -50,22 +50,48 @@ _ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmat
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A log opened for one pass over it. `records` is how many it says it has, `epoch` how often it says it began."""
+    """A log opened for one pass over it. It says of itself that it holds the records [first_seq, end_seq).
+
+    `epoch` is how often it says that it began.
+    """
 
     parts: Iterable[Part | Finding]
     notes: Iterator[StoredNote]
-    records: int
+    first_seq: int
+    end_seq: int
     epoch: int
     outside: Sequence[StoredNote] = ()
-    warnings: Sequence[str] = ()
+
+    @property
+    def records(self) -> int:
+        return self.end_seq - self.first_seq
+
+
+@contextmanager
+def opened(database_url: str, archives: Sequence[str]) -> Iterator[Log]:
+    """The log in this database, in these archives, or in both together. Raises Unavailable."""
+    with ExitStack() as exits:
+        if not database_url:
+            yield alone(exits.enter_context(archive(*archives)))
+        elif not archives:
+            yield exits.enter_context(database(database_url))
+        else:
+            # In this order: what is archived meanwhile is still in the database.
+            archived = exits.enter_context(archive(*archives))
+            live = exits.enter_context(database(database_url))
+            if live.first_seq > archived.end_seq:  # Unless it was pruned meanwhile as well, or is missing.
+                archived = exits.enter_context(archive(*archives))
+            yield joined(archived, live)
 
 
 def joined(archived: Log, live: Log) -> Log:
-    """An archive and the database that went on from it, as one log."""
+    """An archive and the database that went on from it, as one log: what the database pruned is in the archive."""
+    rest = (replace(part, is_prunable=False) if isinstance(part, Part) else part for part in live.parts)
     return Log(
-        chain(archived.parts, live.parts),
+        chain(archived.parts, rest),
         heapq.merge(archived.notes, live.notes, key=claimed_size),
-        archived.records + live.records,
+        archived.first_seq,
+        live.end_seq,
         max(archived.epoch, live.epoch),
         archived.outside,
     )
@@ -100,7 +126,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
     size, frontier, min_index, prefix, epoch = heads[0]
     if not all(type(number) is int and number >= 0 for number in (size, min_index, epoch)) or min_index > size:
         changed = Finding(Aspect.INTEGRITY, "head_wrong", "The head of the log was changed: its numbers make no sense.")
-        return Log([changed], _notes(reader), 0, 1)
+        return Log([changed], _notes(reader), 0, 0, 1)
     columns = ", ".join(ts if column == "ts" else column for column in COLUMNS)
     part = Part(
         LIVE,
@@ -110,7 +136,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
         end_seq=size,
         frontier=_split(frontier),
     )
-    return Log([part], _notes(reader), size - min_index, epoch)
+    return Log([part], _notes(reader), min_index, size, epoch)
 
 
 def _notes(reader: _Reader) -> Iterator[StoredNote]:
@@ -128,6 +154,15 @@ def _split(frontier: Any) -> Sequence[bytes]:
 
 
 # --- SQLite ---
+
+# These say nothing about what is stored; the second byte of an error's code tells more than is needed here.
+_OUT_OF_REACH_CODES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+}
 
 
 @contextmanager
@@ -181,6 +216,8 @@ class _SqliteReader:
             for row in islice(self._connection.execute(statement), given, None):
                 yield (row,)
         except (sqlite3.Error, OverflowError, MemoryError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUT_OF_REACH_CODES:
+                raise Unavailable(f"The database cannot be read: {error}.") from error
             raise Unreadable(str(error)) from error
 
 
@@ -208,6 +245,17 @@ def _postgres(url: str) -> Iterator[tuple[_Reader, str, str]]:
             runner.run(connection.close(timeout=CONNECT_TIMEOUT_S))
 
 
+# These say nothing about what is stored.
+_OUT_OF_REACH = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
 class _PostgresReader:
     def __init__(self, connection: Any, runner: asyncio.Runner) -> None:
         self._connection = connection
@@ -218,7 +266,9 @@ class _PostgresReader:
             cursor = self._runner.run(_cursor(self._connection, statement))
             while batch := self._runner.run(cursor.fetch(BATCH_ROWS)):
                 yield batch
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _OUT_OF_REACH as error:
+            raise Unavailable(f"The database stopped answering: {str(error) or type(error).__name__}.") from error
+        except asyncpg.PostgresError as error:
             raise Unreadable(str(error)) from error
 
 
@@ -229,93 +279,126 @@ async def _cursor(connection: Any, statement: str) -> Any:
 # --- an archive ---
 
 
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A segment in one of the archives, as its name says."""
+
+    first_seq: int
+    end_seq: int
+    name: str
+    store: int
+
+
 @contextmanager
-def archive(url: str) -> Iterator[Log]:
+def archive(*urls: str) -> Iterator[Log]:
     """The log in an archive: every segment, and the newest checkpoints that were stored beside them.
 
-    `url` may also be the path of a directory. Raises Unavailable.
+    Several URLs are one archive that was moved: a segment may lie in more than one of them. A URL may also be the path
+    of a directory. Raises Unavailable.
     """
+    places = [_place(url) for url in urls]
+    with asyncio.Runner() as runner:
+        stores = [Archive(place) for place in places]
+        names = [runner.run(_names(store)) for store in stores]
+        yield _archived(names, lambda name, store: runner.run(stores[store].get(name)).data)
+
+
+def _place(url: str) -> str:
     place = url if "://" in url else Path(url).absolute().as_uri()
     if place.startswith("file:") and not Path(unquote(urlsplit(place).path)).is_dir():
         raise Unavailable(f"There is no archive {url}.")
-    with asyncio.Runner() as runner:
-        store = Archive(place)
-        names = runner.run(_names(store))
-        yield _archived(names, lambda name: runner.run(store.get(name)).data)
+    return place
 
 
 def alone(archived: Log) -> Log:
-    """An archive without the database that goes on from it: newer checkpoints speak of what is not here.
+    """An archive without the database that goes on from it: where it ends nothing says whether that is the end.
 
-    Raises Unavailable when there is nothing in it.
+    The checkpoints that lie beside the segments go on longer in every archive of a log that is alive; those say no more
+    than that. Raises Unavailable when there is nothing in it.
     """
-    if not archived.records:
+    if not archived.end_seq:
         raise Unavailable("There is no segment in this archive.")
-    within = [kept for kept in archived.outside if claimed_size(kept) <= archived.records]
-    return replace(archived, outside=within)
+    open_ended = (replace(part, may_go_on=True) if isinstance(part, Part) else part for part in archived.parts)
+    outside = [replace(kept, is_outside=claimed_size(kept) <= archived.end_seq) for kept in archived.outside]
+    return replace(archived, parts=open_ended, outside=outside)
 
 
 async def _names(store: Archive) -> list[str]:
     return [name async for name in store.keys()]  # noqa: SIM118  # Not a mapping.
 
 
-def _archived(names: Sequence[str], get: Callable[[str], bytes]) -> Log:
-    places = sorted((int(match[1]), int(match[2]), match.string) for match in map(_SEGMENT, names) if match)
-    kept = sorted((int(match[1]), match.string) for match in map(_ANCHOR, names) if match)
+def _archived(names: Sequence[Sequence[str]], get: Callable[[str, int], bytes]) -> Log:
+    objects = sorted(
+        (
+            _Object(int(match[1]), int(match[2]), match.string, store)
+            for store, listed in enumerate(names)
+            for match in map(_SEGMENT, listed)
+            if match
+        ),
+        key=lambda one: (one.first_seq, one.end_seq, one.name, one.store),
+    )
+    kept = sorted(
+        (int(match[1]), match.string, store)
+        for store, listed in enumerate(names)
+        for match in map(_ANCHOR, listed)
+        if match
+    )
     fetch = lru_cache(maxsize=2)(get)  # The records of a segment and the notes of the next are read in turn.
-    end = max((last for _, last, _ in places), default=0)
     return Log(
-        _segments(places, fetch),
-        _archived_notes(places, fetch),
-        sum(last - first for first, last, _ in places),
+        _segments(objects, fetch),
+        _archived_notes(objects, fetch),
+        objects[0].first_seq if objects else 0,
+        max((one.end_seq for one in objects), default=0),
         EPOCHS,
-        [_anchor(name, get) for _, name in kept[-ANCHORS:]],
-        [_newer_anchor(kept[-1][0], end)] if kept and kept[-1][0] > end else (),
+        [_anchor(name, get(name, store)) for _, name, store in kept[-ANCHORS:]],
     )
 
 
-def _newer_anchor(size: int, end: int) -> str:
-    return (
-        f"The archive ends before record {end}, and a checkpoint in it is of {size} records: the rest is in the "
-        f"database, or gone. Check both together (--database and --archive)."
-    )
-
-
-def _segments(places: Sequence[tuple[int, int, str]], fetch: Callable[[str], bytes]) -> Iterator[Part | Finding]:
+def _segments(objects: Sequence[_Object], fetch: Callable[[str, int], bytes]) -> Iterator[Part | Finding]:
     reached = 0
-    for first, end, name in places:
-        if end <= reached:
-            message = f"{name} holds records that another segment holds: it does not belong into the archive."
-            yield Finding(Aspect.INTEGRITY, "segment_extra", message, first, end - 1)
+    before: _Object | None = None
+    for one in objects:
+        if one.end_seq <= reached and not _is_copy(one, before):
+            message = f"{one.name} holds records that another segment holds: it does not belong into the archive."
+            yield Finding(Aspect.INTEGRITY, "segment_extra", message, one.first_seq, one.end_seq - 1)
             continue
-        reached = end
+        reached, before = one.end_seq, one
         try:
-            said = _segment(name, fetch)
-        except (Unreadable, Failure) as error:
-            message = f"{name} cannot be read: {error}."
-            yield Finding(Aspect.INTEGRITY, "segment_unreadable", message, first, end - 1)
+            said = _segment(one, fetch)
+        except (Unreadable, NotFound) as error:
+            message = f"{one.name} cannot be read: {error}."
+            yield Finding(Aspect.INTEGRITY, "segment_unreadable", message, one.first_seq, one.end_seq - 1)
             continue
-        if (said.manifest.first_seq, said.manifest.end_seq) != (first, end):
-            message = f"{name} holds other records than its name says."
-            yield Finding(Aspect.INTEGRITY, "segment_renamed", message, first, end - 1)
+        if (said.manifest.first_seq, said.manifest.end_seq) != (one.first_seq, one.end_seq):
+            message = f"{one.name} holds other records than its name says."
+            yield Finding(Aspect.INTEGRITY, "segment_renamed", message, one.first_seq, one.end_seq - 1)
         yield said.part(is_prunable=False)
 
 
-def _archived_notes(places: Sequence[tuple[int, int, str]], fetch: Callable[[str], bytes]) -> Iterator[StoredNote]:
-    for _, _, name in places:
+def _is_copy(one: _Object, before: _Object | None) -> bool:
+    """Is this the segment before it, in another archive? It is read as well, and has to hold the same."""
+    return before is not None and one.name == before.name and one.store != before.store
+
+
+def _archived_notes(objects: Sequence[_Object], fetch: Callable[[str, int], bytes]) -> Iterator[StoredNote]:
+    before: _Object | None = None
+    for one in objects:
+        if _is_copy(one, before):
+            continue
+        before = one
         try:
-            yield from _segment(name, fetch).notes()
-        except (Unreadable, Failure):
+            yield from _segment(one, fetch).notes()
+        except (Unreadable, NotFound):
             continue  # It is found when its records are read.
 
 
-def _segment(name: str, fetch: Callable[[str], bytes]) -> Segment:
-    data = fetch(name)
-    return open_segment(name, lambda: io.BytesIO(data))
+def _segment(one: _Object, fetch: Callable[[str, int], bytes]) -> Segment:
+    data = fetch(one.name, one.store)
+    return open_segment(one.name, lambda: io.BytesIO(data))
 
 
-def _anchor(name: str, get: Callable[[str], bytes]) -> StoredNote:
-    return StoredNote(get(name).decode(errors="replace"), place=name, is_outside=True)
+def _anchor(name: str, data: bytes) -> StoredNote:
+    return StoredNote(data.decode(errors="replace"), place=name, is_outside=True)
 
 
 # --- a bundle ---
@@ -330,7 +413,7 @@ def bundle(path: Path) -> Log:
     except (Unreadable, OSError) as error:
         raise Unavailable(f"{path} cannot be read as a bundle: {error}.") from error
     said = segment.manifest
-    return Log([segment.part(is_prunable=True)], segment.notes(), said.end_seq - said.first_seq, EPOCHS)
+    return Log([segment.part(is_prunable=True)], segment.notes(), said.first_seq, said.end_seq, EPOCHS)
 
 
 # --- keys and checkpoints that somebody kept ---

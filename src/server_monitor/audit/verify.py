@@ -8,9 +8,10 @@ Three verdicts, each with its own findings:
   comes before the first record has been pruned and says so.
 - *authenticity*: the checkpoints are signed by a key that the caller trusts.
 
-Whatever the input holds, it ends in a report: hostile bytes are findings, not exceptions. Memory does not grow with
-the log. docs/reference/audit-format.md is the specification; `audit/standalone.py` judges the same with nothing but
-Python's standard library.
+Whatever the input holds, it ends in a report: hostile bytes are findings, not exceptions. What cannot be reached is no
+finding: nothing is called broken because a store was silent, and nothing intact. Memory does not grow with the log.
+docs/reference/audit-format.md is the specification; `audit/standalone.py` judges the same with nothing but Python's
+standard library.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from typing import Any
 from server_monitor.audit import note, reading, tree
 from server_monitor.audit.note import Checkpoint, Verifier
 from server_monitor.audit.reading import COLUMNS, Columns
-from server_monitor.errors import Invalid
+from server_monitor.errors import Invalid, Unavailable
 
 Row = tuple[Any, ...]
 """(seq, body, *COLUMNS) as stored; (None, body) where a record has no place but its own bytes."""
@@ -51,7 +52,10 @@ class Verdict(StrEnum):
 
 
 class Unreadable(Exception):  # noqa: N818  # Says what happened, as errors.py does.
-    """Raised by what hands over records or checkpoints when it cannot go on; `str()` says why."""
+    """Raised by what hands over records or checkpoints when those are damaged; `str()` says how.
+
+    It raises Unavailable when they cannot be reached, which says nothing about them.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,16 @@ class Part:
     end_root: bytes | None = None
     ends_signed: bool = False  # nothing in it may lie beyond its last checkpoint
     is_prunable: bool = True  # what came before it may have been pruned
+    may_go_on: bool = False  # the log may have more records than those up to its end, elsewhere
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `proven_size` is the size of the largest trusted checkpoint whose root the records have."""
+    """What was found. `proven_size` is the size of the largest trusted checkpoint whose root the records have.
+
+    `open_from` is the record from which on nothing shows whether there were more; None when the end is known.
+    `unreached` says why the log was not read to its end; then nothing is called intact.
+    """
 
     verdicts: dict[Aspect, Verdict]
     findings: Sequence[Finding]
@@ -111,6 +120,8 @@ class Report:
     proven_size: int | None
     outside_size: int | None
     hidden_findings: int
+    open_from: int | None = None
+    unreached: str | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -149,11 +160,14 @@ def verify(
     A part that cannot be opened comes as the finding that says so.
     """
     verification = _Verification(notes, outside, trusted)
-    for part in parts:
-        if isinstance(part, Finding):
-            verification.found(part)
-        else:
-            verification.part(part, progress)
+    try:
+        for part in parts:
+            if isinstance(part, Finding):
+                verification.found(part)
+            else:
+                verification.part(part, progress)
+    except Unavailable as error:
+        verification.unreached(str(error))
     return verification.report(now)
 
 
@@ -192,6 +206,7 @@ class _Claims:
         self._coming = self._opened(notes)
         self._roots: tuple[int, dict[bytes, bool]] = (-1, {})
         self._reported: set[str] = set()
+        self.unreached: str | None = None
         self.count = self.trusted_count = 0
         self.next = next(self._coming, None)
 
@@ -219,6 +234,8 @@ class _Claims:
             yield from notes
         except Unreadable as error:
             self._once("checkpoints_unreadable", Aspect.AUTHENTICITY, f"The checkpoints cannot be read: {error}.")
+        except Unavailable as error:
+            self.unreached = str(error)
 
     def _open(self, stored: StoredNote) -> _Claim | None:
         try:
@@ -283,7 +300,7 @@ class _Verification:
         self._warnings: list[str] = []
         ordered = sorted(outside, key=claimed_size)
         self._has_keys = bool(trusted)
-        self._has_outside = bool(outside)
+        self._has_outside = any(kept.is_outside for kept in outside)
         merged = heapq.merge(notes, ordered, key=claimed_size)
         self._claims = _Claims(merged, trusted, self._findings)
         self._first_seq: int | None = None
@@ -296,6 +313,10 @@ class _Verification:
         self._is_off = False  # a checkpoint did not fit: none that follows can
         self._unchecked = 0
         self._is_cut = False  # a part could not be read to its end
+        self._may_go_on = False
+        self._open_from: int | None = None
+        self._has_known_more = False  # somebody kept a checkpoint of records beyond that
+        self._unreached: str | None = None
         self._must_end_signed = False
         self._last_ts = ""
         self._first_unsigned_ts = self._first_uncovered_ts = ""
@@ -308,6 +329,10 @@ class _Verification:
 
     def found(self, finding: Finding) -> None:
         self._findings.add(finding.aspect, finding.code, finding.message, finding.first_seq, finding.last_seq)
+
+    def unreached(self, why: str) -> None:
+        self._is_cut = True
+        self._unreached = why
 
     def part(self, part: Part, progress: Progress | None) -> None:
         joint = self._begin(part)
@@ -375,7 +400,7 @@ class _Verification:
             self._findings.add(Aspect.INTEGRITY, "parts_differ", message, part.first_seq, size - 1)
 
     def _end(self, part: Part) -> None:
-        self._must_end_signed = part.ends_signed
+        self._must_end_signed, self._may_go_on = part.ends_signed, part.may_go_on
         if part.end_seq is not None and part.end_seq > self._size:
             self._missing(self._size, part.end_seq - 1, f"at the end of {part.name}")
             return
@@ -506,11 +531,10 @@ class _Verification:
     # --- the end ---
 
     def report(self, now: datetime) -> Report:
+        self._unreached = self._unreached or self._claims.unreached
         self._judge_claims_beyond()
         self._judge_pruning()
         verdicts = {aspect: self._verdict(aspect) for aspect in Aspect}
-        if verdicts[Aspect.AUTHENTICITY] is Verdict.INTACT and self._is_end_unproven():
-            verdicts[Aspect.AUTHENTICITY] = Verdict.UNPROVEN
         self._warn(now)
         return Report(
             verdicts=verdicts,
@@ -525,18 +549,40 @@ class _Verification:
             proven_size=self._proven_size,
             outside_size=self._outside_size,
             hidden_findings=self._findings.hidden,
+            open_from=self._open_from,
+            unreached=self._unreached,
         )
 
     def _judge_claims_beyond(self) -> None:
-        is_reported = self._is_cut
+        """Checkpoints of more records than there are: the end was cut off, unless it may lie elsewhere."""
+        first = newest = None
+        is_kept = False
         while (claim := self._claims.take()) is not None:
-            if not is_reported:
-                is_reported = True
-                message = (
-                    f"The log ends before record {self._size}, and the checkpoint in {claim.place} is of {claim.size} "
-                    f"records: the end was cut off."
-                )
-                self._findings.add(Aspect.COMPLETENESS, "too_short", message, self._size, claim.size - 1)
+            first, newest, is_kept = first or claim, claim, is_kept or claim.is_outside
+        if self._is_cut or self._unreached:
+            return
+        if self._may_go_on:
+            self._open_from, self._has_known_more = self._size, is_kept
+            self._warnings.append(self._about_open_end(newest))
+        elif first is not None:
+            message = (
+                f"The log ends before record {self._size}, and the checkpoint in {first.place} is of {first.size} "
+                f"records: the end was cut off."
+            )
+            self._findings.add(Aspect.COMPLETENESS, "too_short", message, self._size, first.size - 1)
+
+    def _about_open_end(self, newest: _Claim | None) -> str:
+        """What an archive by itself cannot say."""
+        if newest is None:
+            return (
+                f"Completeness is not proven beyond record {self._size - 1}: an archive whose last segments were "
+                f"deleted looks like one that has not gone on. Check it together with the database (--database)."
+            )
+        return (
+            f"Completeness is not proven beyond record {self._size - 1}: the archive ends there, and the checkpoint "
+            f"in {newest.place} is of {newest.size} records. The rest is in the database, or gone. Check both "
+            f"together (--database and --archive)."
+        )
 
     def _judge_pruning(self) -> None:
         if self._pruned_to > self._pruned_below:
@@ -550,9 +596,12 @@ class _Verification:
     def _verdict(self, aspect: Aspect) -> Verdict:
         if self._findings.counts.get(aspect):
             return Verdict.BROKEN
-        if aspect is Aspect.AUTHENTICITY and self._proven_size is None:
-            return Verdict.UNPROVEN
-        return Verdict.INTACT
+        is_unproven = self._unreached is not None
+        if aspect is Aspect.AUTHENTICITY:
+            is_unproven = is_unproven or self._proven_size is None or self._is_end_unproven()
+        elif aspect is Aspect.COMPLETENESS:
+            is_unproven = is_unproven or self._has_known_more
+        return Verdict.UNPROVEN if is_unproven else Verdict.INTACT
 
     def _is_end_unproven(self) -> bool:
         if self._must_end_signed and self._proven_size != self._size:

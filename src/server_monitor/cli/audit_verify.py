@@ -4,7 +4,7 @@ import asyncio
 import base64
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from server_monitor.audit.checkpoints import Made
     from server_monitor.audit.note import Verifier
     from server_monitor.audit.sources import Log
-    from server_monitor.audit.verify import Progress, Report
+    from server_monitor.audit.verify import Aspect, Progress, Report
     from server_monitor.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -35,12 +35,12 @@ class Where:
     """What the person at the shell said of where the log lies."""
 
     database: str | None
-    archive: str | None
+    archives: Sequence[str]
     bundle: Path | None
 
     @property
     def is_own(self) -> bool:
-        return self.database is None and self.archive is None and self.bundle is None
+        return self.database is None and not self.archives and self.bundle is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,11 @@ def verify(  # noqa: PLR0917  # Each is an option of the command line, given by 
         str | None, typer.Option(metavar="URL", help="The database to check; the console's own unless set.")
     ] = None,
     archive: Annotated[
-        str | None, typer.Option(metavar="URL", help="An archive to check: alone, or as the beginning of --database.")
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="An archive to check: alone, or as the beginning of --database; repeat when it was moved.",
+        ),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A bundle to check, instead of a database.", show_default=False)
@@ -74,7 +78,7 @@ def verify(  # noqa: PLR0917  # Each is an option of the command line, given by 
 ) -> None:
     """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not to be read."""
     try:
-        judged = _judged(Where(database, archive, bundle), checkpoint or (), public_key or ())
+        judged = _judged(Where(database, archive or (), bundle), checkpoint or (), public_key or ())
     except Failure as error:
         fail(str(error), WRONG_USAGE)
     if judged.is_live:
@@ -122,7 +126,7 @@ def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judge
     from server_monitor.audit import sources
     from server_monitor.audit.verify import verify as judge
 
-    if where.bundle is not None and (where.database or where.archive):
+    if where.bundle is not None and (where.database or where.archives):
         raise Invalid.one("bundle", "is checked by itself; leave out --database and --archive")
     settings = _own_settings(is_needed=where.is_own)
     url = where.database or (settings.database if settings and where.is_own else "")
@@ -134,7 +138,7 @@ def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judge
         now = datetime.now(UTC)
         outside += log.outside
         report = judge(log.parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
-        warnings = [*_about_keys(keys, are_pinned=bool(pinned)), *report.warnings, *log.warnings]
+        warnings = [*_about_keys(keys, are_pinned=bool(pinned)), *report.warnings]
     is_live = bool(url) and settings is not None and url == settings.database
     return Judged(report, warnings, keys, bool(pinned), is_live)
 
@@ -143,16 +147,11 @@ def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judge
 def _opened(url: str, where: Where) -> "Iterator[Log]":
     from server_monitor.audit import sources
 
-    with ExitStack() as exits:
-        if where.bundle is not None:
-            yield sources.bundle(where.bundle)
-        elif where.archive is None:
-            yield exits.enter_context(sources.database(url))
-        elif not url:
-            yield sources.alone(exits.enter_context(sources.archive(where.archive)))
-        else:
-            archived = exits.enter_context(sources.archive(where.archive))
-            yield sources.joined(archived, exits.enter_context(sources.database(url)))
+    if where.bundle is not None:
+        yield sources.bundle(where.bundle)
+    else:
+        with sources.opened(url, where.archives) as log:
+            yield log
 
 
 def _own_settings(*, is_needed: bool) -> "Settings | None":
@@ -160,7 +159,7 @@ def _own_settings(*, is_needed: bool) -> "Settings | None":
     from server_monitor.settings import Settings
 
     try:
-        return Settings.load()
+        return Settings.look()
     except Invalid:
         if is_needed:
             raise
@@ -204,6 +203,8 @@ def _progress(total: int) -> "Iterator[Progress | None]":
 def _exit_code(judged: Judged) -> int:
     if judged.report.is_intact:
         return 0
+    if judged.report.unreached is not None and not judged.report.is_broken:
+        return WRONG_USAGE
     # Without a key there is nothing to prove anything with: the question was asked wrongly.
     return FAILED if judged.report.is_broken or judged.keys else WRONG_USAGE
 
@@ -229,7 +230,7 @@ def _print(judged: Judged) -> None:
     last = f"{report.first_seq} to {report.size - 1}" if report.size > report.first_seq else "none"
     signed = "nothing" if not report.proven_size else f"up to record {report.proven_size - 1}"
     record(
-        {aspect.value: VERDICTS[verdict.value] for aspect, verdict in report.verdicts.items()}
+        {aspect.value: _words(report, aspect) for aspect in report.verdicts}
         | {"records": last, "checkpoints": str(report.checkpoints), "signed": signed}
     )
     if report.first_bad is not None:
@@ -241,6 +242,16 @@ def _print(judged: Judged) -> None:
         say(f"… and {report.hidden_findings} more.")
     for warning in judged.warnings:
         say(f"warning: {warning}")
+    if report.unreached is not None:
+        say(f"Not read to its end, so nothing is proven: {report.unreached}")
+
+
+def _words(report: "Report", aspect: "Aspect") -> str:
+    words = VERDICTS[report.verdicts[aspect].value]
+    if aspect.value != "completeness" or report.open_from is None:
+        return words
+    beyond = f"not proven beyond record {report.open_from - 1}"
+    return {"intact": f"intact, {beyond}", "not proven": beyond}.get(words, words)
 
 
 def _document(judged: Judged) -> dict[str, Any]:
@@ -260,6 +271,8 @@ def _document(judged: Judged) -> dict[str, Any]:
         "trusted_checkpoints": report.trusted_checkpoints,
         "signed_size": report.proven_size,
         "outside_size": report.outside_size,
+        "open_from": report.open_from,
+        "unreached": report.unreached,
         "keys": [verifier.vkey for verifier in judged.keys],
         "keys_pinned": judged.are_pinned,
     }
