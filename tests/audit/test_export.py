@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sqlalchemy import select, update
 from server_monitor.audit import checkpoints, export, log, pages, search
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.audit.cursor import Place
-from server_monitor.audit.export import Turns, recover_exports, started
+from server_monitor.audit.export import Turns, started
 from server_monitor.auth.actor import Actor, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
@@ -80,33 +79,6 @@ async def test_large_records_come_in_small_batches(db: Database, admin: Actor, t
 
     assert running.rows == 150
     assert max(sizes) <= export.BATCH_BYTES
-
-
-async def test_the_next_start_completes_what_a_kill_left_open(db: Database, admin: Actor) -> None:
-    """Once, and not those of other consoles or of a command that still runs."""
-    gone, other = 2**22 + 1, os.getppid()  # no process has the first number, and a living one the second
-
-    async def begin(identity: str, pid: int) -> None:
-        async with db.transaction() as conn:
-            target, meta = AuditTarget(export.TARGET, identity), {"pid": pid}
-            await log.append(conn, Event("audit.export", audited(admin), target, None, phase="intent", meta=meta))
-
-    await begin("cut off", gone)
-    await begin("by our own number", os.getpid())
-    await begin("still runs", other)
-
-    async with db.transaction() as conn:
-        assert await recover_exports(conn, "another node") == 0
-    for expected in (2, 0):
-        async with db.transaction() as conn:
-            assert await recover_exports(conn, db.node) == expected
-
-    ended = await records(db, "audit.export_finished")
-    assert [(record["target"]["id"], record["outcome"]) for record in ended] == [
-        ("cut off", "failure"),
-        ("by our own number", "failure"),
-    ]
-    assert [record["cause"]["parent_seq"] for record in ended] == [0, 1]
 
 
 def test_one_export_a_person() -> None:

@@ -7,7 +7,6 @@ verifier and a page for the person who opens it; `audit/segment.py` is the forma
 import asyncio
 import base64
 import hashlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import checkpoints, log, note, standalone, tree
-from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit import checkpoints, export, intents, note, standalone, tree
+from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.segment import Manifest, Packer
 from server_monitor.db.engine import Database
@@ -27,7 +26,6 @@ from server_monitor.db.tables import audit_checkpoints, audit_head, audit_record
 
 BATCH_RECORDS = 1000
 MEDIA_TYPE = "application/gzip"
-TARGET = "audit_export"
 
 _VERIFIER = Path(standalone.__file__).read_bytes()
 
@@ -128,10 +126,8 @@ async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIt
 
     Appends `audit.export`, committed before this yields and part of the bundle, and `audit.export_finished`.
     """
-    target = AuditTarget(TARGET, new_id())
-    meta = {"format": "bundle", "filters": {}, "pid": os.getpid()}
-    async with db.transaction() as conn:
-        await log.append(conn, Event("audit.export", actor, target, None, phase="intent", meta=meta))
+    target = AuditTarget(export.TARGET, new_id())
+    await intents.begin(db, "audit.export", actor, target, {"format": "bundle", "filters": {}})
     async with db.transaction() as conn:
         signed = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
     bundle: Bundle | None = None
@@ -143,29 +139,8 @@ async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIt
             bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey, signed.note)
             yield bundle
     finally:
-        await _record_end(db, actor, target, bundle)
+        await export.record_end(db, actor, target, bundle)
 
 
 def filename(node: str, now: datetime) -> str:
     return f"audit-{node[:8]}-{now:%Y%m%d}.tar.gz"
-
-
-async def _record_end(db: Database, actor: AuditActor, target: AuditTarget, bundle: Bundle | None) -> None:
-    is_success = bundle is not None and bundle.was_delivered
-    meta: dict[str, object] = {"rows": 0, "bytes": 0}
-    if bundle is not None:
-        meta = {"rows": bundle.rows, "bytes": bundle.size_bytes, "sha256": bundle.digest.hexdigest()}
-    c = audit_records.c
-    intent = select(c.seq).where(c.target_type == TARGET, c.target_id == target.id, c.action == "audit.export")
-    async with db.transaction() as conn:
-        event = Event(
-            "audit.export_finished",
-            actor,
-            target,
-            outcome="success" if is_success else "failure",
-            reason=None if is_success else "export.cut_off",
-            phase="outcome",
-            meta=meta,
-            parent_seq=(await conn.execute(intent)).scalar_one_or_none(),
-        )
-        await log.append(conn, event)

@@ -7,28 +7,26 @@ snapshot in batches, so memory does not grow with them, and writers go on meanwh
 
 import base64
 import hashlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Protocol
 
 import orjson
 from pydantic import SecretStr
-from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import batches, cells, checkpoints, cursor, log, pages
+from server_monitor.audit import batches, cells, checkpoints, cursor, intents, pages
 from server_monitor.audit.batches import Shape
 from server_monitor.audit.cells import Stored
-from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.cursor import Place
 from server_monitor.audit.pages import Page, Wanted
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
-from server_monitor.db.tables import audit_records
 from server_monitor.errors import TooMany
 
 BATCH = 1000  # records
@@ -136,8 +134,7 @@ async def started(
     async with db.reading() as conn:
         place = await pages.first_place(conn, wanted, actor)
     target = AuditTarget(TARGET, new_id())
-    async with db.transaction() as conn:
-        await log.append(conn, Event("audit.export", actor, target, None, phase="intent", meta=_intent(wanted, place)))
+    await intents.begin(db, "audit.export", actor, target, _intent(wanted, place))
     export: Export | None = None
     try:
         note = await _checkpoint(db, signer, place.snapshot)
@@ -147,30 +144,33 @@ async def started(
             export = Export(page, place, wanted.format, note, following, conn)
             yield export
     finally:
-        await _record_end(db, actor, target, export)
+        await record_end(db, actor, target, export)
 
 
-async def recover_exports(conn: AsyncConnection, node: str) -> int:
-    """Record the failure of exports that console `node` did not live to finish; returns how many those were.
+class Sent(Protocol):
+    """What was taken out of the log."""
 
-    Appends `audit.export_finished` for each. An export of the command line that still runs is left alone.
-    """
-    finished = audit_records.alias()
-    is_finished = exists().where(
-        finished.c.target_type == TARGET,
-        finished.c.target_id == audit_records.c.target_id,
-        finished.c.action == "audit.export_finished",
-    )
-    unfinished = select(audit_records.c.seq, audit_records.c.body).where(
-        audit_records.c.action == "audit.export", ~is_finished
-    )
-    events = []
-    for seq, body in (await conn.execute(unfinished.order_by(audit_records.c.seq))).all():
-        record = orjson.loads(body)
-        if record["node"] == node and not _is_alive(record["meta"]["pid"]):
-            events.append(_recovered(seq, record))
-    await log.append(conn, *events)
-    return len(events)
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def was_delivered(self) -> bool: ...
+
+    @property
+    def digest(self) -> "hashlib._Hash": ...
+
+
+async def record_end(db: Database, actor: AuditActor, target: AuditTarget, sent: Sent | None) -> None:
+    """Record how an export or a bundle ended; None when it did not come as far as its first byte."""
+    meta: dict[str, object] = {"rows": 0, "bytes": 0}
+    if sent is not None:
+        meta = {"rows": sent.rows, "bytes": sent.size_bytes, "sha256": sent.digest.hexdigest()}
+    is_success = sent is not None and sent.was_delivered
+    outcome, reason = ("success", None) if is_success else ("failure", "export.cut_off")
+    await intents.end(db, "audit.export", actor, target, outcome=outcome, meta=meta, reason=reason)
 
 
 def filename(wanted: Wanted, node: str, now: datetime) -> str:
@@ -189,7 +189,6 @@ def _intent(wanted: Wanted, place: Place) -> dict[str, object]:
         "limit": wanted.limit,
         "snapshot": place.snapshot,
         "from_seq": place.next_seq,
-        "pid": os.getpid(),  # by which the next start knows whether it still runs
     }
 
 
@@ -201,56 +200,3 @@ async def _checkpoint(db: Database, signer: Signer, size: int) -> str:
         async with db.transaction() as conn:
             made = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
     return made.note
-
-
-async def _record_end(db: Database, actor: AuditActor, target: AuditTarget, export: Export | None) -> None:
-    intent = select(audit_records.c.seq).where(
-        audit_records.c.target_type == TARGET,
-        audit_records.c.target_id == target.id,
-        audit_records.c.action == "audit.export",
-    )
-    meta: dict[str, object] = {"rows": 0, "bytes": 0}
-    if export is not None:
-        meta = {"rows": export.rows, "bytes": export.size_bytes, "sha256": export.digest.hexdigest()}
-    is_success = export is not None and export.was_delivered
-    async with db.transaction() as conn:
-        event = Event(
-            "audit.export_finished",
-            actor,
-            target,
-            outcome="success" if is_success else "failure",
-            reason=None if is_success else "export.cut_off",
-            phase="outcome",
-            meta=meta,
-            parent_seq=(await conn.execute(intent)).scalar_one_or_none(),
-        )
-        await log.append(conn, event)
-
-
-def _recovered(seq: int, record: Mapping[str, Mapping[str, str]]) -> Event:
-    return Event(
-        "audit.export_finished",
-        _SYSTEM,
-        AuditTarget(TARGET, record["target"]["id"]),
-        outcome="failure",
-        reason="export.recovered",
-        phase="outcome",
-        meta={"recovered": True},
-        parent_seq=seq,
-    )
-
-
-def _is_alive(pid: int) -> bool:
-    """Does another process of this number run? Our own number was somebody else's before us."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-_SYSTEM = AuditActor("system", None, "system", ("admin",))

@@ -95,7 +95,7 @@ def _grown(size: int, frontier: bytes, drafts: list[Draft], stored: Callable[[da
 
     for draft in drafts:
         at = datetime.now(UTC)
-        body = draft.sealed(size, at, _BOOT_ID, time.monotonic_ns() // 1000)
+        body = draft.sealed(size, at, BOOT_ID, time.monotonic_ns() // 1000)
         records.append(_row(draft, body, size, stored(at)))
         roots = tree.grow(roots, size, tree.leaf_hash(body), completed)
         size += 1
@@ -182,4 +182,4 @@ def _read_boot_id() -> str:
         return "unknown"
 
 
-_BOOT_ID = _read_boot_id()  # Cannot change while this process lives.
+BOOT_ID = _read_boot_id()  # Cannot change while this process lives.

@@ -18,10 +18,9 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import anchors, checkpoints
+from server_monitor.audit import anchors, checkpoints, intents
 from server_monitor.audit import log as audit_log
 from server_monitor.audit.chain import Event
-from server_monitor.audit.export import recover_exports
 from server_monitor.auth import setup
 from server_monitor.auth.actor import SYSTEM, audited
 from server_monitor.bus.contract import Bus, Changed, Stopping, Subject
@@ -257,13 +256,13 @@ async def _record_start(settings: Settings, db: Database) -> None:
         clean = await _stopped_cleanly(conn)
         meta = {"clean": clean, "vault_key": vault_key}
         await audit_log.append(conn, Event("system.start", audited(SYSTEM), meta=meta))
-        cut_off = await recover_exports(conn, db.node)
+        cut_off = await intents.recover(conn, db.node)
     async with db.transaction() as conn:
         await servers.ensure_local(conn)
     if not clean:
         log.warning("last_run_did_not_stop", meaning="the console was killed; what it had acknowledged is kept")
     if cut_off:
-        log.warning("exports_were_cut_off", exports=cut_off)
+        log.warning("audit_work_was_cut_off", count=cut_off, meaning="exports or verifications did not end; recorded")
 
 
 async def _stopped_cleanly(conn: AsyncConnection) -> bool:
