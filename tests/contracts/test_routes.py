@@ -108,6 +108,8 @@ ROUTES: Mapping[str, Route] = {
     "DELETE /api/audit/holds/{hold_id}": Route(ADMIN, about="hold"),
     "GET /api/audit/bundle": Route(READS_THE_LOG),
     "GET /api/audit/consistency": Route(READS_THE_LOG, query="?from=0&to=1"),
+    "POST /api/audit/verify": Route(READS_THE_LOG, answers=frozenset({202})),
+    "GET /api/audit/verify": Route(READS_THE_LOG),
     "GET /api/servers": Route(EVERYBODY),
     "POST /api/servers": Route(ADMIN, new_server),
     "GET /api/servers/export": Route(EVERYBODY),

@@ -20,6 +20,7 @@ from server_monitor.api.roster import Roster
 from server_monitor.audit import checkpoints
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.housekeeping import Housekeeping, rules_of
+from server_monitor.audit.verifying import Verifying
 from server_monitor.auth import credentials
 from server_monitor.auth.actor import Role, os_user
 from server_monitor.auth.login import Logins
@@ -88,8 +89,9 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     archive = Archive(f"file://{directory}/archive")
     housekeeping = Housekeeping(db, signer, archive, rules_of(settings), directory)
     roster = Roster(db, history)
+    verifying = Verifying(db, settings.database, signer)
     console = Console(
-        settings, db, Logins(db, SECRET), history, pool, VAULT, roster, signer, lambda _: (), housekeeping
+        settings, db, Logins(db, SECRET), history, pool, VAULT, roster, signer, lambda _: (), housekeeping, verifying
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)

@@ -1,4 +1,4 @@
-"""Routes for the audit log's proofs: the newest signed checkpoint, the public key, and proofs against checkpoints."""
+"""Routes for the audit log's proofs: checkpoints, the public key, proofs against checkpoints, whole verifications."""
 
 import base64
 from typing import Annotated, Any
@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from server_monitor.api.deps import ActorDep, ConsoleDep, json_response, require
-from server_monitor.audit import checkpoints, note, proofs
+from server_monitor.audit import checkpoints, note, proofs, verifying
 from server_monitor.audit.checkpoints import Made
-from server_monitor.auth.actor import Permission
+from server_monitor.audit.verifying import Last, Running
+from server_monitor.auth.actor import Permission, audited
 from server_monitor.errors import NotFound, Unavailable
 
 router = APIRouter(prefix="/api/audit", tags=["audit"])
@@ -63,6 +64,49 @@ async def consistency(
     async with parts.db.reading() as conn:
         path = await proofs.consistency(conn, old_size, new_size)
     return json_response({"from": old_size, "to": new_size, "proof": _encoded(path)})
+
+
+@router.post("/verify", status_code=202)
+async def start_verification(parts: ConsoleDep, actor: ActorDep) -> Response:
+    """Verify the whole log, database and archive, beside the console; `GET /api/audit/verify` has the verdict."""
+    require(actor, Permission.AUDIT_EXPORT)
+    running = await parts.verifying.start(audited(actor))
+    return json_response({"running": _running(running)}, 202)
+
+
+@router.get("/verify")
+async def verification(parts: ConsoleDep, actor: ActorDep) -> Response:
+    """How far a verification is, if one runs, and the last verdict: when, by whom, and what was found."""
+    require(actor, Permission.AUDIT_READ)
+    async with parts.db.reading() as conn:
+        last = await verifying.last(conn)
+    running = parts.verifying.running
+    return json_response(
+        {
+            "running": None if running is None else _running(running),
+            "last": None if last is None else _last(last),
+        }
+    )
+
+
+def _running(running: Running) -> dict[str, Any]:
+    return {
+        "started_at": running.started_at,
+        "started_by": running.actor.name,
+        "records": running.records,
+        "total": running.total,
+    }
+
+
+def _last(last: Last) -> dict[str, Any]:
+    return {
+        "seq": last.seq,
+        "at": last.at,
+        "by": last.by,
+        "outcome": last.outcome,
+        "reason": last.reason,
+        **last.said,
+    }
 
 
 def _shown(made: Made) -> dict[str, Any]:

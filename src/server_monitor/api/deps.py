@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.export import Turns
 from server_monitor.audit.housekeeping import Housekeeping
+from server_monitor.audit.verifying import Verifying
 from server_monitor.auth import identity, sessions
 from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.auth.login import Logins, Source
@@ -45,6 +46,7 @@ class Console:
     signer: Signer
     top_processes: "Callable[[str], Sequence[ProcessUse]]"
     housekeeping: Housekeeping
+    verifying: Verifying
     exports: Turns = field(default_factory=Turns)
 
 

@@ -1,11 +1,10 @@
 """`server-monitor audit verify`: is this log what it was when it was written? And what somebody needs to ask that."""
 
 import asyncio
-import base64
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +44,10 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A log that was verified: with which keys, and what came out. `is_live`: it is this installation's own."""
+    """A log that was verified: with which keys, and what came out. `is_live`: it is this installation's own.
+
+    `warnings` are about the keys, and more than the report has.
+    """
 
     report: "Report"
     warnings: Sequence[str]
@@ -138,7 +140,7 @@ def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judge
         now = datetime.now(UTC)
         outside += log.outside
         report = judge(log.parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
-        warnings = [*_about_keys(keys, are_pinned=bool(pinned)), *report.warnings]
+        warnings = _about_keys(keys, are_pinned=bool(pinned))
     is_live = bool(url) and settings is not None and url == settings.database
     return Judged(report, warnings, keys, bool(pinned), is_live)
 
@@ -168,17 +170,16 @@ def _own_settings(*, is_needed: bool) -> "Settings | None":
 
 def _record(judged: Judged) -> None:
     """Say in the log that it was checked. A log that cannot take the record has been judged all the same."""
-    from server_monitor.audit import log
+    from server_monitor.audit import log, verifying
     from server_monitor.audit.chain import Event
     from server_monitor.auth.actor import audited
 
-    report = judged.report
+    document = _document(judged)
 
     async def work() -> None:
         async with workplace() as place, place.db.transaction() as conn:
-            meta = {"size": report.size, **{aspect.value: verdict.value for aspect, verdict in report.verdicts.items()}}
-            outcome = "failure" if report.is_broken else "success"
-            await log.append(conn, Event("audit.verify", audited(place.actor), outcome=outcome, meta=meta))
+            outcome, meta = verifying.outcome_of(document), verifying.summary(document)
+            await log.append(conn, Event(verifying.ACTION, audited(place.actor), outcome=outcome, meta=meta))
 
     try:
         asyncio.run(work())
@@ -240,7 +241,7 @@ def _print(judged: Judged) -> None:
         say(f"{finding.aspect.value}: {finding.message}")
     if report.hidden_findings:
         say(f"… and {report.hidden_findings} more.")
-    for warning in judged.warnings:
+    for warning in (*judged.warnings, *report.warnings):
         say(f"warning: {warning}")
     if report.unreached is not None:
         say(f"Not read to its end, so nothing is proven: {report.unreached}")
@@ -255,24 +256,10 @@ def _words(report: "Report", aspect: "Aspect") -> str:
 
 
 def _document(judged: Judged) -> dict[str, Any]:
-    report = judged.report
+    from server_monitor.audit.judge import document
+
     return {
-        "intact": report.is_intact,
-        "verdicts": report.verdicts,
-        "first_bad": None if report.first_bad is None else {"first": report.first_bad[0], "last": report.first_bad[1]},
-        "findings": [asdict(finding) for finding in report.findings],
-        "hidden_findings": report.hidden_findings,
-        "warnings": judged.warnings,
-        "first_seq": report.first_seq,
-        "size": report.size,
-        "root": None if report.root is None else base64.b64encode(report.root).decode(),
-        "records": report.records,
-        "checkpoints": report.checkpoints,
-        "trusted_checkpoints": report.trusted_checkpoints,
-        "signed_size": report.proven_size,
-        "outside_size": report.outside_size,
-        "open_from": report.open_from,
-        "unreached": report.unreached,
+        **document(judged.report, judged.warnings),
         "keys": [verifier.vkey for verifier in judged.keys],
         "keys_pinned": judged.are_pinned,
     }

@@ -36,6 +36,7 @@ from server_monitor.audit.anchors import Anchors
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.housekeeping import Housekeeping, rules_of
 from server_monitor.audit.keeper import Keeper
+from server_monitor.audit.verifying import Verifying
 from server_monitor.auth import identity
 from server_monitor.auth.actor import SYSTEM, Actor
 from server_monitor.auth.login import Logins
@@ -110,6 +111,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
         archive if settings.audit_archive_url else None,
     )
     housekeeping = Housekeeping(db, signer, archive, rules_of(settings), settings.data_dir)
+    verifying = Verifying(db, settings.database, signer)
     vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
     tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
     history = await History.open(settings.data_dir / "history.sqlite3", tiers)
@@ -139,7 +141,17 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
             )
             logins = Logins(db, settings.jwt_secret)
             console = Console(
-                settings, db, logins, history, pool, vault, Roster(db, history), signer, supervisor.top, housekeeping
+                settings,
+                db,
+                logins,
+                history,
+                pool,
+                vault,
+                Roster(db, history),
+                signer,
+                supervisor.top,
+                housekeeping,
+                verifying,
             )
 
             async def send_browsers_away() -> None:
@@ -161,6 +173,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "checkpoints": keeper.run,
                     "anchors": handed_out.run,
                     "housekeeping": housekeeping.run,
+                    "verifying": verifying.run,
                     "tidy": Tidy(db, vault, history).run,
                 },
                 send_browsers_away=send_browsers_away,
