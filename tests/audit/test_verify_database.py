@@ -6,7 +6,7 @@ give out, there by the console's verifier and by the one that travels in bundles
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,9 +56,13 @@ def _verified(log: sources.Log, outside: list[str], keys: list[Verifier]) -> Rep
 
 
 def verdicts_of_bundle(path: Path, outside: list[str]) -> list[dict[str, str]]:
+    return verdicts_of(path, SIGNER.verifier(1), outside)
+
+
+def verdicts_of(path: Path, trusted: Verifier, outside: Sequence[str] = ()) -> list[dict[str, str]]:
     """What both verifiers say about a bundle."""
-    ours = _verified(sources.bundle(path), outside, [SIGNER.verifier(1)])
-    theirs = standalone.verify(str(path), [standalone.parse_key(SIGNER.verifier(1).vkey)], outside)
+    ours = _verified(sources.bundle(path), list(outside), [trusted])
+    theirs = standalone.verify(str(path), [standalone.parse_key(trusted.vkey)], list(outside))
     words = {"intact": "intact", "BROKEN": "broken", "not proven": "unproven"}
     return [
         {aspect.value: verdict.value for aspect, verdict in ours.verdicts.items()},

@@ -15,6 +15,7 @@ from server_monitor.audit import checkpoints
 from server_monitor.db.engine import Database
 from tests.support import forger as forging
 from tests.support.forger import Forger
+from tests.support.keeping import housekeeping, later
 
 PROGRAM = Path(sys.executable).with_name("server-monitor")
 NODE = "test-node"
@@ -28,6 +29,15 @@ async def data_dir(sqlite_db: Database, sqlite_url: str) -> Path:
     await forging.fill(sqlite_db, checkpoints.load_signer(place, NODE), [20])
     await sqlite_db.close()
     return place
+
+
+@pytest.fixture
+async def pruned(sqlite_url: str, data_dir: Path) -> Path:
+    """The same installation after its records went to the archive."""
+    db = await Database.open(sqlite_url, node=NODE)
+    await housekeeping(db, data_dir).once(later())
+    await db.close()
+    return data_dir
 
 
 def run(
@@ -134,3 +144,33 @@ def test_a_store_that_is_not_there_is_not_called_broken(data_dir: Path, tmp_path
 
     assert ended.returncode == 3, ended
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.long
+def test_an_export_that_lacks_what_was_pruned_says_so_and_how_to_get_it(pruned: Path, tmp_path: Path) -> None:
+    part = run(pruned, "export", "--format", "jsonl", "--output", tmp_path / "part.jsonl", "--json")
+    told = run(pruned, "export", "--format", "jsonl", "--action", "server.*")
+    whole = run(pruned, "export", "--archive", "--format", "jsonl", "--action", "server.*")
+    elsewhere = run(pruned, "export", "--archive", (tmp_path / "absent").as_uri(), "--format", "csv")
+
+    assert json.loads(part.stdout)["first_seq"] == 20
+    assert (told.returncode, told.stdout) == (0, "")
+    assert "The records before 20 " in told.stderr
+    assert "--archive" in told.stderr
+    assert [json.loads(line)["seq"] for line in whole.stdout.splitlines()] == list(range(20))
+    assert "only in the archive" not in whole.stderr
+    assert elsewhere.returncode == 1
+
+
+@pytest.mark.long
+def test_a_bundle_of_a_pruned_log_says_where_it_begins(pruned: Path, tmp_path: Path) -> None:
+    part = run(pruned, "bundle", tmp_path / "part.tar.gz")
+    whole = run(pruned, "bundle", tmp_path / "whole.tar.gz", "--archive", "--json")
+
+    assert "It begins with record 20" in part.stderr
+    assert json.loads(whole.stdout)["first_seq"] == 0
+    key = tmp_path / "key.txt"
+    key.write_text(run(pruned, "key").stdout)
+    ended = run("", "verify", "--bundle", tmp_path / "whole.tar.gz", "--public-key", key, "--json")
+    assert ended.returncode == 0, ended
+    assert json.loads(ended.stdout)["first_seq"] == 0

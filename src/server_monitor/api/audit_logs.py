@@ -102,10 +102,14 @@ async def export_json(parts: ConsoleDep, actor: ActorDep, search: SearchQuery) -
 
 
 @router.get("/audit/bundle")
-async def audit_bundle(parts: ConsoleDep, actor: ActorDep) -> Response:
-    """The whole log with its checkpoints and a verifier, as one `.tar.gz` that can be checked anywhere."""
+async def audit_bundle(
+    parts: ConsoleDep,
+    actor: ActorDep,
+    archive: Annotated[bool, Query(description="Begin with the first record ever, out of the archive.")] = False,
+) -> Response:
+    """The log with its checkpoints and a verifier, as one `.tar.gz` that can be checked anywhere."""
     require(actor, Permission.AUDIT_EXPORT)
-    started = bundle.started(parts.db, parts.signer, actor=audited(actor))
+    started = bundle.started(parts.db, parts.signer, actor=audited(actor), is_whole=archive)
     return _Streamed(parts, actor, started, bundle.MEDIA_TYPE, bundle.filename(parts.db.node, datetime.now(UTC)))
 
 

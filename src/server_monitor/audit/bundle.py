@@ -1,7 +1,8 @@
-"""The whole log as one file that can be checked by whoever holds the public key, on a machine with nothing but Python.
+"""The log as one file that can be checked by whoever holds the public key, on a machine with nothing but Python.
 
-It ends at a signed checkpoint, made for it when there is news. Besides the records and checkpoints it carries the
-verifier and a page for the person who opens it; `audit/segment.py` is the format.
+It begins with the first record that the database still holds, or with the first of all, out of the archive. It ends at
+a signed checkpoint, made for it when there is news. Besides the records and checkpoints it carries the verifier and a
+page for the person who opens it; `audit/segment.py` is the format.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import checkpoints, export, intents, note, standalone, tree
 from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.audit.checkpoints import Signer
+from server_monitor.audit.search import Filters
 from server_monitor.audit.segment import Manifest, Packer
+from server_monitor.audit.whole import Pruned
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_checkpoints, audit_head, audit_records
@@ -59,6 +62,7 @@ class Bundle:
     manifest: Manifest
     vkey: str
     checkpoint: str  # the signed note of its end
+    pruned: Pruned | None = None  # what comes out of the archive, when it begins there
     rows: int = 0
     size_bytes: int = 0
     was_delivered: bool = False
@@ -98,14 +102,22 @@ class Bundle:
 
     async def _notes(self) -> list[str]:
         """Each different note once: the hourly ones of a quiet log are the same bytes."""
+        archived = [] if self.pruned is None else [text async for text in self.pruned.notes()]
         c = audit_checkpoints.c
         wanted = select(c.size, c.note).distinct().order_by(c.size, c.note)
-        wanted = wanted.where(c.size >= self.manifest.first_seq, c.size <= self.manifest.end_seq)
-        return [row.note for row in (await self.conn.execute(wanted)).all()]
+        wanted = wanted.where(c.size >= self._first_live, c.size <= self.manifest.end_seq)
+        return [*archived, *(row.note for row in (await self.conn.execute(wanted)).all())]
+
+    @property
+    def _first_live(self) -> int:
+        return self.manifest.first_seq if self.pruned is None else self.pruned.end_seq
 
     async def _bodies(self) -> AsyncIterator[list[bytes]]:
+        if self.pruned is not None:
+            async for archived in self.pruned.records(Filters()):
+                yield [body for _, body in archived]
         c = audit_records.c
-        following, end = self.manifest.first_seq, self.manifest.end_seq
+        following, end = self._first_live, self.manifest.end_seq
         while True:
             wanted = select(c.seq, c.body).where(c.seq >= following, c.seq < end).order_by(c.seq).limit(BATCH_RECORDS)
             rows = (await self.conn.execute(wanted)).all()
@@ -121,13 +133,18 @@ class Bundle:
 
 
 @asynccontextmanager
-async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIterator[Bundle]:
+async def started(
+    db: Database, signer: Signer, *, actor: AuditActor, is_whole: bool = False, url: str | None = None
+) -> AsyncIterator[Bundle]:
     """A bundle that is recorded; leaving the block records how it ended. The caller has authorised `actor`.
+
+    `is_whole` has it begin with the first record ever, out of the archive, which is at `url` if it was moved.
 
     Appends `audit.export`, committed before this yields and part of the bundle, and `audit.export_finished`.
     """
     target = AuditTarget(export.TARGET, new_id())
-    await intents.begin(db, "audit.export", actor, target, {"format": "bundle", "filters": {}})
+    meta = {"format": "bundle", "filters": {}, "with_archive": is_whole}
+    await intents.begin(db, "audit.export", actor, target, meta)
     async with db.transaction() as conn:
         signed = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
     bundle: Bundle | None = None
@@ -135,8 +152,10 @@ async def started(db: Database, signer: Signer, *, actor: AuditActor) -> AsyncIt
         async with db.reading() as conn:
             head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
             origin = note.read(signed.note)[0].origin
-            manifest = Manifest(origin, head.min_index, signed.size, tree.split(head.prefix or b""), signed.root)
-            bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey, signed.note)
+            pruned = await Pruned.look(conn, url) if is_whole else None
+            first, prefix = (0, ()) if is_whole else (head.min_index, tree.split(head.prefix or b""))
+            manifest = Manifest(origin, first, signed.size, prefix, signed.root)
+            bundle = Bundle(conn, manifest, note.verifier_of(origin, signer.key).vkey, signed.note, pruned)
             yield bundle
     finally:
         await export.record_end(db, actor, target, bundle)

@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import batches, cells, checkpoints, cursor, intents, pages
 from server_monitor.audit.batches import Shape
 from server_monitor.audit.cells import Stored
-from server_monitor.audit.chain import AuditActor, AuditTarget
+from server_monitor.audit.chain import AuditActor, AuditTarget, timestamp
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.cursor import Place
-from server_monitor.audit.pages import Page, Wanted
+from server_monitor.audit.pages import Page, Pruned, Wanted
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.errors import TooMany
@@ -77,6 +77,7 @@ class Export:
     checkpoint: str  # the signed note of a tree that holds every record of the export
     next: str | None
     conn: AsyncConnection
+    pruned: Pruned | None = None  # what it may lack
     rows: int = 0
     size_bytes: int = 0
     was_delivered: bool = False
@@ -90,6 +91,7 @@ class Export:
             "X-Next-Cursor": self.next or "",
             "X-Snapshot-Size": str(self.place.snapshot),
             "X-Checkpoint": base64.b64encode(self.checkpoint.encode()).decode(),
+            **_lacking(self.pruned),
         }
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -139,9 +141,11 @@ async def started(
     try:
         note = await _checkpoint(db, signer, place.snapshot)
         async with db.reading() as conn:
+            place = await pages.settled(conn, wanted, place)
             page = await pages.choose(conn, wanted, place)
             following = None if page.following is None else cursor.seal(page.following, secret)
-            export = Export(page, place, wanted.format, note, following, conn)
+            gone = await pages.pruned(conn, wanted.filters)
+            export = Export(page, place, wanted.format, note, following, conn, gone)
             yield export
     finally:
         await record_end(db, actor, target, export)
@@ -179,6 +183,12 @@ def filename(wanted: Wanted, node: str, now: datetime) -> str:
     since = f"{filters.from_at:%Y%m%d}" if filters.from_at else "start"
     until = f"{filters.to_at or now:%Y%m%d}"
     return f"audit-{node[:8]}-{since}-{until}.{wanted.format}"
+
+
+def _lacking(gone: Pruned | None) -> dict[str, str]:
+    if gone is None:
+        return {}
+    return {"X-First-Seq": str(gone.first_seq), "X-Pruned-Before": timestamp(gone.before)}
 
 
 def _intent(wanted: Wanted, place: Place) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pydantic import SecretStr
 from sqlalchemy import Select, func, select
@@ -11,7 +12,7 @@ from server_monitor.audit import cursor, search
 from server_monitor.audit.chain import AuditActor
 from server_monitor.audit.cursor import Place
 from server_monitor.audit.search import Filters
-from server_monitor.db.tables import audit_head, audit_records
+from server_monitor.db.tables import audit_head, audit_records, audit_segments
 from server_monitor.errors import FieldError, Gone, Invalid
 
 ASCENDING = "asc"
@@ -36,6 +37,14 @@ class Page:
     count: int
     following: Place | None
     records: Select[int, bytes]  # seq and body, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What the database holds no longer: every record before `first_seq`, all of them from before `before`."""
+
+    first_seq: int
+    before: datetime
 
 
 def parse(  # Each is a part of the question.
@@ -90,13 +99,47 @@ async def first_place(conn: AsyncConnection, wanted: Wanted, actor: AuditActor) 
         first = head.min_index if wanted.order == ASCENDING else head.size - 1
         document = wanted.filters.document()
         return Place(head.size, head.min_index, first, document, wanted.order, user_of(actor), wanted.format)
-    still_to_come = wanted.place.next_seq if wanted.order == ASCENDING else wanted.place.oldest
-    if head.min_index > still_to_come:
+    _require_kept(wanted.place, head.min_index)
+    return wanted.place
+
+
+async def settled(conn: AsyncConnection, wanted: Wanted, place: Place) -> Place:
+    """The same place in the transaction that reads the records, as more may have been pruned since it was found.
+
+    A first page begins with what there is now. Raises Gone when records that a cursor leads to are not there any more.
+    """
+    min_index: int = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
+    if wanted.place is not None:
+        _require_kept(place, min_index)
+        return place
+    oldest = max(place.oldest, min_index)
+    return replace(
+        place, oldest=oldest, next_seq=max(place.next_seq, oldest) if place.order == ASCENDING else place.next_seq
+    )
+
+
+async def pruned(conn: AsyncConnection, filters: Filters) -> Pruned | None:
+    """What has been pruned, when the filters may have chosen some of it."""
+    head = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
+    if head == 0:
+        return None
+    kept = select(func.min(audit_records.c.ts)).where(audit_records.c.seq == head)
+    # The clock may have gone back since.
+    gone = select(func.max(audit_segments.c.newest_at)).where(audit_segments.c.first_seq < head)
+    times = [(await conn.execute(time)).scalar() for time in (kept, gone)]
+    before = max((time for time in times if time is not None), default=None)
+    if before is None or (filters.from_at is not None and filters.from_at > before):
+        return None
+    return Pruned(head, before)
+
+
+def _require_kept(place: Place, min_index: int) -> None:
+    still_to_come = place.next_seq if place.order == ASCENDING else place.oldest
+    if min_index > still_to_come:
         raise Gone(
-            f"The records before {head.min_index} were archived and pruned since the first page; begin anew, or take "
+            f"The records before {min_index} were archived and pruned since the first page; begin anew, or take "
             "them from the archive."
         )
-    return wanted.place
 
 
 async def choose(conn: AsyncConnection, wanted: Wanted, place: Place) -> Page:

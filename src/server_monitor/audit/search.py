@@ -54,17 +54,24 @@ class Filters:
                 None if value is None else c[column] == value
                 for column, value in (
                     ("actor_id", self.user_id),
-                    ("target_type", self.target_type),
-                    ("target_id", self.target_id),
-                    ("outcome", self.outcome),
-                    ("ip", self.ip),
-                    ("request_id", self.request_id),
+                    *((name, getattr(self, name)) for name in _EXACT),
                 )
             ),
         ]
         return [condition for condition in conditions if condition is not None]
 
+    def match(self, columns: Mapping[str, str | None]) -> bool:
+        """Whether they choose the record with these search columns, as `where` does in the database."""
+        ts, action = columns["ts"] or "", columns["action"] or ""
+        is_action = self.action is None or action in _actions_of(self.action)
+        is_time = (self.from_at is None or ts >= chain.timestamp(self.from_at)) and (
+            self.to_at is None or ts < chain.timestamp(self.to_at)
+        )
+        exact = {"actor_id": self.user_id, **{name: getattr(self, name) for name in _EXACT}}
+        return is_action and is_time and all(value in {None, columns[name]} for name, value in exact.items())
 
+
+_EXACT = ("target_type", "target_id", "outcome", "ip", "request_id")
 _PARAMETERS = {"from_at": "from", "to_at": "to"}
 _TEXTS = ("user_id", "target_type", "target_id", "ip", "request_id")
 
@@ -147,6 +154,11 @@ def _short_text(name: str, text: str) -> str:
 def _action_is(action: str) -> ColumnElement[bool]:
     """The catalogue is closed, so a family is a list: exact under every collation, and served by the index."""
     c = audit_records.c
+    return c.action.in_(_actions_of(action)) if action.endswith(".*") else c.action == action
+
+
+def _actions_of(action: str) -> list[str]:
+    """The action itself, or those of its family."""
     if not action.endswith(".*"):
-        return c.action == action
-    return c.action.in_(sorted(known for known in ACTIONS if known.startswith(action[:-1])))
+        return [action]
+    return sorted(known for known in ACTIONS if known.startswith(action[:-1]))

@@ -13,9 +13,15 @@ from server_monitor.errors import Conflict, Unavailable
 
 def bundle(
     output: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; the name of a new .tar.gz.")],
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[URL]", help="Begin with the first record ever, out of the archive; a URL only if that was moved."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write the whole log, its checkpoints and a verifier into one file that can be checked anywhere."""
+    """Write the log, its checkpoints and a verifier into one file that can be checked anywhere."""
     from server_monitor.audit import bundle as bundles
     from server_monitor.audit import checkpoints
     from server_monitor.auth.actor import audited
@@ -23,20 +29,32 @@ def bundle(
     async def work() -> dict[str, object]:
         async with workplace() as place:
             signer = checkpoints.load_signer(place.settings.data_dir, place.db.node)
-            async with bundles.started(place.db, signer, actor=audited(place.actor)) as made:
+            is_whole = archive is not None
+            bundled = bundles.started(
+                place.db, signer, actor=audited(place.actor), is_whole=is_whole, url=archive or None
+            )
+            async with bundled as made:
                 with closing(_new_file(output)) as file:
                     async for chunk in made.chunks():
                         file.write(chunk)
                     file.flush()
                     os.fsync(file.fileno())
                 made.delivered()
-        return {"file": str(output), "records": made.rows, "bytes": made.size_bytes, "sha256": made.digest.hexdigest()}
+        return {
+            "file": str(output),
+            "first_seq": made.manifest.first_seq,
+            "records": made.rows,
+            "bytes": made.size_bytes,
+            "sha256": made.digest.hexdigest(),
+        }
 
     written = run(work)
     if as_json:
         emit(written)
     else:
         say(f"{written['records']} records are in {output}. SHA-256: {written['sha256']}")
+        if written["first_seq"]:
+            say(f"It begins with record {written['first_seq']}: earlier ones are in the archive; --archive adds them.")
 
 
 def _new_file(path: Path) -> BinaryIO:

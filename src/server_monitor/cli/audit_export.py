@@ -16,6 +16,8 @@ from server_monitor.cli.output import FAILED, emit, fail, run, say, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.export import Export
+    from server_monitor.audit.pages import Pruned
+    from server_monitor.audit.whole import WholeExport
 
 Advance = Callable[[int], None]
 
@@ -28,13 +30,12 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was exported."""
+    """What was exported. `pruned` is what it may lack."""
 
     rows: int
     size_bytes: int
     sha256: str
-    next: str | None
-    checkpoint: str
+    pruned: "Pruned | None"
 
 
 def export(  # noqa: PLR0917  # One for each option.
@@ -50,6 +51,12 @@ def export(  # noqa: PLR0917  # One for each option.
     request_id: Annotated[str | None, typer.Option(help="Through which request.")] = None,
     order: Annotated[str | None, typer.Option(help="asc: oldest first; desc: newest first.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many records at most; all unless set.")] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[URL]", help="Together with what was pruned, out of the archive; a URL only if that was moved."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; standard output unless set.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was exported as JSON; with --output.")] = False,
 ) -> None:
@@ -70,7 +77,7 @@ def export(  # noqa: PLR0917  # One for each option.
     if as_json and output is None:
         fail("--json describes a file: name it with --output. Records as JSON: --format json.")
     try:
-        done = run(lambda: _export(form, given, limit, output))
+        done = run(lambda: _export(form, given, limit, output, archive))
     except BrokenPipeError:
         # Whoever read has gone; so that nothing is written to them at exit either:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,33 +85,52 @@ def export(  # noqa: PLR0917  # One for each option.
     except OSError as error:
         fail(f"{output or 'Standard output'} cannot be written: {error.strerror}.")
     if as_json:
-        emit({"path": str(output), "rows": done.rows, "bytes": done.size_bytes, "sha256": done.sha256})
+        emit(
+            {"path": str(output), "rows": done.rows, "bytes": done.size_bytes, "sha256": done.sha256, **_lacking(done)}
+        )
         return
     say(f"{done.rows:,} records, {done.size_bytes:,} bytes, SHA-256 {done.sha256}.")
+    if done.pruned is not None:
+        until = f"{done.pruned.before:%Y-%m-%d %H:%M} UTC"
+        say(
+            f"The records before {done.pruned.first_seq:,} (until {until}) are only in the archive and not in this "
+            "export; --archive adds those that the filters choose."
+        )
 
 
-async def _export(form: Format, given: dict[str, str], limit: int | None, output: Path | None) -> Done:
+def _lacking(done: Done) -> dict[str, object]:
+    if done.pruned is None:
+        return {}
+    return {"first_seq": done.pruned.first_seq, "pruned_before": done.pruned.before}
+
+
+async def _export(
+    form: Format, given: dict[str, str], limit: int | None, output: Path | None, archive: str | None
+) -> Done:
     from dataclasses import replace
 
-    from server_monitor.audit import checkpoints, pages
-    from server_monitor.audit.export import started
+    from server_monitor.audit import checkpoints, export, pages, whole
     from server_monitor.auth.actor import audited
 
     async with workplace() as place:
         settings, actor = place.settings, audited(place.actor)
         wanted = replace(pages.parse(given, form.value, secret=settings.jwt_secret, actor=actor), limit=limit)
         signer = checkpoints.load_signer(settings.data_dir, place.db.node)
-        async with started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
-            with _opened(output) as file, _progress(running.page.count, to_terminal=output is None) as advance:
-                await _write(running, file, advance)
-            running.delivered()
-        return Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.next, running.checkpoint)
+        if archive is None:
+            async with export.started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
+                await _write(running, output, running.page.count)
+            return Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.pruned)
+        async with whole.started(place.db, signer, wanted, archive or None, actor=actor) as everything:
+            await _write(everything, output, None)
+        return Done(everything.rows, everything.size_bytes, everything.digest.hexdigest(), None)
 
 
-async def _write(running: "Export", file: BinaryIO, advance: Advance) -> None:
-    async for chunk in running.chunks():
-        await asyncio.to_thread(file.write, chunk)
-        advance(running.rows)
+async def _write(running: "Export | WholeExport", output: Path | None, count: int | None) -> None:
+    with _opened(output) as file, _progress(count, to_terminal=output is None) as advance:
+        async for chunk in running.chunks():
+            await asyncio.to_thread(file.write, chunk)
+            advance(running.rows)
+    running.delivered()
 
 
 @contextmanager
@@ -127,7 +153,7 @@ def _opened(output: Path | None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _progress(count: int, *, to_terminal: bool) -> Iterator[Advance]:
+def _progress(count: int | None, *, to_terminal: bool) -> Iterator[Advance]:
     """A bar for a person who waits, unless the records themselves go to the terminal."""
     if not sys.stderr.isatty() or (to_terminal and sys.stdout.isatty()):
         yield lambda _rows: None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import orjson
 import typer
+from typer.core import TyperCommand
 
 from server_monitor.auth.actor import Actor, os_user
 from server_monitor.errors import Failure, Invalid
@@ -82,6 +83,15 @@ def fail(words: str, code: int = FAILED) -> NoReturn:
 def harmless(text: str, keep: str = "") -> str:
     """The text with control and direction-changing characters written out, so that no name can drive a terminal."""
     return "".join(c if c.isprintable() or c in keep else f"\\u{ord(c):04x}" for c in text)
+
+
+class ArchiveCommand(TyperCommand):
+    """A command whose `--archive [URL]` may stand alone: then the places that the log itself names are meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        following = [*args[1:], "--"]
+        alone = [arg == "--archive" and after.startswith("-") for arg, after in zip(args, following, strict=True)]
+        return super().parse_args(ctx, ["--archive=" if is_it else arg for arg, is_it in zip(args, alone, strict=True)])
 
 
 def is_interactive() -> bool:
