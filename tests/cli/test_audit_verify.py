@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server_monitor.audit import checkpoints
+from server_monitor.audit import checkpoints, standalone
 from server_monitor.db.engine import Database
 from tests.support import forger as forging
 from tests.support.forger import Forger
@@ -174,3 +174,49 @@ def test_a_bundle_of_a_pruned_log_says_where_it_begins(pruned: Path, tmp_path: P
     ended = run("", "verify", "--bundle", tmp_path / "whole.tar.gz", "--public-key", key, "--json")
     assert ended.returncode == 0, ended
     assert json.loads(ended.stdout)["first_seq"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("verifier", ["ours", "the one in the bundle"])
+def test_an_export_is_proven_with_a_bundle_and_a_key(pruned: Path, tmp_path: Path, verifier: str) -> None:
+    """The whole way of an auditor, over records that have left the database."""
+    key, bundle, export = tmp_path / "key.txt", tmp_path / "b.tar.gz", tmp_path / "q3.csv"
+    key.write_text(run(pruned, "key").stdout)
+    filters = ("--from", "2020-01-01", "--to", "2100-01-01", "--action", "server.*")
+    assert run(pruned, "export", "--archive", "--format", "csv", "--output", export, *filters).returncode == 0
+    assert run(pruned, "bundle", bundle, "--archive").returncode == 0
+
+    def proven() -> subprocess.CompletedProcess[str]:
+        words = ("--public-key", key, "--csv", export)
+        if verifier == "ours":
+            return run("", "verify", "--bundle", bundle, *words)
+        command = [sys.executable, "-I", "-S", standalone.__file__, bundle, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    honest = proven()
+    export.write_bytes(export.read_bytes().replace(b",s7,", b",s8,"))
+    forged = proven()
+
+    assert honest.returncode == 0, honest
+    assert "proven" in honest.stdout
+    assert forged.returncode == 1
+    assert "line 9 " in forged.stdout + forged.stderr
+
+
+@pytest.mark.long
+def test_a_line_that_is_missing_is_named_when_the_filters_are_repeated(data_dir: Path, tmp_path: Path) -> None:
+    export = tmp_path / "export.jsonl"
+    export.write_text(run(data_dir, "export", "--format", "jsonl", "--action", "server.*").stdout)
+    lines = export.read_text().splitlines(keepends=True)
+    export.write_text("".join(lines[:5] + lines[6:]))
+    checkpoint = run(data_dir, "checkpoint")  # so that what was exported is signed
+
+    without = run(data_dir, "verify", "--jsonl", export)
+    repeated = run(data_dir, "verify", "--jsonl", export, "--filter", "action=server.*", "--json")
+
+    assert checkpoint.returncode == 0
+    assert (without.returncode, "a filter left out" in without.stderr) == (0, True), without
+    assert repeated.returncode == 1
+    assert json.loads(repeated.stdout)["export"]["lacking"] == 5
+    assert run(data_dir, "verify", "--filter", "action=server.*").returncode == 3
+    assert run(data_dir, "verify", "--jsonl", export, "--filter", "nonsense").returncode == 3

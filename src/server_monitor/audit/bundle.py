@@ -44,6 +44,10 @@ Then, with Python 3.9 or newer and no network:
 
   python3 verify.py BUNDLE.tar.gz --public-key key.txt --checkpoint checkpoint.txt
 
+and, for an export that somebody gave you, as it was downloaded:
+
+  python3 verify.py BUNDLE.tar.gz --public-key key.txt --csv EXPORT.csv
+
 It says "intact" three times and ends with exit code 0 when nothing in the log was changed, removed or reordered. Take
 verify.py from a release of server-monitor rather than from here when you do not trust who made this bundle. The file
 vkeys.txt says which key signed; compare it with yours, never use it instead of yours.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Checks an audit log of server-monitor with nothing but Python (3.9 or newer). It travels in bundles as verify.py.
 
-    python3 verify.py BUNDLE.tar.gz --public-key KEY.txt [--checkpoint CHECKPOINT.txt]
+    python3 verify.py BUNDLE.tar.gz --public-key KEY.txt [--checkpoint CHECKPOINT.txt] [--csv EXPORT.csv]
 
 BUNDLE may also be the folder it was unpacked into, or a segment of an archive; without it, the folder of this file.
 KEY.txt holds the line that the operator gave you earlier, by another way than this bundle: a key that lies beside a
-log proves nothing. CHECKPOINT.txt is any checkpoint that you kept from an earlier day.
+log proves nothing. CHECKPOINT.txt is any checkpoint that you kept from an earlier day. With EXPORT.csv, as it was
+downloaded (or --jsonl), every line of it has to be a record of the bundle, byte for byte.
 
 Exit code 0: intact. 1: broken, or not proven. 3: the files cannot be read, or no key was given.
 
@@ -284,6 +285,104 @@ def listing(path: str, folder: str) -> list[str]:
     return sorted(os.listdir(where)) if os.path.isdir(where) else []
 
 
+# --- an export --------------------------------------------------------------------------------------------------------
+
+CSV_HEADER = (
+    b"seq,time,user_id,username,action,target_type,target_id,outcome,ip,user_agent,request_id,meta_json,hash\r\n"
+)
+META_LIMIT = 1000
+PASSED_OVER = (
+    r"\s\x00\"'`\u00b4\u2018-\u201f\u00ab\u00bb\u2039\u203a\u2032\u2033\uff02\uff07"
+    r"\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+)
+SIGNS = r"=+\-@\t\r\n\x00\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207a\u208a\u207b\u208b\u207c\u208c\u2212"
+FORMULA = re.compile(f"[{PASSED_OVER}]*[{SIGNS}]")
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+WORD = r"(?:[0-9A-Za-z_.:/~][0-9A-Za-z_.:/~()@+-]*)?,"
+PLAIN = re.compile(WORD * 9 + r"(?:[0-9A-Za-z_./~][0-9A-Za-z_.:/~()@+,;= -]*)?")
+
+
+def csv_row(seq: int, value: dict[str, Any], body: bytes) -> bytes:
+    """The record as the line of a CSV export."""
+    actor, target, source = value["actor"], value.get("target", {}), value.get("source", {})
+    words = [value["ts"], actor.get("id"), actor["name"], value["action"], target.get("type"), target.get("id")]
+    words += [value["outcome"], source.get("ip")]
+    agent, request_id, meta = source.get("ua") or "", value.get("request", {}).get("id") or "", meta_json(value)
+    leaf = hashlib.sha256(b"\x00" + body).hexdigest()
+    texts = [word or "" for word in words]
+    if PLAIN.fullmatch(",".join([*texts, request_id, agent])) and meta.isascii() and "\x7f" not in meta:
+        quoted = meta.replace('"', '""')
+        return f'{seq},{",".join(texts)},"{agent}",{request_id},"{quoted}",{leaf}\r\n'.encode()
+    return (",".join([str(seq), *map(cell, [*texts, agent, request_id, meta, leaf])]) + "\r\n").encode()
+
+
+def meta_json(value: dict[str, Any]) -> str:
+    text = encode(value.get("meta", {}))
+    if len(text) <= META_LIMIT:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    short = {"truncated": True, "original_length": len(text), "sha256": digest, "preview": text[:META_LIMIT]}
+    return json.dumps(short, separators=(",", ":"), ensure_ascii=False)
+
+
+def cell(text: str) -> str:
+    safe = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    safe = "'" + safe if FORMULA.match(text) else safe
+    return '"' + safe.replace('"', '""') + '"' if re.search(r'[",\s]', safe) else safe
+
+
+class Export:
+    """The lines of an export by the number of their record, each to be met by it."""
+
+    def __init__(self, data: bytes, *, is_csv: bool) -> None:
+        self.is_csv = is_csv
+        self.wrong: tuple[int, str] | None = None
+        self.lines: dict[int, tuple[int, bytes]] = {}  # record: number of its line, digest of that
+        if is_csv and not data.startswith(CSV_HEADER):
+            self.is_wrong(1, "is not that of an export; give the file as it was downloaded")
+            return
+        first = 2 if is_csv else 1
+        rest = data[len(CSV_HEADER) :] if is_csv else data
+        lines = rest.split(b"\n")
+        ended = [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+        last = step = 0
+        for place, line in enumerate(ended, first):
+            seq = self.seq_of(line)
+            if seq is None:
+                self.is_wrong(place, "is not a whole line of an export")
+                break
+            if place == first + 1:
+                step = -1 if seq < last else 1
+            if place > first and (seq - last) * step <= 0:
+                self.is_wrong(place, f"has record {seq} out of order, or again")
+                break
+            self.lines[seq] = (place, hashlib.sha256(line).digest())
+            last = seq
+
+    def seq_of(self, line: bytes) -> int | None:
+        if not self.is_csv:
+            value = read_record(line[:-1]) if line.endswith(b"\n") else None
+            return value.get("seq") if value is not None and type(value.get("seq")) is int else None
+        digits = line.partition(b",")[0]
+        return int(digits) if line.endswith(b"\r\n") and digits.isdigit() and len(digits) < 17 else None
+
+    def meet(self, seq: int, value: dict[str, Any] | None, body: bytes) -> None:
+        place, digest = self.lines.pop(seq, (0, b""))
+        if not place:
+            return
+        made = body + b"\n" if not self.is_csv else b"" if value is None else csv_row(seq, value, body)
+        if hashlib.sha256(made).digest() != digest:
+            self.is_wrong(place, f"is not what record {seq} says")
+
+    def is_wrong(self, place: int, words: str) -> None:
+        if self.wrong is None or place < self.wrong[0]:
+            self.wrong = place, words
+
+    def end(self) -> None:
+        for seq, (place, _) in self.lines.items():
+            self.is_wrong(place, f"has record {seq}, which the bundle has not")
+
+
 class Claim(NamedTuple):
     """A root that the first `size` records have to have."""
 
@@ -296,7 +395,8 @@ class Claim(NamedTuple):
 class Verification:
     """What is found while the records go by, once, in order."""
 
-    def __init__(self, keys: list[Key]) -> None:
+    def __init__(self, keys: list[Key], export: Export | None = None) -> None:
+        self.export = export
         self.keys = {(key.name, key.key_id): key for key in keys}
         self.broken: dict[str, list[str]] = {"integrity": [], "completeness": [], "authenticity": []}
         self.claims: list[Claim] = []
@@ -386,6 +486,8 @@ class Verification:
             self.wrong("integrity", f"Record {self.size} is not in canonical form.", str(self.size))
         else:
             self.place(value)
+        if self.export is not None:
+            self.export.meet(self.size, value, body)
         if self.frontier is not None:
             self.grow(self.frontier, body)
         self.size += 1
@@ -437,6 +539,8 @@ class Verification:
         self.wrong("integrity", words, f"one of {where}")
 
     def end(self) -> None:
+        if self.export is not None:
+            self.export.end()
         if self.size < self.end_seq:
             self.wrong(
                 "completeness", f"Records {self.size} to {self.end_seq - 1} are missing at the end.", str(self.size)
@@ -462,9 +566,9 @@ def text_of(path: str) -> str:
         return file.read(64 * 1024 * 1024)
 
 
-def verify(path: str, keys: list[Key], checkpoints: list[str]) -> Verification:
-    """Judge a bundle. Raises Unreadable."""
-    verification = Verification(keys)
+def verify(path: str, keys: list[Key], checkpoints: list[str], export: Export | None = None) -> Verification:
+    """Judge a bundle, and an export against it. Raises Unreadable."""
+    verification = Verification(keys, export)
     for text in checkpoints:
         verification.checkpoint(text, is_outside=True)
     try:
@@ -486,6 +590,13 @@ def print_report(verification: Verification) -> None:
     say(f"records       {verification.first_seq} to {verification.size - 1}")
     if verification.first_bad is not None:
         say(f"first bad     {verification.first_bad}")
+    export = verification.export
+    if export is not None:
+        say(f"export        {'proven' if is_proven(verification) else 'NOT PROVEN'}")
+        if export.wrong is not None:
+            say(f"export: line {export.wrong[0]} {export.wrong[1]}")
+        else:
+            say("export: that no line was left out by who made it, only the bundle itself shows")
     for verdict, found in verification.broken.items():
         for words in found[:FINDINGS_SHOWN]:
             say(f"{verdict}: {words}")
@@ -497,11 +608,27 @@ def print_report(verification: Verification) -> None:
         say("warning: no checkpoint that you kept was compared; an older or rewritten log would look the same")
 
 
+def is_proven(verification: Verification) -> bool:
+    verdicts = {verification.verdict(which) for which in verification.broken}
+    return verdicts == {"intact"} and (verification.export is None or verification.export.wrong is None)
+
+
+def export_in(csv: str | None, jsonl: str | None) -> Export | None:
+    path = csv or jsonl
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return Export(file.read(), is_csv=csv is not None)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check an audit log of server-monitor.")
     parser.add_argument("bundle", nargs="?", default=os.path.dirname(os.path.abspath(__file__)))
     parser.add_argument("--public-key", action="append", default=[], metavar="FILE")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--csv", metavar="FILE", help="an export: every line has to be a record of the bundle")
+    which.add_argument("--jsonl", metavar="FILE", help="the same, as JSON lines")
     try:
         given = parser.parse_args()
     except SystemExit as stop:
@@ -510,14 +637,14 @@ def main() -> int:
         lines = [line.strip() for path in given.public_key for line in text_of(path).splitlines()]
         keys = [parse_key(line) for line in lines if line and not line.startswith("#")]
         kept = [text for path in given.checkpoint for text in split_notes(text_of(path))]
-        verification = verify(given.bundle, keys, kept)
+        verification = verify(given.bundle, keys, kept, export_in(given.csv, given.jsonl))
     except (Unreadable, OSError, UnicodeDecodeError) as error:
         say(f"cannot be checked: {error}")
         return 3
     print_report(verification)
-    verdicts = {verification.verdict(which) for which in verification.broken}
-    if verdicts == {"intact"}:
+    if is_proven(verification):
         return 0
+    verdicts = {verification.verdict(which) for which in verification.broken}
     return 1 if "BROKEN" in verdicts or keys else 3
 
 

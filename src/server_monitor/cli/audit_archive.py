@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server_monitor.cli.output import emit, run, say, table, workplace
+from server_monitor.cli.output import emit, name_and_value, run, say, table, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.holds import Hold
@@ -59,7 +59,7 @@ def add(
     ] = None,
 ) -> None:
     """Keep what the filters choose; without a filter, everything."""
-    filters = dict(_split(text) for text in given or ())
+    filters = dict(name_and_value(text) for text in given or ())
 
     async def work() -> "Hold":
         from server_monitor.audit import holds
@@ -105,10 +105,3 @@ def remove(name: str) -> None:
 
     run(work)
     say(f"No longer held: {name}.")
-
-
-def _split(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--filter")
-    return name, value

@@ -3,19 +3,22 @@
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, record, run, say, workplace
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, name_and_value, record, run, say, workplace
 from server_monitor.errors import Failure, Invalid, Unavailable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from server_monitor.audit.checkpoints import Made
+    from server_monitor.audit.lines import Compared, Lines
     from server_monitor.audit.note import Verifier
     from server_monitor.audit.sources import Log
     from server_monitor.audit.verify import Aspect, Progress, Report
@@ -54,6 +57,15 @@ class Judged:
     keys: "Sequence[Verifier]"
     are_pinned: bool
     is_live: bool
+    compared: "Compared | None" = None  # with an export
+    are_filters_known: bool = False  # those of the export
+
+    @property
+    def is_export_proven(self) -> bool:
+        """Is every line of it a record that is under a trusted checkpoint of an intact log?"""
+        compared = self.compared
+        is_covered = compared is not None and (compared.last_seq or 0) <= (self.report.proven_size or 0) - 1
+        return compared is not None and compared.is_proven and self.report.is_intact and is_covered
 
 
 def verify(  # noqa: PLR0917  # Each is an option of the command line, given by its name.
@@ -76,11 +88,20 @@ def verify(  # noqa: PLR0917  # Each is an option of the command line, given by 
     public_key: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="The public key that you trust; repeat for several.")
     ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An export: every line has to be a record of this log.")
+    ] = None,
+    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="The same for an export as JSON lines.")] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="NAME=VALUE", help="What the export was asked for: then none may be missing."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not to be read."""
     try:
-        judged = _judged(Where(database, archive or (), bundle), checkpoint or (), public_key or ())
+        exported = _exported(csv, jsonl, given or ())
+        judged = _judged(Where(database, archive or (), bundle), checkpoint or (), public_key or (), exported)
     except Failure as error:
         fail(str(error), WRONG_USAGE)
     if judged.is_live:
@@ -124,7 +145,25 @@ async def _signed() -> "tuple[Made, Verifier]":
     raise Unavailable(f"The signing key in {place.settings.data_dir} is not there, or not that of this log.")
 
 
-def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judged:
+def _exported(csv: Path | None, jsonl: Path | None, given: Sequence[str]) -> "AbstractContextManager[Lines | None]":
+    """The export that is to be held against the log. Raises Invalid and Unavailable."""
+    from server_monitor.audit import export, lines, search
+
+    if csv is not None and jsonl is not None:
+        raise Invalid.one("csv", "is one export, and --jsonl another: check them one after the other")
+    filters = search.parse(dict(name_and_value(text) for text in given)) if given else None
+    if csv is not None:
+        return lines.opened(csv, export.CSV, filters)
+    if jsonl is not None:
+        return lines.opened(jsonl, export.JSONL, filters)
+    if filters is not None:
+        raise Invalid.one("filter", "is about an export: name it with --csv or --jsonl")
+    return nullcontext()
+
+
+def _judged(
+    where: Where, kept: Sequence[Path], pinned: Sequence[Path], exported: "AbstractContextManager[Lines | None]"
+) -> Judged:
     from server_monitor.audit import sources
     from server_monitor.audit.verify import verify as judge
 
@@ -134,15 +173,18 @@ def _judged(where: Where, kept: Sequence[Path], pinned: Sequence[Path]) -> Judge
     url = where.database or (settings.database if settings and where.is_own else "")
     outside = [note for path in kept for note in sources.kept_checkpoints(path)]
     keys = [verifier for path in pinned for verifier in sources.pinned_keys(path)]
-    with _opened(url, where) as log, _progress(log.records) as progress:
+    with exported as lines, _opened(url, where) as log, _progress(log.records) as progress:
         if not pinned and settings is not None:
             keys = sources.local_keys(settings.data_dir, log.epoch)
         now = datetime.now(UTC)
         outside += log.outside
-        report = judge(log.parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
+        parts = log.parts if lines is None else lines.passing(log.parts)
+        report = judge(parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
         warnings = _about_keys(keys, are_pinned=bool(pinned))
+        compared = None if lines is None else lines.compared()
+        are_filters_known = lines is not None and lines.has_filters
     is_live = bool(url) and settings is not None and url == settings.database
-    return Judged(report, warnings, keys, bool(pinned), is_live)
+    return Judged(report, warnings, keys, bool(pinned), is_live, compared, are_filters_known)
 
 
 @contextmanager
@@ -202,7 +244,7 @@ def _progress(total: int) -> "Iterator[Progress | None]":
 
 
 def _exit_code(judged: Judged) -> int:
-    if judged.report.is_intact:
+    if judged.report.is_intact and (judged.compared is None or judged.is_export_proven):
         return 0
     if judged.report.unreached is not None and not judged.report.is_broken:
         return WRONG_USAGE
@@ -237,6 +279,8 @@ def _print(judged: Judged) -> None:
     if report.first_bad is not None:
         first, last_bad = report.first_bad
         record({"first bad record": str(first) if first == last_bad else f"between {first} and {last_bad}"})
+    if judged.compared is not None:
+        _print_export(judged, judged.compared)
     for finding in report.findings:
         say(f"{finding.aspect.value}: {finding.message}")
     if report.hidden_findings:
@@ -245,6 +289,22 @@ def _print(judged: Judged) -> None:
         say(f"warning: {warning}")
     if report.unreached is not None:
         say(f"Not read to its end, so nothing is proven: {report.unreached}")
+
+
+def _print_export(judged: Judged, compared: "Compared") -> None:
+    record({"export": "proven" if judged.is_export_proven else "NOT PROVEN", "lines": str(compared.lines)})
+    if compared.first_seq is not None:
+        left_out = f"{compared.gaps or 'none'} left out between"
+        record({"of records": f"{compared.first_seq} to {compared.last_seq}, {left_out}"})
+    if compared.wrong is not None:
+        say(f"export: line {compared.wrong.line} {compared.wrong.message}.")
+    if compared.lacking is not None:
+        say(f"export: record {compared.lacking} is missing, which the filters choose.")
+    elif compared.gaps and compared.wrong is None and not judged.are_filters_known:
+        say(
+            "warning: no line shows which records a filter left out. Repeat its filters (--filter) to have this log "
+            "asked whether one is missing."
+        )
 
 
 def _words(report: "Report", aspect: "Aspect") -> str:
@@ -262,4 +322,5 @@ def _document(judged: Judged) -> dict[str, Any]:
         **document(judged.report, judged.warnings),
         "keys": [verifier.vkey for verifier in judged.keys],
         "keys_pinned": judged.are_pinned,
+        "export": None if judged.compared is None else {"proven": judged.is_export_proven, **asdict(judged.compared)},
     }

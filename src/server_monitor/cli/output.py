@@ -85,6 +85,14 @@ def harmless(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else f"\\u{ord(c):04x}" for c in text)
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """What a `--filter NAME=VALUE` says."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--filter")
+    return name, value
+
+
 class ArchiveCommand(TyperCommand):
     """A command whose `--archive [URL]` may stand alone: then the places that the log itself names are meant."""
 
