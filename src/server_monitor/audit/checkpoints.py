@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import note, tree
@@ -88,11 +88,14 @@ def why_due(newest: Made | None, size: int, actions: Collection[str], now: datet
     """Why a checkpoint of a log of `size` records is due, if it is; `actions` are those since the newest one."""
     if newest is None:
         return "start"
+    age = now - newest.made_at
+    if age < timedelta():
+        age = QUIET  # It is dated in the future: the clock was put back, and says nothing about its age.
     if size == newest.size:
-        return "quiet" if now - newest.made_at >= QUIET else None
+        return "quiet" if age >= QUIET else None
     if not CRITICAL.isdisjoint(actions):
         return "critical"
-    return "grown" if size - newest.size >= RECORDS or now - newest.made_at >= NEWS else None
+    return "grown" if size - newest.size >= RECORDS or age >= NEWS else None
 
 
 async def make(conn: AsyncConnection, signer: Signer, why: str, now: datetime) -> Made:
@@ -101,6 +104,9 @@ async def make(conn: AsyncConnection, signer: Signer, why: str, now: datetime) -
     checkpoint = Checkpoint(signer.origin(head.epoch), head.size, tree.root(tree.split(head.frontier)))
     signed = note.sign(checkpoint, {checkpoint.origin: signer.key})
     made = Made(checkpoint.size, checkpoint.root, signed, now, why, None)
+    # The same log makes the same note. One that the clock dated in the future would stay the newest until then.
+    c = audit_checkpoints.c
+    await conn.execute(delete(audit_checkpoints).where(c.size == made.size, c.note == made.note, c.made_at > now))
     await conn.execute(
         insert(audit_checkpoints).values(
             id=new_id(), size=made.size, root=made.root, note=made.note, made_at=made.made_at, why=made.why
@@ -110,8 +116,9 @@ async def make(conn: AsyncConnection, signer: Signer, why: str, now: datetime) -
 
 
 async def newest(conn: AsyncConnection) -> Made | None:
-    """The newest checkpoint."""
-    found = (await conn.execute(_STORED.order_by(audit_checkpoints.c.made_at.desc()).limit(1))).one_or_none()
+    """The newest checkpoint: of the largest log, whatever the clock said when it was signed."""
+    c = audit_checkpoints.c
+    found = (await conn.execute(_STORED.order_by(c.size.desc(), c.made_at.desc()).limit(1))).one_or_none()
     return None if found is None else Made(*found)
 
 
