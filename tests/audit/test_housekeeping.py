@@ -11,9 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import select, text
 
-from server_monitor.audit import anchors, holds, note, proofs, sealing, tree
+from server_monitor.audit import holds, proofs, sealing, tree
 from server_monitor.audit.archive import Archive
-from server_monitor.audit.note import Checkpoint
 from server_monitor.audit.retention import Obstacle, State
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
@@ -241,36 +240,3 @@ async def test_an_archive_that_is_away_stops_pruning(sqlite_db: Database, tmp_pa
         await housekeeping(sqlite_db, tmp_path, blocked.as_uri()).once(later())
 
     assert len(await records(sqlite_db)) >= 350
-
-
-# --- anchors ---
-
-
-async def test_a_log_continues_its_newest_anchor_or_is_refused(db: Database, tmp_path: Path) -> None:
-    file = tmp_path / "anchors"
-    signer = signer_of(tmp_path)
-    handed_out = anchors.Anchors(db, file, Archive((tmp_path / "outside").as_uri()))
-    await fill(db, 5)
-    made = await sign(db, tmp_path)
-    await handed_out.look(later(0))
-    with file.open("a") as torn:
-        torn.write("test-node/server-monitor/audit/1\n9")
-    await fill(db, 5)
-    newest = await sign(db, tmp_path)
-    await handed_out.look(later(0))
-
-    anchor = anchors.newest_anchor(file, signer, 1)
-    assert anchor is not None
-    assert (anchor.size, anchor.root) == (newest.size, newest.root)
-    async with db.reading() as conn:
-        assert await anchors.anchored_size(conn) == newest.size
-    await anchors.require_continuation(db, signer, file)
-    outside = Archive((tmp_path / "outside").as_uri())
-    stored = [key async for key in outside.keys("")]
-    assert [f"{made.size:012}" in key for key in stored] == [True], "at most one a minute"
-
-    origin = signer.origin(1)
-    for size, root in ((newest.size + 1, newest.root), (made.size, bytes(32))):
-        file.write_text(note.sign(Checkpoint(origin, size, root), {origin: signer.key}))
-        with pytest.raises(Unavailable, match="does not continue"):
-            await anchors.require_continuation(db, signer, file)

@@ -1,11 +1,13 @@
-"""Checkpoints leave the house: to a file that is only ever appended to, and to the archive.
+"""Checkpoints leave the house: to a file that is only ever appended to, to the archive, and with the log stream.
 
 Without one of them nobody can tell an older copy of the database from the newest. See docs/decisions/audit-anchors.md.
 """
 
 import asyncio
 import os
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -14,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import checkpoints, note, proofs
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.checkpoints import Made, Signer
+from server_monitor.audit.damage import DAMAGE, cause_of
 from server_monitor.audit.note import Checkpoint
 from server_monitor.audit.segment import split_notes
 from server_monitor.db.engine import Database
@@ -22,7 +25,8 @@ from server_monitor.errors import Invalid, Unavailable
 from server_monitor.telemetry.logs import logger
 
 LOOK_EVERY_S = 1.0
-STORE_EVERY = timedelta(seconds=60)
+NEWS_EVERY_S = 60.0
+QUIET_EVERY_S = 3600.0
 PREFIX = "checkpoints"
 _TAIL_BYTES = 256 * 1024  # hundreds of notes: the newest readable one is among them
 
@@ -30,52 +34,97 @@ _log = logger(__name__)
 
 
 class Anchors:
-    """Hands each new checkpoint out. `archive` is None where it is not outside of the data directory."""
+    """Hands each new checkpoint out. `archive` is None where it is not outside of the data directory.
+
+    File, store and log stream are served each in its own time, so that one that hangs delays none of the others.
+    """
 
     def __init__(self, db: Database, file: Path | None, archive: Archive | None) -> None:
         self._db = db
         self._file = file
         self._archive = archive
-        self._stored_at = datetime.min.replace(tzinfo=UTC)
-        self._stored_size = -1
-
-    @property
-    def is_any(self) -> bool:
-        return self._file is not None or self._archive is not None
+        self._appended: tuple[int, datetime] | None = None
+        self._stored = _Pace()
+        self._logged = _Pace()
 
     async def run(self) -> None:
-        while self.is_any:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep(self.write_to_log))
+            if self._file is not None:
+                tasks.create_task(self._keep(self.append_to_file))
+            if self._archive is not None:
+                tasks.create_task(self._keep(self.put_into_store))
+
+    async def _keep(self, hand_out: Callable[[float], Awaitable[None]]) -> None:
+        while True:
             try:
-                await self.look(datetime.now(UTC))
-            except Unavailable as error:
-                _log.warning("checkpoint_not_anchored", cause=str(error))
+                await hand_out(time.monotonic())
+            except DAMAGE as error:
+                _log.warning("checkpoint_not_anchored", way=hand_out.__name__, cause=cause_of(error))
                 await asyncio.sleep(30 * LOOK_EVERY_S)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def look(self, now: datetime) -> None:
-        """Hand out the newest checkpoint where it has not been yet. Raises Unavailable."""
-        async with self._db.reading() as conn:
-            newest = await checkpoints.newest(conn)
-        if newest is None:
+    async def append_to_file(self, _now_s: float) -> None:
+        """Every checkpoint, at once. Raises Unavailable."""
+        newest = await self._newest()
+        if self._file is None or newest is None or (newest.size, newest.made_at) == self._appended:
             return
-        if self._file is not None and newest.anchored_at is None:
-            await asyncio.to_thread(append, self._file, newest.note)
-            await self._mark(newest, now)
-        if self._archive is not None and newest.size != self._stored_size and now - self._stored_at >= STORE_EVERY:
-            origin = note.read(newest.note)[0].origin
-            key = f"{origin}/{PREFIX}/{newest.size:012}-{newest.root.hex()[:16]}.txt"
-            await self._archive.put(key, newest.note.encode())
-            self._stored_at, self._stored_size = now, newest.size
-            await self._mark(newest, now)
+        await asyncio.to_thread(append, self._file, newest.note)
+        self._appended = newest.size, newest.made_at
+        await self._mark(newest)
 
-    async def _mark(self, made: Made, now: datetime) -> None:
+    async def put_into_store(self, now_s: float) -> None:
+        """The newest checkpoint, once a minute when there is news and hourly when there is none. Raises Unavailable."""
+        newest = await self._newest()
+        if self._archive is None or newest is None or not self._stored.is_due(newest.size, now_s):
+            return
+        directory = f"{note.read(newest.note)[0].origin}/{PREFIX}"
+        name = f"{newest.size:012}-{newest.root.hex()[:16]}.txt"
+        await self._archive.put(f"{directory}/{name}", newest.note.encode())
+        if not self._stored.is_news(newest.size):
+            # Objects are never replaced: that the log stood still shows as one more, of this hour.
+            hour = datetime.now(UTC).strftime("%Y%m%dT%H")
+            await self._archive.put(f"{directory}/quiet/{hour}-{name}", newest.note.encode())
+        self._stored.keep(newest.size, now_s)
+        await self._mark(newest)
+
+    async def write_to_log(self, now_s: float) -> None:
+        """The newest checkpoint, as seldom as into the store. Whoever collects the logs holds it then."""
+        newest = await self._newest()
+        if newest is None or not self._logged.is_due(newest.size, now_s):
+            return
+        _log.info("audit_checkpoint", size=newest.size, root=newest.root.hex(), note=newest.note)
+        self._logged.keep(newest.size, now_s)
+
+    async def _newest(self) -> Made | None:
+        async with self._db.reading() as conn:
+            return await checkpoints.newest(conn)
+
+    async def _mark(self, made: Made) -> None:
         c = audit_checkpoints.c
         async with self._db.transaction() as conn:
             await conn.execute(
                 update(audit_checkpoints)
                 .where(c.size == made.size, c.made_at == made.made_at, c.anchored_at.is_(None))
-                .values(anchored_at=now)
+                .values(anchored_at=datetime.now(UTC))
             )
+
+
+class _Pace:
+    """How often a checkpoint is handed out: at most once a minute when there is news, hourly when there is none."""
+
+    def __init__(self) -> None:
+        self._size = -1
+        self._at_s = float("-inf")
+
+    def is_news(self, size: int) -> bool:
+        return size != self._size
+
+    def is_due(self, size: int, now_s: float) -> bool:
+        return now_s - self._at_s >= (NEWS_EVERY_S if self.is_news(size) else QUIET_EVERY_S)
+
+    def keep(self, size: int, now_s: float) -> None:
+        self._size, self._at_s = size, now_s
 
 
 async def anchored_size(conn: AsyncConnection) -> int:
