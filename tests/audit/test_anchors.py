@@ -12,7 +12,7 @@ from server_monitor.audit.archive import Archive
 from server_monitor.audit.note import Checkpoint
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_checkpoints
-from server_monitor.errors import Unavailable
+from server_monitor.errors import Invalid, Unavailable
 from tests.support.keeping import fill, sign, signer_of
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -123,7 +123,7 @@ async def test_a_note_that_was_tampered_with_is_a_failure_and_not_the_end(sqlite
         await conn.execute(audit_checkpoints.update().values(note="nothing like a note"))
     handed_out = Anchors(sqlite_db, None, Archive((tmp_path / "outside").as_uri()))
 
-    with pytest.raises(anchors.DAMAGE):
+    with pytest.raises(Invalid):
         await handed_out.put_into_store(0)
 
 

@@ -9,10 +9,10 @@ from sqlalchemy import select
 
 from server_monitor.audit import checkpoints, keeper
 from server_monitor.audit.clock import Step, Watch, is_doubtful
-from server_monitor.audit.damage import DAMAGE
 from server_monitor.audit.keeper import Keeper
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_records
+from server_monitor.errors import AuditUnavailable
 from tests.support.keeping import fill, signer_of
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -62,7 +62,7 @@ async def test_a_step_that_cannot_be_recorded_is_recorded_later(sqlite_db: Datab
     await keeping.watch_clock(NOW, 0)
     async with sqlite_db.transaction() as conn:
         await conn.exec_driver_sql("ALTER TABLE audit_head RENAME TO away")
-    with pytest.raises(DAMAGE):
+    with pytest.raises(AuditUnavailable):
         await keeping.watch_clock(NOW + HOUR, 1)
     async with sqlite_db.transaction() as conn:
         await conn.exec_driver_sql("ALTER TABLE away RENAME TO audit_head")

@@ -16,12 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import checkpoints, note, proofs
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.checkpoints import Made, Signer
-from server_monitor.audit.damage import DAMAGE, cause_of
+from server_monitor.audit.damage import reported
 from server_monitor.audit.note import Checkpoint
 from server_monitor.audit.segment import split_notes
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_checkpoints, audit_head
-from server_monitor.errors import Invalid, Unavailable
+from server_monitor.errors import Failure, Invalid, Unavailable
 from server_monitor.telemetry.logs import logger
 
 LOOK_EVERY_S = 1.0
@@ -58,9 +58,10 @@ class Anchors:
     async def _keep(self, hand_out: Callable[[float], Awaitable[None]]) -> None:
         while True:
             try:
-                await hand_out(time.monotonic())
-            except DAMAGE as error:
-                _log.warning("checkpoint_not_anchored", way=hand_out.__name__, cause=cause_of(error))
+                with reported():
+                    await hand_out(time.monotonic())
+            except Failure as error:
+                _log.warning("checkpoint_not_anchored", way=hand_out.__name__, cause=str(error))
                 await asyncio.sleep(30 * LOOK_EVERY_S)
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -1,24 +1,34 @@
-"""What a damaged or forged database makes the keeping of the audit log run into. Pure."""
+"""What a damaged or forged database makes the keeping of the audit log run into."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from server_monitor.errors import Failure
+from server_monitor.errors import Unavailable
+from server_monitor.telemetry.logs import logger
 
-# Any column may hold anything: a number that is text, a hash of 31 bytes, a record that is missing. The loops that keep
-# the log say so and try again. A console that died of it would never come up to show what is wrong.
-DAMAGE: tuple[type[Exception], ...] = (
-    Failure,
-    SQLAlchemyError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
+# Any column may hold anything: a number that is text, a hash of 31 bytes, nothing at all. A console that died of it
+# would never come up to show what is wrong.
+DAMAGE = (SQLAlchemyError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+_log = logger(__name__)
 
 
-def cause_of(error: BaseException) -> str:
-    """What went wrong as a sentence, without statements and their parameters."""
-    if isinstance(error, Failure):
-        return str(error)
+@contextmanager
+def reported() -> Iterator[None]:
+    """Work on stored rows that may be damaged: what they make go wrong becomes Unavailable.
+
+    A mistake of ours would look the same, so where it happened is logged.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        _log.error("audit_log_damaged", exc_info=error)
+        raise Unavailable(_said(error)) from error
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong, without statements and their parameters."""
     said = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
-    return f"The audit log in the database is damaged ({type(error).__name__}: {said[:200]}); see audit verify."
+    return f"The audit log in the database is damaged ({type(error).__name__}: {said[:200]}); see `audit verify`."

@@ -12,12 +12,14 @@ from server_monitor.audit import checkpoints, log
 from server_monitor.audit.chain import AuditActor, Event, timestamp
 from server_monitor.audit.checkpoints import Made, Signer
 from server_monitor.audit.clock import Step, Watch
-from server_monitor.audit.damage import DAMAGE, cause_of
+from server_monitor.audit.damage import reported
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_records
+from server_monitor.errors import Failure
 from server_monitor.telemetry.logs import logger
 
 LOOK_EVERY_S = 1.0
+DELAYED_S = 10.0  # after a failure
 STEPS_READ = 100
 
 _SYSTEM = AuditActor("system", None, "system:clock")
@@ -38,8 +40,9 @@ class Keeper:
             try:
                 await self.watch_clock(datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME))
                 await self.look()
-            except DAMAGE as error:
-                _log.warning("checkpoint_delayed", cause=cause_of(error))
+            except Failure as error:
+                _log.warning("checkpoint_delayed", cause=str(error))
+                await asyncio.sleep(DELAYED_S)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def watch_clock(self, wall: datetime, ran_s: float) -> None:
@@ -60,17 +63,19 @@ class Keeper:
     async def look(self, now: datetime | None = None) -> Made | None:
         """Make a checkpoint if one is due; returns it."""
         now = now or datetime.now(UTC)
-        async with self._db.reading() as conn:
-            newest = await checkpoints.newest(conn)
-            size = await log.size(conn)
-            actions = await log.actions_since(conn, newest.size) if newest and size > newest.size else ()
-        why = checkpoints.why_due(newest, size, actions, now)
+        with reported():
+            async with self._db.reading() as conn:
+                newest = await checkpoints.newest(conn)
+                size = await log.size(conn)
+                actions = await log.actions_since(conn, newest.size) if newest and size > newest.size else ()
+            why = checkpoints.why_due(newest, size, actions, now)
         return None if why is None else await self.sign(why, now)
 
     async def sign(self, why: str, now: datetime | None = None) -> Made:
-        """Make a checkpoint now."""
-        async with self._db.transaction() as conn:
-            return await checkpoints.make(conn, self._signer, why, now or datetime.now(UTC))
+        """Make a checkpoint now. Raises Unavailable."""
+        with reported():
+            async with self._db.transaction() as conn:
+                return await checkpoints.make(conn, self._signer, why, now or datetime.now(UTC))
 
 
 async def clock_steps(conn: AsyncConnection) -> list[Step]:

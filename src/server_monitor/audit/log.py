@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import chain, tree
 from server_monitor.audit.chain import Circumstances, Draft, Event
+from server_monitor.audit.damage import DAMAGE, reported
 from server_monitor.db.driver import on_sqlite, spelled
 from server_monitor.db.engine import at_commit
 from server_monitor.db.ids import new_id
@@ -46,7 +46,7 @@ async def _write(conn: AsyncConnection, drafts: list[Draft]) -> None:
     extend = _extend_sqlite if conn.dialect.name == "sqlite" else _extend_postgres
     try:
         await extend(conn, drafts)
-    except DBAPIError as error:
+    except DAMAGE as error:
         raise AuditUnavailable("The audit record could not be written, so nothing was changed.") from error
     for action, count in Counter([draft.event.action for draft in drafts]).items():
         metrics.audit_records.labels(action).inc(count)
@@ -103,9 +103,12 @@ def _grown(size: int, frontier: bytes, drafts: list[Draft], stored: Callable[[da
 
 
 async def size(conn: AsyncConnection) -> int:
-    """How many records there are. It grows with every change of state, so it also tells that something changed."""
-    count: int = (await conn.execute(select(audit_head.c.size))).scalar_one()
-    return count
+    """How many records there are. It grows with every change of state, so it also tells that something changed.
+
+    Raises Unavailable when the log's head is damaged.
+    """
+    with reported():
+        return int((await conn.execute(select(audit_head.c.size))).scalar_one())
 
 
 async def actions_since(conn: AsyncConnection, seq: int) -> set[str]:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import tree
 from server_monitor.db.tables import audit_head, audit_nodes, audit_records
-from server_monitor.errors import NotFound
+from server_monitor.errors import NotFound, Unavailable
 
 Place = tuple[int, int]
 """(level, index) of a node."""
@@ -59,7 +59,10 @@ async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[by
 async def _pruned_nodes(conn: AsyncConnection) -> dict[Place, bytes]:
     """What is still known of records that have been pruned: the complete subtrees before the first that is kept."""
     head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
-    return dict(zip(tree.subtrees(head.min_index), tree.split(head.prefix or b""), strict=True))
+    places, hashes = list(tree.subtrees(head.min_index)), tree.split(head.prefix or b"")
+    if len(places) != len(hashes):
+        raise Unavailable("The head of the audit log is damaged: what it keeps of pruned records does not fit them.")
+    return dict(zip(places, hashes, strict=True))
 
 
 async def _node(conn: AsyncConnection, level: int, index: int, pruned: Mapping[Place, bytes]) -> bytes:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import anchors, checkpoints, intents
 from server_monitor.audit import log as audit_log
 from server_monitor.audit.chain import Event
+from server_monitor.audit.damage import reported
 from server_monitor.auth import setup
 from server_monitor.auth.actor import SYSTEM, audited
 from server_monitor.bus.contract import Bus, Changed, Stopping, Subject
@@ -59,7 +60,8 @@ async def serve(settings: Settings, announce: Announce) -> int:
         db = await Database.open(settings.database, node=node)
         try:
             await migrate.prepare(db)
-            await _require_continuation(settings, db)
+            with reported():
+                await _require_continuation(settings, db)
             await _record_start(settings, db)
             async with wiring.build(settings, db) as parts:
                 await parts.keeper.sign("start")
