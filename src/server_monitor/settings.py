@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     audit_archive_url: str = Field(
         "", description="`file:///dir`, `s3://bucket/prefix`, `gs://…` or `az://…`; empty: DATA_DIR/archive."
     )
+    audit_archive_lock_days: int = Field(
+        0,
+        ge=0,
+        le=36500,
+        description="Archive only into an S3 bucket that locks in compliance mode for so long; 0 demands no lock.",
+    )
     audit_anchor_file: str = Field(
         "", description="Append each signed checkpoint to this file, best on another volume, and check it at the start."
     )
@@ -166,6 +172,12 @@ class Settings(BaseSettings):
     def _anchors_when_required(self) -> Self:
         if self.audit_anchor_required and not (self.audit_anchor_file or self.audit_archive_url):
             raise ValueError("AUDIT_ANCHOR_REQUIRED is set: set AUDIT_ANCHOR_FILE or AUDIT_ARCHIVE_URL too")
+        return self
+
+    @model_validator(mode="after")
+    def _locks_where_it_can(self) -> Self:
+        if self.audit_archive_lock_days and not self.audit_archive_url.startswith("s3:"):
+            raise ValueError("AUDIT_ARCHIVE_LOCK_DAYS is set: set AUDIT_ARCHIVE_URL to a bucket, as s3://bucket/prefix")
         return self
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import httpx2
 from moto.server import ThreadedMotoServer
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
@@ -13,7 +14,7 @@ ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REG
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket whose objects nobody may delete or replace for a year."""
+    """A bucket that keeps every version of its objects."""
 
     name: str
     url: str
@@ -35,12 +36,13 @@ class Bucket:
 
 
 @contextmanager
-def locked_bucket(name: str = "audit") -> Iterator[Bucket]:
+def locked_bucket(name: str = "audit", days: int | None = 365, mode: str = "COMPLIANCE") -> Iterator[Bucket]:
+    """A bucket whose objects nobody may delete or replace for a year; without `days` it locks nothing by itself."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
     try:
-        host, port = server.get_host_and_port()
-        url = f"http://{host}:{port}"
         client = boto3.client(
             "s3",
             endpoint_url=url,
@@ -49,13 +51,12 @@ def locked_bucket(name: str = "audit") -> Iterator[Bucket]:
             aws_secret_access_key="test",
         )
         client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
-        client.put_object_lock_configuration(
-            Bucket=name,
-            ObjectLockConfiguration={
-                "ObjectLockEnabled": "Enabled",
-                "Rule": {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 365}},
-            },
-        )
+        if days is not None:
+            rule = {"DefaultRetention": {"Mode": mode, "Days": days}}
+            client.put_object_lock_configuration(
+                Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+            )
         yield Bucket(name, url, client)
     finally:
+        httpx2.post(f"{url}/moto-api/reset")  # Its buckets would outlive the server, in this process.
         server.stop()

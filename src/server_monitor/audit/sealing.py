@@ -6,6 +6,7 @@ The same records always give the same bytes, so whatever a crash left half done 
 import asyncio
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,8 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import checkpoints, log, note, proofs, tree
-from server_monitor.audit.archive import Archive
-from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.archive import Archive, Lock, Stored
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event, timestamp
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.note import Checkpoint
 from server_monitor.audit.retention import State
@@ -24,14 +25,16 @@ from server_monitor.audit.segment import Manifest, Packer, open_segment
 from server_monitor.audit.verify import Unreadable
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_checkpoints, audit_head, audit_records, audit_segments
-from server_monitor.errors import NotFound, Unavailable
+from server_monitor.errors import Invalid, NotFound, Unavailable
 from server_monitor.telemetry.logs import logger
 
 RECORDS = 20_000  # a segment is closed once it has as many records
 BYTES = 16 * 1024 * 1024  # or as many bytes
 AGE = timedelta(hours=20)  # or its oldest record is as old: less than a day, so that a daily run finds each day due
 BATCH = 500
+COMPLIANCE = "COMPLIANCE"  # the mode of Object Lock that nobody can lift
 
+_AGAIN = re.compile(r".*-[0-9a-f]{16}(?:-([0-9]+))?\.tar\.gz").fullmatch
 _log = logger(__name__)
 
 
@@ -51,8 +54,10 @@ class Row:
     oldest_at: datetime
     newest_at: datetime
     sealed_at: datetime
-    verified_at: datetime | None
-    pruned_at: datetime | None
+    verified_at: datetime | None = None
+    pruned_at: datetime | None = None
+    lock_mode: str | None = None
+    locked_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class _Packed:
     sha256: bytes
     root: bytes
     origin: str
+    epoch: int
 
 
 async def listing(conn: AsyncConnection, *, unpruned: bool = False) -> Sequence[Row]:
@@ -72,13 +78,16 @@ async def listing(conn: AsyncConnection, *, unpruned: bool = False) -> Sequence[
 
 
 class Sealer:
-    """Brings closed segments into one archive."""
+    """Brings closed segments into one archive, which has to lock each for `lock_days`; 0 demands nothing."""
 
-    def __init__(self, db: Database, signer: Signer, archive: Archive, most_records: int = RECORDS) -> None:
+    def __init__(
+        self, db: Database, signer: Signer, archive: Archive, most_records: int = RECORDS, lock_days: int = 0
+    ) -> None:
         self._db = db
         self._signer = signer
         self._archive = archive
         self._most_records = most_records
+        self._lock_days = lock_days
 
     async def run(self, now: datetime, actor: AuditActor, *, everything: bool) -> int:
         """Finish what was begun and archive what is due, or `everything`; returns how many segments were verified.
@@ -101,29 +110,60 @@ class Sealer:
 
         Raises Unavailable when it is not and cannot be put there: then nothing of it may be pruned.
         """
-        try:
-            await self._require_intact(row)
-        except NotFound:
-            packed = await self._pack(row.first_seq, row.end_seq)
-            if packed.sha256 != row.sha256 and row.state is State.SEALED:
-                row = await self._reseal(row, packed)
-            if packed.sha256 != row.sha256:
-                raise Unavailable(f"{row.key} is gone from the archive and cannot be made again as it was.") from None
-            version = await self._archive.put(row.key, packed.data)
-            row = await self._advance(row, state=State.UPLOADED, version=version)
-            await self._require_intact(row)
-        if row.state is not State.VERIFIED:
-            await self._record_verified(row, actor)
-
-    async def _require_intact(self, row: Row) -> None:
-        """Read the segment back and hold it against what was signed. Raises NotFound and Unavailable."""
-        stored = await self._archive.get(row.key, row.version)
-        async with self._db.reading() as conn:
-            epoch = (await conn.execute(select(audit_head.c.epoch))).scalar_one()
-        wrong = await asyncio.to_thread(what_is_wrong, stored.data, row, self._signer, epoch)
-        if wrong is not None:
+        stored, wrong = await self._read_back(row)
+        if stored is None or (wrong is not None and row.state is not State.VERIFIED):
+            row = await self._upload(row, is_taken=stored is not None)
+            stored, wrong = await self._read_back(row)
+        if stored is None or wrong is not None:
             _log.error("archived_segment_is_wrong", key=row.key, why=wrong)
             raise Unavailable(f"{row.key} in the archive is not what was put there: {wrong}. Nothing is pruned.")
+        row = _with(row, {"version": stored.version})
+        lock = await self._require_lock(row)
+        if row.state is not State.VERIFIED:
+            await self._record_verified(row, lock, actor)
+
+    async def _read_back(self, row: Row) -> tuple[Stored | None, str | None]:
+        """The object, None when there is none, and what is wrong with it. Raises Unavailable."""
+        try:
+            stored = await self._archive_of(row).get(row.key, row.version)
+        except NotFound:
+            return None, "it is gone"
+        async with self._db.reading() as conn:
+            epoch = (await conn.execute(select(audit_head.c.epoch))).scalar_one()
+        return stored, await asyncio.to_thread(what_is_wrong, stored.data, row, self._signer, epoch)
+
+    async def _upload(self, row: Row, *, is_taken: bool) -> Row:
+        """Put the segment into the archive; under another name when something else has taken its own.
+
+        Raises Unavailable when it was verified once and the same bytes cannot be made again.
+        """
+        packed = await self._pack(row.first_seq, row.end_seq)
+        if packed.sha256 != row.sha256 or is_taken:
+            if row.state is State.VERIFIED:
+                raise Unavailable(f"{row.key} is gone from the archive and cannot be made again as it was.")
+            row = await self._reseal(row, packed, _attempt(row.key) + is_taken)
+        await self._require_right(packed, row)
+        version = await self._archive_of(row).put(row.key, packed.data)
+        return await self._advance(row, state=State.UPLOADED, version=version)
+
+    async def _require_lock(self, row: Row) -> Lock | None:
+        """How the store locks the segment. Raises Unavailable when that is less than was demanded."""
+        lock = await self._archive_of(row).lock(row.key, row.version)
+        if not self._lock_days or row.place != self._archive.url:
+            return lock
+        until = row.sealed_at + timedelta(days=self._lock_days)
+        if lock is None or lock.mode != COMPLIANCE or lock.until < until:
+            found = "not at all" if lock is None else f"in mode {lock.mode} until {lock.until:%Y-%m-%d}"
+            demanded = f"{COMPLIANCE} until {until:%Y-%m-%d}"
+            raise Unavailable(
+                f"{row.key} is locked {found}, and AUDIT_ARCHIVE_LOCK_DAYS demands {demanded}: "
+                "set the bucket's default retention, and let the console read it (s3:GetObjectRetention)."
+            )
+        return lock
+
+    def _archive_of(self, row: Row) -> Archive:
+        """Where the segment is: elsewhere when the archive was moved after its first records had been pruned."""
+        return self._archive if row.place == self._archive.url else Archive(row.place)
 
     async def _move_to_this_archive(self) -> None:
         """Segments whose records are still here belong into the archive that is set now."""
@@ -133,7 +173,15 @@ class Sealer:
             await conn.execute(
                 update(audit_segments)
                 .where(*elsewhere, audit_segments.c.first_seq >= begun)
-                .values(state=State.SEALED, place=self._archive.url, version=None, verified_at=None)
+                .values(
+                    state=State.SEALED,
+                    place=self._archive.url,
+                    version=None,
+                    sealed_at=datetime.now(UTC),
+                    verified_at=None,
+                    lock_mode=None,
+                    locked_until=None,
+                )
             )
 
     async def _next_end(self, now: datetime, everything: bool) -> tuple[int, int] | None:
@@ -148,7 +196,9 @@ class Sealer:
             last = newest.size if newest is not None else 0
             if last <= first:
                 return None
-            oldest = (await conn.execute(select(audit_records.c.ts).where(audit_records.c.seq == first))).scalar_one()
+            oldest = (await conn.execute(select(audit_records.c.ts).where(audit_records.c.seq == first))).scalar()
+        if oldest is None:
+            raise Unavailable(f"Record {first} is missing from the database, so nothing from it on can be archived.")
         return (first, last) if everything or now - oldest >= AGE else None
 
     async def _seal(self, first_seq: int, end_seq: int) -> Row:
@@ -163,25 +213,35 @@ class Sealer:
             State.SEALED,
             self._archive.url,
             _key(packed, first_seq, end_seq),
-            None,
-            packed.sha256,
-            packed.root,
-            len(packed.data),
-            oldest,
-            newest,
-            datetime.now(UTC),
-            None,
-            None,
+            version=None,
+            sha256=packed.sha256,
+            root=packed.root,
+            size_bytes=len(packed.data),
+            oldest_at=oldest,
+            newest_at=newest,
+            sealed_at=datetime.now(UTC),
         )
+        await self._require_right(packed, row)
         async with self._db.transaction() as conn:
             await conn.execute(insert(audit_segments).values(**{name: getattr(row, name) for name in Row.__slots__}))
         return row
 
-    async def _reseal(self, row: Row, packed: _Packed) -> Row:
-        """The signing key was changed before anything was uploaded."""
+    async def _require_right(self, packed: _Packed, row: Row) -> None:
+        """Nothing wrong is ever put into an archive from which nothing can be removed. Raises Unavailable."""
+        wrong = await asyncio.to_thread(what_is_wrong, packed.data, row, self._signer, packed.epoch)
+        if wrong is not None:
+            raise Unavailable(
+                f"Records {row.first_seq} to {row.end_seq - 1} in the database are not what was signed: {wrong}. "
+                "They are neither archived nor deleted. See `audit verify`, and restore a backup."
+            )
+
+    async def _reseal(self, row: Row, packed: _Packed, attempt: int) -> Row:
+        """Decide the bytes anew: nothing of the segment was ever verified."""
         return await self._advance(
             row,
-            key=_key(packed, row.first_seq, row.end_seq),
+            state=State.SEALED,
+            key=_key(packed, row.first_seq, row.end_seq, attempt),
+            version=None,
             sha256=packed.sha256,
             root=packed.root,
             size_bytes=len(packed.data),
@@ -206,7 +266,7 @@ class Sealer:
                 pieces.append(await asyncio.to_thread(packer.records, (await conn.execute(batch)).scalars().all()))
         pieces.append(await asyncio.to_thread(packer.end))
         data = b"".join(pieces)
-        return _Packed(data, hashlib.sha256(data).digest(), root, origin)
+        return _Packed(data, hashlib.sha256(data).digest(), root, origin, head.epoch)
 
     async def _notes(self, conn: AsyncConnection, first_seq: int, end: Checkpoint) -> list[str]:
         """The first checkpoint of each size within the segment, and always one of its end."""
@@ -222,9 +282,11 @@ class Sealer:
             await _update(conn, row, values)
         return _with(row, values)
 
-    async def _record_verified(self, row: Row, actor: AuditActor) -> None:
+    async def _record_verified(self, row: Row, lock: Lock | None, actor: AuditActor) -> None:
+        locked = {"lock_mode": lock.mode, "locked_until": lock.until} if lock is not None else {}
+        verified = {"state": State.VERIFIED, "version": row.version, "verified_at": datetime.now(UTC), **locked}
         async with self._db.transaction() as conn:
-            await _update(conn, row, {"state": State.VERIFIED, "verified_at": datetime.now(UTC)})
+            await _update(conn, row, verified)
             await log.append(
                 conn,
                 Event(
@@ -239,6 +301,7 @@ class Sealer:
                         "root": row.root.hex(),
                         "size_bytes": row.size_bytes,
                         **({"version": row.version} if row.version else {}),
+                        **({"lock_mode": lock.mode, "locked_until": timestamp(lock.until)} if lock else {}),
                     },
                 ),
             )
@@ -272,8 +335,15 @@ def _with(row: Row, values: dict[str, Any]) -> Row:
     return Row(**{**{name: getattr(row, name) for name in Row.__slots__}, **values})
 
 
-def _key(packed: _Packed, first_seq: int, end_seq: int) -> str:
-    return f"{packed.origin}/{first_seq:012}-{end_seq:012}-{packed.root.hex()[:16]}.tar.gz"
+def _key(packed: _Packed, first_seq: int, end_seq: int, attempt: int = 1) -> str:
+    again = "" if attempt == 1 else f"-{attempt}"
+    return f"{packed.origin}/{first_seq:012}-{end_seq:012}-{packed.root.hex()[:16]}{again}.tar.gz"
+
+
+def _attempt(key: str) -> int:
+    """Which attempt the name is of."""
+    found = _AGAIN(key)
+    return int(found[1]) if found and found[1] else 1
 
 
 def what_is_wrong(data: bytes, row: Row, signer: Signer, epoch: int) -> str | None:
@@ -292,9 +362,10 @@ def what_is_wrong(data: bytes, row: Row, signer: Signer, epoch: int) -> str | No
         if size != row.end_seq or tree.root(frontier) != row.root:
             return "its records have another root"
         signed = [stored.note for stored in segment.notes()]
-    except (Unreadable, IndexError) as error:
+        is_signed = _is_signed(signed, row, signer, epoch)
+    except (Unreadable, Invalid, IndexError) as error:
         return str(error)
-    return None if _is_signed(signed, row, signer, epoch) else "no checkpoint of its end is signed"
+    return None if is_signed else "no checkpoint of its end is signed"
 
 
 def _is_signed(notes: Sequence[str], row: Row, signer: Signer, epoch: int) -> bool:

@@ -315,6 +315,8 @@ audit_segments = Table(
     Column("sealed_at", Instant, nullable=False),
     Column("verified_at", Instant),
     Column("pruned_at", Instant),
+    Column("lock_mode", String(16)),  # how the store locked it when it was last read back; None: not, or unknown
+    Column("locked_until", Instant),
     CheckConstraint("state in ('sealed', 'uploaded', 'verified', 'pruned')", name="state"),
 )
 
