@@ -6,13 +6,15 @@ import signal
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from sqlalchemy import select, text
+from sqlalchemy import Engine, event, select, text
 
 from server_monitor.audit import holds, proofs, sealing, tree
 from server_monitor.audit.archive import Archive
+from server_monitor.audit.keeper import Keeper
 from server_monitor.audit.retention import Obstacle, State
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
@@ -240,3 +242,57 @@ async def test_an_archive_that_is_away_stops_pruning(sqlite_db: Database, tmp_pa
         await housekeeping(sqlite_db, tmp_path, blocked.as_uri()).once(later())
 
     assert len(await records(sqlite_db)) >= 350
+
+
+async def test_a_clock_that_jumped_deletes_nothing(sqlite_db: Database, tmp_path: Path) -> None:
+    await fill(sqlite_db, 350)
+    keeping = housekeeping(sqlite_db, tmp_path)
+    clock = Keeper(sqlite_db, signer_of(tmp_path))
+    await clock.watch_clock(later(0), 0)
+    await clock.watch_clock(later(), 1)
+
+    jumped = await keeping.once(later())
+    await clock.watch_clock(later(0), 2)
+    again = await keeping.once(later(0))
+
+    assert (jumped.verdict.obstacle, jumped.pruned) == (Obstacle.CLOCK, 0)
+    assert again.verdict.obstacle is Obstacle.YOUNG
+    assert (await records(sqlite_db))[0] == 0
+
+
+async def test_a_hold_is_not_searched_for_again_and_again(sqlite_db: Database, tmp_path: Path) -> None:
+    """A page that is looked at every few seconds asks nothing that it knows, and nothing about young records."""
+    await fill(sqlite_db, 650)
+    async with sqlite_db.transaction() as conn:
+        await holds.add(conn, "case 7", "court order", {"target_id": "nothing has this"}, actor=ADA)
+    keeping = housekeeping(sqlite_db, tmp_path)
+    await keeping.once(later(0))
+    asked: list[str] = []
+
+    def note(*given: Any) -> None:
+        if "audit_records.target_id = ?" in given[2]:
+            asked.append(given[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await keeping.standing(later(0))
+        assert asked == []
+        await keeping.standing(later())
+        await keeping.standing(later())
+        assert len(asked) == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_pages_that_a_crash_kept_are_given_back_by_the_next_run(sqlite_db: Database, tmp_path: Path) -> None:
+    await fill(sqlite_db, 3000)
+    await housekeeping(sqlite_db, tmp_path).once(later(0))
+    async with sqlite_db.transaction() as conn:
+        await conn.execute(text("CREATE TABLE emptied AS SELECT * FROM audit_records"))
+    async with sqlite_db.transaction() as conn:
+        await conn.execute(text("DROP TABLE emptied"))
+
+    assert (await housekeeping(sqlite_db, tmp_path).once(later(0))).pruned == 0
+
+    async with sqlite_db.reading() as conn:
+        assert (await conn.execute(text("PRAGMA freelist_count"))).scalar_one() == 0

@@ -101,6 +101,8 @@ class ConsoleProcess:
                 self.url, self.setup_token = found[1].decode(), None
                 return
             if not line:
+                # Before anything asks for its state: whoever does so first takes the exit code away from `wait`.
+                await self._process.wait()
                 raise AssertionError(f"the console did not start:\n{said.decode()}\n{self.log}")
 
 

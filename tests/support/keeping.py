@@ -30,10 +30,18 @@ def signer_of(data_dir: Path) -> Signer:
     return checkpoints.load_signer(data_dir, NODE)
 
 
-def housekeeping(
-    db: Database, data_dir: Path, url: str = "", *, days: int = 90, is_on: bool = True, demands_anchor: bool = False
+def housekeeping(  # Each is a choice of the operator.
+    db: Database,
+    data_dir: Path,
+    url: str = "",
+    *,
+    days: int = 90,
+    is_on: bool = True,
+    demands_anchor: bool = False,
+    lock_days: int = 0,
 ) -> Housekeeping:
-    rules = Rules(days, is_on, timedelta(hours=24), demands_anchor, is_own_archive=not url, segment_records=SEGMENT)
+    every = timedelta(hours=24)
+    rules = Rules(days, is_on, every, demands_anchor, not url, lock_days, segment_records=SEGMENT)
     place = url or (data_dir / "archive").as_uri()
     return Housekeeping(db, signer_of(data_dir), Archive(place), rules, data_dir)
 

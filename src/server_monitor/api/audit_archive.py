@@ -9,7 +9,7 @@ from pydantic import Field
 from server_monitor.api.deps import ActorDep, Body, ConsoleDep, json_response, require
 from server_monitor.audit import holds
 from server_monitor.audit.holds import Hold
-from server_monitor.audit.housekeeping import Housekeeping, Standing, record_request
+from server_monitor.audit.housekeeping import Failed, Housekeeping, Standing, record_request
 from server_monitor.audit.sealing import Row
 from server_monitor.auth.actor import Permission, audited
 
@@ -77,6 +77,9 @@ def _shown(housekeeping: Housekeeping, standing: Standing) -> dict[str, Any]:
         "retention_days": rules.retention_days,
         "cleanup_enabled": rules.is_on,
         "next_run_at": housekeeping.next_run_at,
+        "is_running": housekeeping.is_running,
+        "failure": _failure(housekeeping.failed),
+        "lock_days": rules.lock_days,
         "next_deletion_at": standing.next_deletion_at,
         "obstacle": standing.verdict.obstacle,
         "hold": standing.verdict.hold,
@@ -86,6 +89,10 @@ def _shown(housekeeping: Housekeeping, standing: Standing) -> dict[str, Any]:
         "total": len(standing.segments),
         "items": [_segment(row) for row in reversed(standing.segments[-SHOWN:])],
     }
+
+
+def _failure(failed: Failed | None) -> dict[str, Any] | None:
+    return None if failed is None else {"at": failed.at, "cause": failed.cause}
 
 
 def _segment(row: Row) -> dict[str, Any]:
@@ -104,6 +111,8 @@ def _segment(row: Row) -> dict[str, Any]:
         "sealed_at": row.sealed_at,
         "verified_at": row.verified_at,
         "pruned_at": row.pruned_at,
+        "lock_mode": row.lock_mode,
+        "locked_until": row.locked_until,
     }
 
 

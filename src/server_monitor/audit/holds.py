@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log, search
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
-from server_monitor.audit.retention import Held
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_holds, audit_records
 from server_monitor.errors import Conflict, FieldError, Invalid, NotFound
@@ -54,14 +53,14 @@ async def add(conn: AsyncConnection, name: str, reason: str, filters: Mapping[st
     return hold
 
 
-async def release(conn: AsyncConnection, identity: str, *, actor: AuditActor) -> None:
-    """Let go of a hold, by its id or name. Appends `audit.hold`. Raises NotFound."""
+async def release(conn: AsyncConnection, identity: str, *, actor: AuditActor) -> Hold:
+    """Let go of a hold, by its id or name; returns it. Appends `audit.hold`. Raises NotFound."""
     for hold in await active(conn):
         if identity in {hold.id, hold.name}:
             at = datetime.now(UTC)
             await conn.execute(update(audit_holds).where(audit_holds.c.id == hold.id).values(released_at=at))
             await log.append(conn, _event(hold, actor, {"change": "remove"}))
-            return
+            return hold
     raise NotFound("hold", identity)
 
 
@@ -72,15 +71,11 @@ async def active(conn: AsyncConnection) -> Sequence[Hold]:
     return [Hold(*row) for row in await conn.execute(found)]
 
 
-async def reach(conn: AsyncConnection, holds: Sequence[Hold]) -> Sequence[Held]:
-    """For each hold the first record in the database that it covers."""
-    return [Held(hold.name, await _first(conn, hold)) for hold in holds]
-
-
-async def _first(conn: AsyncConnection, hold: Hold) -> int | None:
+async def first_covered(conn: AsyncConnection, hold: Hold, below: int) -> int | None:
+    """The first record in the database before `below` that the hold covers."""
     conditions = search.parse(hold.filters).where()
-    first = select(audit_records.c.seq).where(*conditions).order_by(audit_records.c.seq).limit(1)
-    seq: int | None = (await conn.execute(first)).scalar()
+    first = select(audit_records.c.seq).where(*conditions, audit_records.c.seq < below)
+    seq: int | None = (await conn.execute(first.order_by(audit_records.c.seq).limit(1))).scalar()
     return seq
 
 

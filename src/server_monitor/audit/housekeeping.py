@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,21 +16,25 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import anchors, holds, log, pruning, sealing
+from server_monitor.audit import anchors, clock, holds, log, pruning, sealing
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event, timestamp
 from server_monitor.audit.checkpoints import Signer
-from server_monitor.audit.keeper import Keeper
+from server_monitor.audit.damage import reported
+from server_monitor.audit.holds import Hold
+from server_monitor.audit.keeper import Keeper, clock_steps
 from server_monitor.audit.pruning import Stretch
-from server_monitor.audit.retention import Closed, Policy, Verdict, deletable_at, may_prune
+from server_monitor.audit.retention import Closed, Held, Policy, Verdict, may_prune, next_deletion, old_enough
 from server_monitor.audit.sealing import Row, Sealer
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
 from server_monitor.errors import Conflict, Failure, Unavailable
 from server_monitor.settings import SHORT_RETENTION_DAYS, Settings
+from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
 SYSTEM = AuditActor("system", None, "system:retention")
+RETRY = timedelta(minutes=15)  # after a failure, which may be the network's
 
 _log = logger(__name__)
 
@@ -44,6 +48,7 @@ class Rules:
     every: timedelta
     demands_anchor: bool
     is_own_archive: bool  # nobody set AUDIT_ARCHIVE_URL
+    lock_days: int = 0  # for how long the archive's store has to lock a segment
     segment_records: int = sealing.RECORDS
 
 
@@ -54,16 +59,26 @@ def rules_of(settings: Settings) -> Rules:
         timedelta(hours=settings.audit_cleanup_interval_hours),
         demands_anchor=bool(settings.audit_anchor_file) or settings.audit_anchor_required,
         is_own_archive=not settings.audit_archive_url,
+        lock_days=settings.audit_archive_lock_days,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one run did, and what keeps the next segment."""
+    """What one run did, and what keeps the next segment. `failure` says why it deleted less than it might have."""
 
     archived: int
     pruned: int
     verdict: Verdict
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run that could not do what it should have."""
+
+    at: datetime
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +98,16 @@ class Housekeeping:
     def __init__(self, db: Database, signer: Signer, archive: Archive, rules: Rules, data_dir: Path) -> None:
         self._db = db
         self._keeper = Keeper(db, signer)
-        self._sealer = Sealer(db, signer, archive, rules.segment_records)
+        self._sealer = Sealer(db, signer, archive, rules.segment_records, rules.lock_days)
         self._lock = data_dir / "audit" / "housekeeping.lock"
         self._wanted = asyncio.Event()
         self._is_everything = False
+        self._covered: dict[tuple[str, int], int | None] = {}
         self.archive = archive
         self.rules = rules
         self.next_run_at: datetime | None = None
+        self.is_running = False
+        self.failed: Failed | None = None
 
     async def run(self) -> None:
         """For as long as the console runs."""
@@ -99,10 +117,13 @@ class Housekeeping:
         while True:
             await self._until_wanted()
             everything, self._is_everything = self._is_everything, False
+            self.is_running = True
             try:
                 await self.once(datetime.now(UTC), everything=everything)
             except Failure as error:
                 _log.error("audit_housekeeping_failed", cause=str(error))
+            finally:
+                self.is_running = False
 
     def want_run(self) -> None:
         """Have everything archived now, not only what is due."""
@@ -112,20 +133,46 @@ class Housekeeping:
     async def once(self, now: datetime, *, everything: bool = False) -> Summary:
         """One whole run. Raises Conflict when another is under way, Unavailable when it cannot be done now."""
         with self._alone():
-            await self._close_interrupted()
-            if everything:
-                await self._keeper.sign("archive")
-            archived = await self._sealer.run(now, SYSTEM, everything=everything)
-            standing, held = await self._judge(now)
-            pruned = await self._prune(standing.verdict.prunable, held, now) if standing.verdict.prunable else 0
-            if pruned:
-                await pruning.give_back(self._db)
-        summary = Summary(archived, pruned, standing.verdict)
-        _log.info("audit_housekeeping_done", archived=archived, pruned=pruned, obstacle=standing.verdict.obstacle)
+            try:
+                with reported():
+                    summary = await self._once(now, everything)
+            except Failure as error:
+                await self._fail(now, str(error))
+                raise
+            await self._fail(now, summary.failure)
+        verdict = summary.verdict
+        _log.info(
+            "audit_housekeeping_done", archived=summary.archived, pruned=summary.pruned, obstacle=verdict.obstacle
+        )
         return summary
 
+    async def _once(self, now: datetime, everything: bool) -> Summary:
+        await self._close_interrupted()
+        if everything:
+            await self._keeper.sign("archive")
+        archived = await self._sealer.run(now, SYSTEM, everything=everything)
+        standing, held = await self._judge(now)
+        pruned, failure = 0, None
+        if standing.verdict.prunable:
+            pruned, failure = await self._prune(standing.verdict.prunable, held, now)
+        await pruning.give_back(self._db)
+        return Summary(archived, pruned, standing.verdict, failure)
+
+    async def _fail(self, now: datetime, cause: str | None) -> None:
+        """Show why a run failed, or that it did not; each cause is recorded once."""
+        is_news = cause is not None and (self.failed is None or self.failed.cause != cause)
+        self.failed = None if cause is None else Failed(now, cause)
+        metrics.audit_housekeeping_failing.set(self.failed is not None)
+        if is_news:
+            meta = {"archive": self.archive.url, "cause": cause}
+            with suppress(Unavailable):  # Then it is the database that is away, and the log of the process says so.
+                async with self._db.transaction() as conn:
+                    await log.append(conn, Event("audit.archive", SYSTEM, _LOG, "failure", "not_done", meta=meta))
+
     async def standing(self, now: datetime) -> Standing:
-        return (await self._judge(now))[0]
+        """How things are now. Raises Unavailable."""
+        with reported():
+            return (await self._judge(now))[0]
 
     async def _judge(self, now: datetime) -> tuple[Standing, frozenset[str]]:
         async with self._db.reading() as conn:
@@ -133,16 +180,37 @@ class Housekeeping:
             active = await holds.active(conn)
             head = (await conn.execute(select(audit_head.c.size, audit_head.c.min_index))).one()
             anchored = await anchors.anchored_size(conn) if self.rules.demands_anchor else None
-            policy = Policy(self.rules.retention_days, self.rules.is_on, anchored)
+            is_doubtful = clock.is_doubtful(await clock_steps(conn), now)
+            policy = Policy(self.rules.retention_days, self.rules.is_on, anchored, is_doubtful)
             closed = [Closed(row.first_seq, row.end_seq, row.state, row.newest_at) for row in segments]
             kept = [segment for segment in closed if segment.end_seq > head.min_index]
-            reaching = await holds.reach(conn, active) if kept and policy.retention_days else []
+            reaching = await self._reach(conn, active, old_enough(kept, policy, now))
         verdict = may_prune(kept, reaching, policy, now)
-        next_at = deletable_at(kept[0], policy) if kept else None
+        next_run_at = now if self.is_running else self.next_run_at
+        next_at = next_deletion(kept[0] if kept else None, verdict, policy, next_run_at, self.rules.every)
         return Standing(segments, verdict, next_at, head.size, head.min_index), frozenset(hold.id for hold in active)
 
-    async def _prune(self, prunable: Sequence[Closed], held: frozenset[str], now: datetime) -> int:
-        """Delete these segments, an intent before and an outcome after, a checkpoint around both."""
+    async def _reach(self, conn: AsyncConnection, active: Sequence[Hold], old: Sequence[Closed]) -> Sequence[Held]:
+        """The first record of these segments that each hold covers.
+
+        Records never change, so an answer stays right; a page that is looked at does not search the log each time.
+        """
+        if not old:
+            return []
+        below = old[-1].end_seq
+        known = self._covered
+        self._covered = {
+            key: known[key] if key in known else await holds.first_covered(conn, hold, below)
+            for hold in active
+            for key in ((hold.id, below),)
+        }
+        return [Held(hold.name, self._covered[hold.id, below]) for hold in active]
+
+    async def _prune(self, prunable: Sequence[Closed], held: frozenset[str], now: datetime) -> tuple[int, str | None]:
+        """Delete these segments, an intent before and an outcome after, a checkpoint around both.
+
+        Returns how many records went, and why not all.
+        """
         async with self._db.reading() as conn:
             rows = {row.first_seq: row for row in await sealing.listing(conn, unpruned=True)}
             begin = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
@@ -157,11 +225,12 @@ class Housekeeping:
         gone, failure = 0, None
         for segment in prunable:
             try:
-                # Once more: months may have passed since it was put there.
-                await self._sealer.secure(rows[segment.first_seq], SYSTEM)
-                gone += await pruning.prune(self._db, Stretch(segment.first_seq, segment.end_seq), held)
-            except (Conflict, Unavailable) as error:
-                failure = error
+                with reported():
+                    # Once more: months may have passed since it was put there.
+                    await self._sealer.secure(rows[segment.first_seq], SYSTEM)
+                    gone += await pruning.prune(self._db, Stretch(segment.first_seq, segment.end_seq), held)
+            except Failure as error:
+                failure = str(error)
                 break
         async with self._db.reading() as conn:
             reached = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
@@ -170,8 +239,8 @@ class Housekeeping:
         await self._record(Event("audit.cleanup", SYSTEM, _LOG, outcome, phase="outcome", meta=meta, parent_seq=parent))
         await self._keeper.sign("prune")
         if failure is not None:
-            _log.error("audit_pruning_stopped", cause=str(failure), reached=reached)
-        return gone
+            _log.error("audit_pruning_stopped", cause=failure, reached=reached)
+        return gone, failure
 
     async def _record(self, event: Event) -> int:
         """The sequence number of the record, which is the newest of its kind."""
@@ -196,19 +265,21 @@ class Housekeeping:
 
     async def _until_wanted(self) -> None:
         """Return when a run is due, or asked for."""
-        every_s = self.rules.every.total_seconds() if self.rules.is_on else None
-        self.next_run_at = datetime.now(UTC) + self.rules.every if self.rules.is_on else None
-        try:
-            async with asyncio.timeout(every_s):
+        wait = self.rules.every if self.failed is None else min(self.rules.every, RETRY)
+        self.next_run_at = datetime.now(UTC) + wait if self.rules.is_on else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait.total_seconds() if self.rules.is_on else None):
                 await self._wanted.wait()
-        except TimeoutError:
-            pass
         self._wanted.clear()
+        self.next_run_at = datetime.now(UTC) + self.rules.every if self.rules.is_on else None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._lock.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"{self._lock} cannot be opened: {error.strerror}.") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

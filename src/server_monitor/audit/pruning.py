@@ -67,10 +67,11 @@ async def prune(db: Database, stretch: Stretch, allowed_under: Collection[str]) 
 
 
 async def give_back(db: Database) -> None:
-    """Return the pages that pruning left empty to the disk, a slice at a time."""
+    """Return the pages that pruning left empty to the disk, a slice at a time; also what a crash kept it from."""
     if db.dialect != "sqlite":
         return  # PostgreSQL's autovacuum does it.
-    empty = 1
+    async with db.reading() as conn:
+        empty = (await conn.execute(text("PRAGMA freelist_count"))).scalar_one()
     while empty:
         began = time.monotonic()
         async with db.transaction() as conn:

@@ -24,6 +24,7 @@ class Obstacle(StrEnum):
     UNVERIFIED = "not_verified"
     HELD = "held"
     UNANCHORED = "not_anchored"
+    CLOCK = "clock_moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator chose. `anchored_size` is None when nothing demands that checkpoints have left the house."""
+    """What the operator chose, and what is known of the clock that says how old a segment is.
+
+    `anchored_size` is None when nothing demands that checkpoints have left the house.
+    """
 
     retention_days: int
     is_on: bool = True
     anchored_size: int | None = None
+    is_clock_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +87,34 @@ def deletable_at(segment: Closed, policy: Policy) -> datetime | None:
     return segment.newest_at + timedelta(days=policy.retention_days)
 
 
+def old_enough(segments: Sequence[Closed], policy: Policy, now: datetime) -> Sequence[Closed]:
+    """Those of the segments that nothing but a hold, the archive or an anchor may keep."""
+    return [segment for segment in segments if (at := deletable_at(segment, policy)) is not None and at <= now]
+
+
+def next_deletion(
+    segment: Closed | None, verdict: Verdict, policy: Policy, next_run_at: datetime | None, every: timedelta
+) -> datetime | None:
+    """The run that will delete the segment, the first that is kept; None when nothing says that one will.
+
+    Without a next run (one is under way, or none is planned) it is when the segment is old enough.
+    """
+    at = deletable_at(segment, policy) if segment is not None else None
+    if at is None or verdict.obstacle not in {None, Obstacle.YOUNG}:
+        return None
+    if next_run_at is None or at <= next_run_at:
+        return next_run_at or at
+    return next_run_at + every * -(-(at - next_run_at) // every)
+
+
 def _obstacle(
     segment: Closed, holds: Sequence[Held], policy: Policy, now: datetime
 ) -> tuple[Obstacle | None, str | None]:
     at = deletable_at(segment, policy)
     if at is None:
         return Obstacle.OFF if policy.retention_days else Obstacle.FOR_EVER, None
-    if now < at:
-        return Obstacle.YOUNG, None
+    if now < at or policy.is_clock_doubtful:
+        return Obstacle.YOUNG if now < at else Obstacle.CLOCK, None
     if segment.state is not State.VERIFIED:
         return Obstacle.UNVERIFIED, None
     for hold in holds:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server_monitor.cli.output import emit, name_and_value, run, say, table, workplace
+from server_monitor.cli.output import FAILED, emit, name_and_value, run, say, table, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.holds import Hold
@@ -42,11 +42,21 @@ def archive(
     done = run(work)
     obstacle = done.verdict.obstacle
     if as_json:
-        emit({"archived_segments": done.archived, "pruned_records": done.pruned, "obstacle": obstacle})
-        return
+        emit(
+            {
+                "archived_segments": done.archived,
+                "pruned_records": done.pruned,
+                "obstacle": obstacle,
+                "failure": done.failure,
+            }
+        )
+        raise typer.Exit(FAILED if done.failure else 0)
     why = "" if obstacle is None else f" What stays, stays because: {obstacle.replace('_', ' ')}"
     why += f" by {done.verdict.hold!r}." if done.verdict.hold else "." if why else ""
     say(f"{done.archived} segments archived and verified, {done.pruned} records deleted from the database.{why}")
+    if done.failure:
+        say(done.failure)
+        raise typer.Exit(FAILED)
 
 
 @hold.command("add")
@@ -57,6 +67,7 @@ def add(
         list[str] | None,
         typer.Option("--filter", metavar="NAME=VALUE", help="As in the list: from, to, action, user_id …; repeat."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Keep what the filters choose; without a filter, everything."""
     filters = dict(name_and_value(text) for text in given or ())
@@ -68,7 +79,11 @@ def add(
         async with workplace() as place, place.db.transaction() as conn:
             return await holds.add(conn, name, reason, filters, actor=audited(place.actor))
 
-    say(f"Held: {run(work).name}.")
+    made = run(work)
+    if as_json:
+        emit(_shown(made))
+        return
+    say(f"Held: {made.name}.")
 
 
 @hold.command("list")
@@ -83,7 +98,7 @@ def list_(as_json: AsJson = False) -> None:
 
     found = run(work)
     if as_json:
-        emit([{"id": h.id, "name": h.name, "reason": h.reason, "filters": dict(h.filters)} for h in found])
+        emit([_shown(one) for one in found])
         return
     rows = [
         (h.name, " ".join(f"{name}={value}" for name, value in h.filters.items()) or "everything", h.reason)
@@ -93,15 +108,22 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @hold.command("remove")
-def remove(name: str) -> None:
+def remove(name: str, as_json: AsJson = False) -> None:
     """Let go of a hold, by its name or id."""
 
-    async def work() -> None:
+    async def work() -> "Hold":
         from server_monitor.audit import holds
         from server_monitor.auth.actor import audited
 
         async with workplace() as place, place.db.transaction() as conn:
-            await holds.release(conn, name, actor=audited(place.actor))
+            return await holds.release(conn, name, actor=audited(place.actor))
 
-    run(work)
-    say(f"No longer held: {name}.")
+    gone = run(work)
+    if as_json:
+        emit(_shown(gone))
+        return
+    say(f"No longer held: {gone.name}.")
+
+
+def _shown(one: "Hold") -> dict[str, object]:
+    return {"id": one.id, "name": one.name, "reason": one.reason, "filters": dict(one.filters)}

@@ -15,6 +15,11 @@ http_seconds = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 audit_records = Counter("server_monitor_audit_records", "Audit records written.", ["action"], registry=registry)
+audit_housekeeping_failing = Gauge(
+    "server_monitor_audit_housekeeping_failing",
+    "1 while the last run could not archive, verify or delete audit records, else 0.",
+    registry=registry,
+)
 database_commits = Counter("server_monitor_database_commits", "Commits of the writer.", registry=registry)
 database_transactions = Counter(
     "server_monitor_database_transactions", "Transactions that those commits made durable.", registry=registry

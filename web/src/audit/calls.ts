@@ -53,6 +53,8 @@ export interface Segment {
   size_bytes: number;
   oldest_at: string;
   newest_at: string;
+  lock_mode: string | null;
+  locked_until: string | null;
 }
 
 export interface Archive {
@@ -61,6 +63,8 @@ export interface Archive {
   retention_days: number;
   cleanup_enabled: boolean;
   next_run_at: string | null;
+  is_running: boolean;
+  failure: { at: string; cause: string } | null;
   next_deletion_at: string | null;
   obstacle: string | null;
   hold: string | null;
