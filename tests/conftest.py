@@ -17,7 +17,7 @@ from server_monitor.db.engine import Database
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.postgres import Postgres
 
-pytest_plugins = ["tests.support.sshd"]
+pytest_plugins = ["tests.support.disk", "tests.support.sshd"]
 
 
 @pytest.fixture(scope="session")

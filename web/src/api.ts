@@ -29,6 +29,7 @@ const SAFE = new Set(["GET", "HEAD"]);
 
 let csrf_token = "";
 let on_logged_out: () => void = () => undefined;
+let on_unavailable: () => void = () => undefined;
 
 export function use_csrf_token(token: string): void {
   csrf_token = token;
@@ -36,6 +37,11 @@ export function use_csrf_token(token: string): void {
 
 export function when_logged_out(react: () => void): void {
   on_logged_out = react;
+}
+
+/** Told of every request that was refused because the console cannot write, or is not whole, at the moment. */
+export function when_unavailable(react: () => void): void {
+  on_unavailable = react;
 }
 
 export async function call<R>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<R> {
@@ -81,9 +87,17 @@ async function refused(response: Response): Promise<ApiError> {
   } catch {
     problem = { title: response.statusText, status: response.status, detail: "", code: "unreadable" };
   }
+  if (response.status === 503) on_unavailable();
   if (response.status === 401 && problem.code !== "login_failed") on_logged_out();
   const wait = Number(response.headers.get("Retry-After"));
   return new ApiError({ ...problem, status: response.status }, wait > 0 ? wait : null);
+}
+
+/** What the console says of itself: each check by name. It answers 503 when one of them fails. */
+export async function readiness(signal: AbortSignal): Promise<T.Checks> {
+  const deadline = AbortSignal.timeout(DEADLINE_MS);
+  const response = await fetch("/api/ready", { method: "GET", signal: AbortSignal.any([signal, deadline]) });
+  return ((await response.json()) as { checks: T.Checks }).checks;
 }
 
 const get = <R>(path: string, signal?: AbortSignal) => call<R>("GET", path, undefined, signal);

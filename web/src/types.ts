@@ -28,6 +28,9 @@ export interface Problem {
   errors?: FieldError[];
 }
 
+/** The checks of /api/ready by name. */
+export type Checks = Readonly<Record<string, { status: "ok" | "fail"; message: string }>>;
+
 export interface SessionBody {
   user: { id: string; name: string; role: Role | null };
   permissions: string[];

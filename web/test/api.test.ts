@@ -35,6 +35,7 @@ const server: ServerBody = {
 
 const calls: Record<string, () => Promise<unknown>> = {
   processes: () => api.processes("s"),
+  readiness: () => api.readiness(new AbortController().signal),
   setup_status: () => api.setup_status(),
   setup_initialize: () => api.setup_initialize({ token: "t", username: "ada", password: "p" }),
   login: () => api.login("ada", "p"),
@@ -74,7 +75,7 @@ const calls: Record<string, () => Promise<unknown>> = {
   add_ssh_key: () => api.add_ssh_key({ name: "k", private_key: "p", passphrase: "s" }),
   remove_ssh_key: () => api.remove_ssh_key("k"),
 };
-const NOT_CALLS = new Set(["call", "stream", "ApiError", "use_csrf_token", "when_logged_out"]);
+const NOT_CALLS = new Set(["call", "stream", "ApiError", "use_csrf_token", "when_logged_out", "when_unavailable"]);
 
 let asked: { url: URL; init: RequestInit }[];
 
@@ -133,6 +134,17 @@ test("a refusal tells its code, its fields and how long to wait", async () => {
   const failure = await api.login("ada", "p").catch((refusal: unknown) => refusal);
   expect(failure).toMatchObject({ code: "too_many_requests", status: 429, retry_after_s: 7 });
   expect((failure as api.ApiError).field("name")).toBe("taken");
+});
+
+test("what the console cannot do now is told at once, and its checks are read from a refusal too", async () => {
+  const told = vi.fn();
+  api.when_unavailable(told);
+  const refused = { title: "No", status: 503, detail: "Full.", code: "audit_unavailable", checks: { disk: { status: "fail", message: "full" } } };
+  vi.stubGlobal("fetch", async () => Response.json(refused, { status: 503 }));
+  await expect(api.remove_server("s")).rejects.toMatchObject({ code: "audit_unavailable" });
+  expect(told).toHaveBeenCalledTimes(1);
+  expect((await api.readiness(new AbortController().signal)).disk?.status).toBe("fail");
+  expect(told).toHaveBeenCalledTimes(1);
 });
 
 test("an answer that is no problem document, and no answer at all, are failures with a code too", async () => {

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from server_monitor.db.driver import on_sqlite
-from server_monitor.errors import Unavailable
+from server_monitor.errors import AuditUnavailable, Unavailable
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
@@ -174,7 +174,9 @@ class Database:
         if isinstance(group.failure, Unavailable):
             raise type(group.failure)(str(group.failure)) from group.failure
         if group.failure is not None:
-            raise Unavailable("The change could not be made durable; nothing was changed.") from group.failure
+            # A full disk shows at the commit; whoever had a record to write hears that it is the record that failed.
+            kind = AuditUnavailable if group.last else Unavailable
+            raise kind("The change could not be made durable; nothing was changed.") from group.failure
 
     async def _take_turn(self) -> None:
         try:

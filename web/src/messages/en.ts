@@ -67,6 +67,15 @@ export const en = {
     retry: "Reconnect now",
   },
 
+  readiness: {
+    stopped: {
+      disk: "The disk of the console is full. Nothing can be changed until there is room; everything can still be read.",
+      audit: "The audit log cannot be written, so nothing can be changed. Everything can still be read.",
+      database: "The database takes no changes at the moment. What can be read is shown.",
+    },
+    disk_low: "The disk of the console is almost full. Free some space: without it nothing can be changed.",
+  },
+
   setup: {
     title: "Set up your console",
     intro: "Make the first administrator. This link works once.",

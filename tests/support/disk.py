@@ -1,0 +1,52 @@
+"""A console on a small disk of its own, to be filled."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.console import ConsoleProcess
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MiB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small tmpfs takes root: run the tests as root to see this one")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this system mounts no tmpfs: {error.stderr.decode().strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.fixture
+async def console_on_it(small_disk: Path) -> AsyncIterator[ConsoleProcess]:
+    process = ConsoleProcess(small_disk / "data")
+    await process.start()
+    try:
+        yield process
+    finally:
+        if process.is_running:
+            await process.kill()
+
+
+def fill(disk: Path) -> Path:
+    """Take every byte that is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+    return filler
