@@ -16,13 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import note, tree
 from server_monitor.audit.note import Checkpoint, Verifier
+from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_checkpoints, audit_head
-from server_monitor.errors import Unavailable
+from server_monitor.errors import Invalid, Unavailable
 
 RECORDS = 1000  # a checkpoint is due after so many new records
 NEWS = timedelta(seconds=60)  # or so long after the last one when there are any
 QUIET = timedelta(hours=1)  # or so long in any case
+NOTES_READ = 20  # the newest: one of them is well-formed, whatever was done to the others
+_RESTORE = (
+    "Restore DATA_DIR/audit/signing_key and DATA_DIR/instance_id from the backup; see "
+    "docs/how-to/keep-the-audit-log.md, The signing key."
+)
 _STORED = select(
     *(audit_checkpoints.c[name] for name in ("size", "root", "note", "made_at", "why", "anchored_at")),
 )
@@ -71,9 +77,27 @@ class Made:
     anchored_at: datetime | None
 
 
+async def open_signer(db: Database, data_dir: Path) -> Signer:
+    """The key that has signed this log so far; made when nothing has been signed yet.
+
+    Raises Unavailable when it is not there, or is another one: a new key in its place would look like a forger's.
+    """
+    async with db.reading() as conn:
+        c = audit_checkpoints.c
+        found = select(c.note).order_by(c.size.desc(), c.made_at.desc()).limit(NOTES_READ)
+        notes = [text for text in (await conn.execute(found)).scalars() if _origin(text) is not None]
+    path = _key_path(data_dir)
+    if notes and not path.exists():
+        raise Unavailable(f"The key that signed the audit log is gone: {path} does not exist. {_RESTORE}")
+    signer = load_signer(data_dir, db.node)
+    if notes and not _has_signed(signer, notes[0]):
+        raise Unavailable(f"The key in {path} is not the one that signed the audit log in this database. {_RESTORE}")
+    return signer
+
+
 def load_signer(data_dir: Path, node: str) -> Signer:
     """The installation's signing key; made when there is none. Raises Unavailable when it cannot be read."""
-    path = data_dir / "audit" / "signing_key"
+    path = _key_path(data_dir)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if not path.exists():
@@ -127,6 +151,26 @@ async def covering(conn: AsyncConnection, size: int) -> Made | None:
     found = _STORED.where(audit_checkpoints.c.size >= size).order_by(audit_checkpoints.c.size).limit(1)
     row = (await conn.execute(found)).one_or_none()
     return None if row is None else Made(*row)
+
+
+def _key_path(data_dir: Path) -> Path:
+    return data_dir / "audit" / "signing_key"
+
+
+def _origin(text: str) -> str | None:
+    """Whose checkpoint it is; None when it is none, which is for `audit verify` to say."""
+    try:
+        return note.read(text)[0].origin
+    except Invalid:
+        return None
+
+
+def _has_signed(signer: Signer, text: str) -> bool:
+    origin = _origin(text)
+    try:
+        return origin is not None and bool(note.open_note(text, [note.verifier_of(origin, signer.key)]))
+    except Invalid:
+        return False
 
 
 def _write_key(path: Path) -> None:

@@ -31,7 +31,7 @@ def archive(
         from server_monitor.auth.actor import audited
 
         async with workplace() as place:
-            signer = checkpoints.load_signer(place.settings.data_dir, place.db.node)
+            signer = await checkpoints.open_signer(place.db, place.settings.data_dir)
             rules = rules_of(place.settings)
             keeping = Housekeeping(
                 place.db, signer, Archive(place.settings.audit_archive), rules, place.settings.data_dir

@@ -28,7 +28,7 @@ def bundle(
 
     async def work() -> dict[str, object]:
         async with workplace() as place:
-            signer = checkpoints.load_signer(place.settings.data_dir, place.db.node)
+            signer = await checkpoints.open_signer(place.db, place.settings.data_dir)
             is_whole = archive is not None
             bundled = bundles.started(
                 place.db, signer, actor=audited(place.actor), is_whole=is_whole, url=archive or None

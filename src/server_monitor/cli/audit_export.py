@@ -115,7 +115,7 @@ async def _export(
     async with workplace() as place:
         settings, actor = place.settings, audited(place.actor)
         wanted = replace(pages.parse(given, form.value, secret=settings.jwt_secret, actor=actor), limit=limit)
-        signer = checkpoints.load_signer(settings.data_dir, place.db.node)
+        signer = await checkpoints.open_signer(place.db, settings.data_dir)
         if archive is None:
             async with export.started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
                 await _write(running, output, running.page.count)

@@ -245,9 +245,9 @@ async def _watch_for_changes(db: Database, bus: Bus) -> None:
 
 
 async def _require_continuation(settings: Settings, db: Database) -> None:
-    """Nothing is written to a log that is not the one whose checkpoints have left the house."""
+    """Nothing is written to a log that this key has not signed, or whose checkpoints have left the house as others."""
+    signer = await checkpoints.open_signer(db, settings.data_dir)
     if settings.audit_anchor_file:
-        signer = checkpoints.load_signer(settings.data_dir, db.node)
         await anchors.require_continuation(db, signer, Path(settings.audit_anchor_file))
 
 
