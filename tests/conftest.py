@@ -10,12 +10,17 @@ from tempfile import TemporaryDirectory
 
 import httpx2
 import pytest
+from hypothesis import HealthCheck, settings
 
 from server_monitor.auth.actor import Actor, ActorKind, Role
 from server_monitor.db import migrate
 from server_monitor.db.engine import Database
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.postgres import Postgres
+
+# How fast a machine is says nothing about the code: no test is timed, and none fails because others are busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 pytest_plugins = ["tests.support.disk", "tests.support.sshd"]
 
