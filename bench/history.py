@@ -22,12 +22,13 @@ from pathlib import Path
 
 from bench.believable_hosts import BelievableHost, Shape
 from bench.harness import Figure, Options, Result, at_most, main, say
-from server_monitor.collect import local
+from server_monitor.collect import probe
 from server_monitor.collect.collector import Clocks, Collector
 from server_monitor.collect.lines import Hello
 from server_monitor.series.sample import Sample
 from server_monitor.series.store import FLUSH_INTERVAL_S, History
 from server_monitor.series.tiers import Tier, Tiers
+from server_monitor.ssh import local
 
 BYTES_GOAL = 0.8
 CHART_GOAL_MS = 15.0
@@ -235,7 +236,7 @@ async def _captured(seconds: int) -> list[Sample]:
     listener = _Listener()
     collector = Collector("here", listener, Clocks(), random.Random(1))
     callbacks = collector.connecting()
-    collector.opened(await local.open_channel(callbacks.on_data, callbacks.on_closed, callbacks.on_stderr))
+    collector.opened(await local.open_channel(probe.arguments(), callbacks.on_data, callbacks.on_closed, callbacks.on_stderr))
     collector.watched = True
     for second in range(seconds):
         collector.beat(time.monotonic(), second, 10)

@@ -133,6 +133,27 @@ class Settings(BaseSettings):
         False, description="Stop the start unless checkpoints leave to AUDIT_ANCHOR_FILE or AUDIT_ARCHIVE_URL."
     )
 
+    task_heartbeat_seconds: float = Field(
+        5, ge=0.5, le=60, description="A console says this often that it lives; after three times its tasks are lost."
+    )
+    task_stale_threshold_minutes: int = Field(
+        60, ge=1, le=10_080, description="How long to look for a command whose host has not been reachable since."
+    )
+    tasks_default_timeout: int = Field(60, ge=1, le=86_400, description="Seconds a command may run unless it says.")
+    tasks_output_max_bytes: int = Field(
+        65_536, ge=1_024, le=1_048_576, description="Kept of each stream in the database; all of it is in a file."
+    )
+    tasks_output_disk_max_bytes: int = Field(
+        1_073_741_824, ge=2_097_152, description="Largest file of one stream; of what is beyond only the end is kept."
+    )
+    tasks_store_output_default: bool = Field(True, description="Keep what commands print, unless a run says otherwise.")
+    tasks_concurrent_per_server: int = Field(1, ge=1, le=100, description="Commands at once on one server.")
+    tasks_concurrent: int = Field(1_000, ge=1, le=10_000, description="Commands at once on all servers together.")
+    tasks_on_shutdown: Literal["reattach", "interrupt"] = Field(
+        "reattach", description="When the console stops: leave commands running for the next start, or end them."
+    )
+    tasks_retention_days: int = Field(90, ge=1, le=36_500, description="Runs and their output are kept this long.")
+
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:

@@ -13,11 +13,12 @@ import pytest
 
 from server_monitor.bus.contract import Changed, SamplesTaken, StatusChanged, Subject, Watched
 from server_monitor.bus.memory import MemoryBus
-from server_monitor.collect import local
+from server_monitor.collect import probe
 from server_monitor.collect.supervisor import Supervisor, Verdict
 from server_monitor.errors import Failure, Unavailable, Unreachable
 from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import HEADLINE, METRICS, Sample, split_series
+from server_monitor.ssh import local
 from server_monitor.ssh.pool import Target
 
 DEADLINE_S = 15.0
@@ -61,7 +62,7 @@ class World:
         self.tried.append(target.server_id)
         if self.refusal is not None:
             raise self.refusal
-        channel = await local.open_channel(**callbacks)
+        channel = await local.open_channel(probe.arguments(), **callbacks)
         self.channels.append(channel)
         return channel
 

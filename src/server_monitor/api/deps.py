@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from server_monitor.series.store import History
     from server_monitor.ssh.pool import Pool
     from server_monitor.ssh.vault import Vault
+    from server_monitor.tasks.clearing import Rule
+    from server_monitor.tasks.dispatch import Dispatcher
+    from server_monitor.tasks.output import Outputs
 
 COOKIE = "server_monitor_session"
 SECURE_COOKIE = "__Host-server_monitor_session"
@@ -47,6 +50,9 @@ class Console:
     top_processes: "Callable[[str], Sequence[ProcessUse]]"
     housekeeping: Housekeeping
     verifying: Verifying
+    rule: "Rule"
+    outputs: "Outputs"
+    dispatcher: "Dispatcher"
     exports: Turns = field(default_factory=Turns)
 
 

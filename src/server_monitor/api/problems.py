@@ -49,6 +49,7 @@ def problem(
     *,
     fields: Sequence[errors.FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """One problem document. `detail` is a sentence for a person and holds nothing that helps an attacker."""
     context = request_context.get()
@@ -62,7 +63,14 @@ def problem(
     }
     if fields:
         document["errors"] = [_field(field) for field in fields]
+    document |= more or {}
     return Response(orjson.dumps(document), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def policy_denied(verdict: Mapping[str, Any]) -> Response:
+    """The refusal of a command, with everything that the policy found."""
+    why = next((str(one["why"]) for one in verdict.get("findings", ())), "it is not on the list of what may run")
+    return problem(403, "policy_denied", f"The command policy does not allow this: {why}.", more={"verdict": verdict})
 
 
 def of_failure(failure: errors.Failure) -> Response:

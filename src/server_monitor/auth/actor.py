@@ -38,6 +38,10 @@ class Permission(StrEnum):
     AUDIT_READ = "audit:read"
     AUDIT_EXPORT = "audit:export"
     AUDIT_KEEP = "audit:keep"
+    TASK_READ = "task:read"
+    TASK_RUN = "task:run"
+    TASK_APPROVE = "task:approve"
+    SNIPPET_WRITE = "snippet:write"
     METRICS_READ = "metrics:read"
     TOKEN_OWN = "token:own"  # noqa: S105  # A permission's name, not a secret.
     SESSION_OWN = "session:own"
@@ -52,13 +56,17 @@ class Scope(StrEnum):
     METRICS = "metrics"
 
 
+_WORK = frozenset(
+    {Permission.TASK_READ, Permission.TASK_RUN, Permission.TASK_APPROVE, Permission.SNIPPET_WRITE, Permission.KEY_READ}
+)
 _LOOK = frozenset({Permission.SERVER_READ, Permission.GROUP_READ, Permission.TOKEN_OWN, Permission.SESSION_OWN})
 
 ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
         Role.ADMIN: frozenset(Permission),
-        Role.OPERATOR: _LOOK | {Permission.KEY_READ},
-        Role.AUDITOR: _LOOK | {Permission.AUDIT_READ, Permission.AUDIT_EXPORT, Permission.USER_READ},
+        Role.OPERATOR: _LOOK | _WORK,
+        Role.AUDITOR: _LOOK
+        | {Permission.AUDIT_READ, Permission.AUDIT_EXPORT, Permission.USER_READ, Permission.TASK_READ},
         Role.VIEWER: _LOOK,
     }
 )
@@ -80,22 +88,33 @@ _READS = frozenset(
         Permission.KEY_READ,
         Permission.AUDIT_READ,
         Permission.AUDIT_EXPORT,
+        Permission.TASK_READ,
     }
 )
 
 SCOPE_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = MappingProxyType(
     {
         Scope.READ: _READS,
-        Scope.OPERATE: _READS,
-        # A token can never mint tokens or end sessions of people: that takes a person at a browser.
-        Scope.ADMIN: frozenset(Permission) - {Permission.TOKEN_OWN, Permission.SESSION_OWN},
+        Scope.OPERATE: _READS | {Permission.TASK_RUN, Permission.SNIPPET_WRITE},
+        # A token can never mint tokens, end sessions of people or be the second person: that takes a person.
+        Scope.ADMIN: frozenset(Permission) - {Permission.TOKEN_OWN, Permission.SESSION_OWN, Permission.TASK_APPROVE},
         Scope.METRICS: frozenset({Permission.METRICS_READ}),
     }
 )
 
 # What people do with their own account: whoever is logged in may, even with no role at all.
 OWN = frozenset({Permission.TOKEN_OWN, Permission.SESSION_OWN})
-PER_GROUP = frozenset({Permission.SERVER_READ, Permission.SERVER_WRITE, Permission.HOST_TRUST, Permission.GROUP_READ})
+PER_GROUP = frozenset(
+    {
+        Permission.SERVER_READ,
+        Permission.SERVER_WRITE,
+        Permission.HOST_TRUST,
+        Permission.GROUP_READ,
+        Permission.TASK_READ,
+        Permission.TASK_RUN,
+        Permission.TASK_APPROVE,
+    }
+)
 
 
 class ActorKind(StrEnum):

@@ -274,6 +274,15 @@ def read_actor(
     )
 
 
+async def actor_of(conn: AsyncConnection, user_id: str) -> Actor | None:
+    """The person with this account, with their roles as they are now; None when it is disabled or gone."""
+    rows = await conn.execute(
+        select(*actor_columns).select_from(actor_source).where(users.c.id == user_id, users.c.disabled_at.is_(None))
+    )
+    found = rows.mappings().all()
+    return read_actor(found, ActorKind.USER) if found else None
+
+
 # --- parts of an edit; each returns what is to be recorded ----------------------------------------------------------
 
 

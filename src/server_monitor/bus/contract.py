@@ -18,6 +18,7 @@ class Subject(StrEnum):
     STATUS = "status"  # StatusChanged
     WATCHED = "watched"  # Watched
     CHANGED = "changed"  # Changed
+    TASKS = "tasks"  # TasksChanged
     STOPPING = "stopping"  # Stopping
 
 
@@ -59,11 +60,30 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskState:
+    """Where a task stands now."""
+
+    task_id: str
+    run_id: str
+    server_id: str
+    status: str
+    cause: str | None
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksChanged:
+    """Tasks have moved on; an empty list says that there are new ones to look for."""
+
+    tasks: tuple[TaskState, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """This console is about to stop; browsers are told to reconnect."""
 
 
-Message = SamplesTaken | StatusChanged | Watched | Changed | Stopping
+Message = SamplesTaken | StatusChanged | Watched | Changed | TasksChanged | Stopping
 
 
 class Subscription(AbstractContextManager["Subscription"], AsyncIterable[Message], Protocol):

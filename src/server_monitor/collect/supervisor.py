@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from server_monitor.bus.contract import Bus, Changed, SamplesTaken, StatusChanged, Subject, Watched
-from server_monitor.collect import local, probe
+from server_monitor.collect import probe
 from server_monitor.collect.collector import Callbacks, Channel, Clocks, Collector, Phase
 from server_monitor.collect.lines import Hello, text
 from server_monitor.collect.linux import ProcessUse
 from server_monitor.errors import Unavailable, Unreachable
 from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import Sample
+from server_monitor.ssh import local
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
@@ -246,7 +247,9 @@ class Supervisor:
 
     async def _open(self, watch: Watch, callbacks: Callbacks) -> Channel:
         if watch.target is None:
-            self._here = await local.open_channel(callbacks.on_data, callbacks.on_closed, callbacks.on_stderr)
+            self._here = await local.open_channel(
+                probe.arguments(), callbacks.on_data, callbacks.on_closed, callbacks.on_stderr
+            )
             return self._here
         return await self._open_remote(
             watch.target,

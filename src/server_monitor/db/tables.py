@@ -209,6 +209,132 @@ grants = Table(
     CheckConstraint("role in ('admin', 'operator', 'auditor', 'viewer')", name="role"),
 )
 
+# --- tasks ----------------------------------------------------------------------------------------------------------
+
+TASK_STATES = (
+    "awaiting_approval",
+    "queued",
+    "running",
+    "success",
+    "failed",
+    "timeout",
+    "cancelled",
+    "interrupted",
+    "rejected",
+    "denied",
+    "skipped",
+)
+
+# A run is what one request asked for: one command on some servers. It keeps the names of who and what it concerned,
+# because it outlives them.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("command", Text, nullable=False),
+    Column("shell", String(4), nullable=False),  # bash, or sh where the host has no bash
+    Column("user_id", String(36), index=True),  # None: an administrative command on the console's machine
+    Column("user_name", String(128), nullable=False),
+    Column("token_id", String(36)),  # the API token that asked, if one did
+    Column("request_id", String(128), nullable=False),
+    Column("reason", Text),  # what the person gave as the reason
+    Column("retry_of", String(36)),  # the run whose failed servers this one tries again
+    Column("selector", Document, nullable=False),  # what was asked for: servers, groups, labels
+    Column("verdict", Document, nullable=False),  # of the policy, at the time of the request
+    Column("ruling", String(16), nullable=False),
+    Column("digest", String(80), nullable=False),  # of command, shell, user and servers: what an approval is bound to
+    Column("timeout_s", Integer, nullable=False),
+    Column("max_parallel", Integer, nullable=False),
+    Column("max_failures", Integer),  # more failed tasks than this stop the run; None: never
+    Column("canary", Integer, nullable=False),  # so many servers first; the rest only when all of them succeed
+    Column("store_output", Boolean, nullable=False),
+    Column("tasks", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False, index=True),
+    Column("expires_at", Instant),  # when nobody can approve it any more
+    Column("decided_at", Instant),
+    Column("decided_by", String(36)),
+    Column("decided_name", String(128)),
+    Column("decision", String(8)),  # approve, reject, expire
+    Column("cancelled_at", Instant),
+    Column("cancelled_name", String(128)),
+    Column("finished_at", Instant),
+    CheckConstraint("shell in ('bash', 'sh')", name="shell"),
+    CheckConstraint("ruling in ('allow', 'needs_approval', 'deny')", name="ruling"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("run_id", String(36), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),  # in its run, from 0
+    Column("server_id", String(36), nullable=False),
+    Column("server_name", String(128), nullable=False),
+    Column("status", String(17), nullable=False),
+    Column("cause", String(64)),  # why it ended as it did, as a code
+    Column("detail", Text),  # the same in words, where there are any
+    Column("mode", String(8)),  # wrapped; attached where the host has no directory for the wrapper
+    Column("exit_code", Integer),
+    Column("owner", String(36)),  # the instance that has claimed it
+    Column("fence", Integer, nullable=False, server_default="0"),  # grows with each claim; an older one may not write
+    Column("boot_id", String(64)),  # of the host, as known at the claim
+    Column("requeued", Boolean, nullable=False, server_default="0"),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("cancel_requested_at", Instant),
+    UniqueConstraint("run_id", "position"),
+    CheckConstraint(f"status in {TASK_STATES!r}", name="status"),
+    CheckConstraint("mode in ('wrapped', 'attached')", name="mode"),
+)
+# What is still to be done is found without looking at what has been done.
+_OPEN = tasks.c.status.in_(("queued", "running"))
+Index(
+    "ix_tasks_open",
+    tasks.c.status,
+    tasks.c.run_id,
+    tasks.c.position,
+    sqlite_where=_OPEN,
+    postgresql_where=_OPEN,
+)
+Index("ix_tasks_server_id", tasks.c.server_id, tasks.c.created_at)
+Index("ix_tasks_created_at", tasks.c.created_at)
+
+# What a task printed: the first bytes of each stream. Where there was more, a file holds it all; see tasks/output.py.
+task_output = Table(
+    "task_output",
+    metadata,
+    Column("task_id", String(36), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("stdout", LargeBinary, nullable=False),
+    Column("stderr", LargeBinary, nullable=False),
+    Column("stdout_bytes", BigInteger, nullable=False),
+    Column("stderr_bytes", BigInteger, nullable=False),
+    Column("truncated", Boolean, nullable=False),  # bytes are missing even from the files
+    Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of exit code and both streams: equal outputs group
+)
+Index("ix_task_output_digest", task_output.c.digest)
+
+# The one sign of life of all the tasks of an instance.
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("owner", String(36), primary_key=True),
+    Column("beat_at", Instant, nullable=False),
+)
+
+snippets = Table(
+    "snippets",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("command", Text, nullable=False),  # with {{name}} where a parameter goes
+    Column("parameters", Document, nullable=False),  # [{"name", "label", "default", "pattern"}]
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
 # --- ssh ------------------------------------------------------------------------------------------------------------
 
 ssh_credentials = Table(

@@ -180,15 +180,26 @@ async def targets(conn: AsyncConnection) -> list[Watch]:
 
 async def target_of(conn: AsyncConnection, server_id: str) -> Target | None:
     """How to connect to one server, jump servers included; None for the console's own machine."""
+    found = await targets_of(conn, [server_id])
+    if server_id not in found:
+        raise NotFound("server", server_id)
+    return found[server_id]
+
+
+async def targets_of(conn: AsyncConnection, server_ids: Collection[str]) -> dict[str, Target | None]:
+    """How to connect to each of these servers that exists, jump servers included; None for the console's machine."""
     by_id: dict[str, Row[Any]] = {}
-    next_id: str | None = server_id
-    while next_id is not None and next_id not in by_id:
-        row = (await conn.execute(select(servers).where(servers.c.id == next_id))).one_or_none()
-        if row is None:
-            raise NotFound("server", server_id)
-        by_id[next_id] = row
-        next_id = row.jump_server_id
-    return None if by_id[server_id].host == LOCAL_HOST else _target(server_id, by_id, {})
+    wanted = set(server_ids)
+    while wanted:
+        rows = (await conn.execute(select(servers).where(servers.c.id.in_(wanted)))).all()
+        by_id |= {row.id: row for row in rows}
+        wanted = {row.jump_server_id for row in rows if row.jump_server_id is not None} - by_id.keys()
+    made: dict[str, Target] = {}
+    return {
+        server_id: None if by_id[server_id].host == LOCAL_HOST else _target(server_id, by_id, made)
+        for server_id in server_ids
+        if server_id in by_id
+    }
 
 
 def _target(server_id: str, by_id: Mapping[str, Row[Any]], made: dict[str, Target]) -> Target:

@@ -42,6 +42,7 @@ log = logger(__name__)
 CHANGE_POLL_S = 1.0
 SECOND_SIGNAL_EXIT = 130
 LISTEN_BACKLOG = 2048
+DRAIN_SHARE = 0.6  # of the time to stop is for running commands; the rest for letting go of everything
 
 Announce = Callable[[str, str | None], None]
 
@@ -65,6 +66,8 @@ async def serve(settings: Settings, announce: Announce) -> int:
             await _record_start(settings, db)
             async with wiring.build(settings, db) as parts:
                 await parts.keeper.sign("start")
+                recovered = await parts.dispatcher.recover()
+                log.info(f"recovered {recovered} interrupted tasks, 0 terminal sessions")
                 failed = await _run(parts, listener, announce)
             await _record_stop(db, failed)
             await parts.keeper.sign("stop")
@@ -106,6 +109,7 @@ async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Annou
         with suppress(TimeoutError):
             async with asyncio.timeout(parts.settings.shutdown_timeout_seconds / 2):
                 await parts.send_browsers_away()
+        await parts.dispatcher.drain(parts.settings.shutdown_timeout_seconds * DRAIN_SHARE)
         server.should_exit = True
         await http
         for loop in loops:

@@ -6,7 +6,7 @@ The only module that knows every other. Long on purpose: nearly every line uses 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from server_monitor.api import (
     servers,
     ssh_keys,
     stats,
+    tasks,
     tokens,
     users,
 )
@@ -56,6 +57,11 @@ from server_monitor.ssh import hostkeys
 from server_monitor.ssh.hardening import harden_process
 from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
+from server_monitor.tasks import rulings
+from server_monitor.tasks.dispatch import Dispatcher
+from server_monitor.tasks.dispatch import Limits as TaskLimits
+from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.output import Outputs, Sizes
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -72,6 +78,7 @@ class Parts:
     loops: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
     send_browsers_away: Callable[[], Awaitable[None]]
     keeper: Keeper
+    dispatcher: Dispatcher
 
 
 def routers() -> list[APIRouter]:
@@ -88,6 +95,7 @@ def routers() -> list[APIRouter]:
         ssh_keys,
         series,
         stats,
+        tasks,
     )
     return [file.router for file in files]
 
@@ -130,6 +138,12 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 idle_interval_s=settings.collect_idle_interval_seconds,
                 connect_concurrency=settings.connect_concurrency,
             )
+            outputs = Outputs(
+                settings.data_dir / "tasks",
+                Sizes(settings.tasks_output_max_bytes, settings.tasks_output_disk_max_bytes),
+            )
+            rule = rulings.rule_of(settings)
+            dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, rule, bus, _task_limits(settings))
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
             live = Live(hub, bus, _access(db), rules)
@@ -152,6 +166,9 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 supervisor.top,
                 housekeeping,
                 verifying,
+                rule,
+                outputs,
+                dispatcher,
             )
 
             async def send_browsers_away() -> None:
@@ -174,15 +191,28 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "anchors": handed_out.run,
                     "housekeeping": housekeeping.run,
                     "verifying": verifying.run,
+                    "tasks": dispatcher.run,
                     "tidy": Tidy(db, vault, history).run,
                 },
                 send_browsers_away=send_browsers_away,
                 keeper=keeper,
+                dispatcher=dispatcher,
             )
         finally:
             await pool.close()
     finally:
         await history.close()
+
+
+def _task_limits(settings: Settings) -> TaskLimits:
+    return TaskLimits(
+        slots=settings.tasks_concurrent,
+        per_server=settings.tasks_concurrent_per_server,
+        heartbeat_s=settings.task_heartbeat_seconds,
+        file_bytes=settings.tasks_output_disk_max_bytes,
+        reattach=settings.tasks_on_shutdown == "reattach",
+        give_up=timedelta(minutes=settings.task_stale_threshold_minutes),
+    )
 
 
 class _Targets:

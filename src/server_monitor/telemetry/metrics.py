@@ -63,3 +63,10 @@ ssh_rests = Counter(
 ssh_connects = Counter(
     "server_monitor_ssh_connects", "Attempts to open an SSH connection.", ["outcome"], registry=registry
 )
+tasks_finished = Counter(
+    "server_monitor_tasks_finished", "Tasks that have ended, by status.", ["status"], registry=registry
+)
+tasks_running = Gauge("server_monitor_tasks_running", "Tasks that this console is running now.", registry=registry)
+tasks_recovered = Counter(
+    "server_monitor_tasks_recovered", "Tasks taken over from a console that had died.", registry=registry
+)

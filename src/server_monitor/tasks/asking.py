@@ -1,0 +1,98 @@
+"""What a person asks for: a command for some servers, looked at before anything starts, and then placed as a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from server_monitor.auth.actor import Actor, Permission, groups_allowing
+from server_monitor.db.engine import Database
+from server_monitor.errors import Conflict, Denied, Invalid
+from server_monitor.fleet import selection
+from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
+from server_monitor.tasks import store
+from server_monitor.tasks.clearing import Rule
+from server_monitor.tasks.run import Order
+from server_monitor.tasks.store import Placed, Ruled
+
+SHELL = "bash"  # what a command is judged for; a host without it is judged again, for its sh
+RUN_MAX = 10_000  # servers
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would happen: where the command would run, where not and why, and what the policy says."""
+
+    fit: Sequence[Chosen]
+    unfit: Sequence[Chosen]
+    ruled: Ruled
+
+
+async def preview(db: Database, rule: Rule, command: str, selector: Selector, *, actor: Actor) -> Preview:
+    """Raises Invalid for a selector that means nothing, and Denied for whoever may run commands nowhere."""
+    _require_anywhere(actor)
+    async with db.reading() as conn:
+        chosen = await selection.choose(conn, selector, actor=actor)
+    fit = [one for one in chosen if one.obstacle is None]
+    ruled = await rule(command, SHELL, [one.server for one in fit], actor)
+    return Preview(fit, [one for one in chosen if one.obstacle is not None], ruled)
+
+
+async def ask(db: Database, rule: Rule, order: Order, selector: Selector, *, actor: Actor) -> Placed:
+    """Place a run. A command that the policy denies is placed as denied, with its record.
+
+    Servers named one by one must all be fit; of groups and labels those that are not are left out.
+    Raises Invalid with every mistake, Denied, and Conflict when no server is left.
+    """
+    order = order.checked()
+    seen = await preview(db, rule, order.command, selector, actor=actor)
+    _require_named(seen, selector)
+    if not seen.fit:
+        raise Conflict(_none_left(seen))
+    if len(seen.fit) > RUN_MAX:
+        raise Invalid.one("selector", f"means {len(seen.fit):,} servers; {RUN_MAX:,} is the most for one run")
+    order = replace(order, canary=min(order.canary, len(seen.fit)))
+    async with db.transaction() as conn:
+        return await store.place(conn, order, selector, seen.fit, seen.ruled, SHELL, actor=actor, now=datetime.now(UTC))
+
+
+async def retry(db: Database, rule: Rule, run_id: str, *, actor: Actor) -> Placed:
+    """Ask again for what a run did, on the servers where it did not succeed. Raises as `ask` does."""
+    async with db.reading() as conn:
+        run = await store.get_run(conn, run_id, actor=actor)
+        failed = await store.retried_servers(conn, run_id)
+    order = Order(
+        command=run.command,
+        timeout_s=run.timeout_s,
+        max_parallel=run.max_parallel,
+        max_failures=run.max_failures,
+        canary=0,
+        store_output=run.store_output,
+        reason=run.reason,
+        retry_of=run_id,
+    )
+    return await ask(db, rule, order, Selector(servers=failed), actor=actor)
+
+
+def _require_anywhere(actor: Actor) -> None:
+    allowed = groups_allowing(actor, Permission.TASK_RUN)
+    if allowed is not None and not allowed:
+        raise Denied(f"This takes the permission {Permission.TASK_RUN.value}.")
+
+
+def _require_named(seen: Preview, selector: Selector) -> None:
+    named = [one for one in seen.unfit if one.server.id in set(selector.servers)]
+    if not named:
+        return
+    first = named[0]
+    assert first.obstacle is not None
+    words = f"{first.server.name}: {OBSTACLES[first.obstacle]}"
+    words += f" ({len(named) - 1:,} more servers cannot take it either.)" if len(named) > 1 else ""
+    raise Denied(words) if first.obstacle in {"not_permitted", "capability"} else Conflict(words)
+
+
+def _none_left(seen: Preview) -> str:
+    if not seen.unfit:
+        return "No server matches; nothing was started."
+    first = seen.unfit[0]
+    assert first.obstacle is not None
+    return f"None of {len(seen.unfit):,} servers can take it. {first.server.name}: {OBSTACLES[first.obstacle]}"

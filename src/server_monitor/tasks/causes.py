@@ -1,0 +1,32 @@
+"""Why a task ended as it did: for every cause code a sentence. The codes of `fleet/reasons.py` occur too."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+CAUSES: Mapping[str, str] = MappingProxyType(
+    {
+        "exit_status": "The command ended with an exit status other than 0.",
+        "signal": "The command was ended by a signal.",
+        "timeout": "The command ran longer than it may; it was ended on its host.",
+        "cancelled": "Somebody cancelled it.",
+        "not_confirmed": "It was to be ended, and its host could not confirm that it is gone.",
+        "host_rebooted": "Its host was started anew while it ran.",
+        "vanished": "Its process is gone and left no exit status: it was killed from outside, or its disk was full.",
+        "never_started": "It had not started when the connection was cut, twice.",
+        "cannot_tell": "Whether it ever started cannot be told; it is not run a second time.",
+        "unreachable": "Its host could not be reached again in time; what became of the command is not known.",
+        "connection_lost": "The connection was cut, and on this host a command ends with its connection.",
+        "console_died": "The console died, and on this host a command ends with its connection.",
+        "console_stopped": "The console was stopped, and ended the command as it is set to.",
+        "no_bash": "This host has no bash, and in its sh the policy does not let the command pass.",
+        "no_directory": "No directory can be written on this host, and the command may not run without one.",
+        "max_failures": "The run stopped because too many servers failed.",
+        "canary_failed": "The run stopped because a canary failed.",
+        "server_unfit": "The server was removed, switched off, or put at capability observe before its turn came.",
+        "rejected": "A second person refused it.",
+        "expired": "Nobody approved it in time.",
+        "policy": "The command policy does not allow it.",
+        "policy_changed": "The command policy changed before its turn came, and does not allow it any more.",
+        "user_gone": "Whoever asked for it may not run commands there any more.",
+    }
+)

@@ -1,0 +1,280 @@
+"""The worker: claims queued tasks, runs each on its host, and stores how it ended.
+
+Everything is stored in *turns*: one transaction takes in whatever has ended since the last one and claims what can
+begin now, so a thousand short tasks cost tens of commits and not thousands. A turn is taken when something has
+happened, and every two seconds otherwise. What one turn could not store, the next one stores; until then the task
+counts as running.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from server_monitor.bus.contract import Bus, Subject, TasksChanged, TaskState
+from server_monitor.db.engine import Database
+from server_monitor.errors import Unavailable
+from server_monitor.fleet import servers as fleet
+from server_monitor.ssh.pool import Target
+from server_monitor.tasks import store
+from server_monitor.tasks.clearing import Clearing, Rule
+from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
+from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.output import Outputs
+from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
+from server_monitor.telemetry import metrics
+from server_monitor.telemetry.logs import logger
+
+log = logger(__name__)
+
+TURN_EVERY_S: Final = 2.0
+GATHER_S: Final = 0.005  # what ends within this time shares a transaction
+LEASE_BEATS: Final = 3
+STORE_RETRY_S: Final = 1.0
+HOUSEKEEPING_EVERY_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    slots: int = 1_000  # tasks that run at once, on all servers
+    per_server: int = 1
+    heartbeat_s: float = 5.0
+    file_bytes: int = 1_073_741_824
+    reattach: bool = True  # commands outlive the console's own stop
+    give_up: timedelta = timedelta(minutes=60)
+
+
+class Dispatcher:
+    """Runs tasks for this instance. `recover` before anything else, then `run` until cancelled."""
+
+    def __init__(  # noqa: PLR0917
+        self, db: Database, owner: str, hosts: Hosts, outputs: Outputs, rule: Rule, bus: Bus, limits: Limits
+    ) -> None:
+        self._db = db
+        self._owner = owner
+        self._hosts = hosts
+        self._outputs = outputs
+        self._bus = bus
+        self._limits = limits
+        self._clearing = Clearing(db, rule)
+        self._executions: dict[str, Execution] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
+        self._adopted: list[Claimed] = []
+        self._news = asyncio.Event()
+        self._is_draining = False
+        self._is_leaving = False
+
+    # --- from outside ---------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something new to look for."""
+        self._news.set()
+
+    async def recover(self) -> int:
+        """Claim what was running when this console last died; returns how many tasks. They are attached by `run`."""
+        async with self._db.transaction() as conn:
+            now = datetime.now(UTC)
+            await store.beat(conn, self._owner, now)
+            self._adopted = await store.take_over(conn, self._owner, is_start=True, lease=self._lease, now=now)
+        metrics.tasks_recovered.inc(len(self._adopted))
+        return len(self._adopted)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        with self._bus.subscribe(Subject.CHANGED, queue_size=1) as changes:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take_turns(tasks), name="tasks turns")
+                tasks.create_task(self._beat_for_ever(), name="tasks heartbeat")
+                tasks.create_task(self._keep_house(), name="tasks housekeeping")
+                async for _ in changes:
+                    self._news.set()
+
+    async def drain(self, within_s: float) -> None:
+        """Begin nothing more, give what runs its time, then leave it to the next start, or end it if so chosen."""
+        self._is_draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s * (1 if self._limits.reattach else 0.5)):
+                while self._running:
+                    await asyncio.wait(self._running)
+        if not self._limits.reattach and self._running:
+            for execution in self._executions.values():
+                execution.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s * 0.5):
+                    while self._running:
+                        await asyncio.wait(self._running)
+        self._is_leaving = True
+        for running in self._running:
+            running.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        await self._turn_or_later()
+
+    # --- turns ----------------------------------------------------------------------------------------------------
+
+    async def _take_turns(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            begun = await self._turn_or_later()
+            for claim, target in begun:
+                self._begin(tasks, claim, target)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TURN_EVERY_S):
+                    await self._news.wait()
+            await asyncio.sleep(GATHER_S)
+            self._news.clear()
+
+    async def _turn_or_later(self) -> Sequence[tuple[Claimed, Target | None]]:
+        """One turn; when the database takes nothing, everything stays as it is for the next."""
+        try:
+            return await self._turn()
+        except Unavailable as error:
+            log.warning("tasks_not_stored", cause=str(error), waiting=len(self._ended))
+            await asyncio.sleep(STORE_RETRY_S)
+            self._news.set()
+            return ()
+
+    async def _turn(self) -> Sequence[tuple[Claimed, Target | None]]:
+        now = datetime.now(UTC)
+        slots = 0 if self._is_draining else self._limits.slots - len(self._executions)
+        cleared = await self._clearing.run_ids(asyncio.get_running_loop().time()) if slots > 0 else []
+        ended = list(self._ended)
+        claimed: list[Claimed] = []
+        held: list[Outcome] = []
+        if ended or cleared:
+            async with self._db.transaction() as conn:
+                held = await store.finish(conn, [outcome for outcome, _ in ended])
+                claimed = await store.claim(
+                    conn, self._owner, slots=slots, per_server=self._limits.per_server, cleared=cleared, now=now
+                )
+        for outcome, stored in ended:
+            self._ended.popleft()
+            stored.set_result(any(outcome is one for one in held))
+        self._tell(held, claimed)
+        async with self._db.reading() as conn:
+            for task_id in await store.to_be_cancelled(conn, self._owner):
+                if task_id in self._executions:
+                    self._executions[task_id].cancel()
+            adopted, self._adopted = self._adopted, []
+            begun = [*adopted, *claimed]
+            targets = await fleet.targets_of(conn, [claim.server_id for claim in begun]) if begun else {}
+        return [(claim, targets.get(claim.server_id)) for claim in begun]
+
+    def _tell(self, ended: Sequence[Outcome], claimed: Sequence[Claimed]) -> None:
+        if not (ended or claimed):
+            return
+        states = [_state(one.claim, one.status, one.cause, one.exit_code) for one in ended]
+        states += [_state(claim, Status.RUNNING, None, None) for claim in claimed]
+        self._bus.publish(Subject.TASKS, TasksChanged(tuple(states)))
+
+    # --- one task -------------------------------------------------------------------------------------------------
+
+    def _begin(self, tasks: asyncio.TaskGroup, claim: Claimed, target: Target | None) -> None:
+        running = tasks.create_task(self._execute(claim, target), name=f"task {claim.task_id}")
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def _execute(self, claim: Claimed, target: Target | None) -> None:
+        opened = self._outputs.resume if claim.is_taken_over else self._outputs.begin
+        live = await opened(claim.task_id, is_stored=claim.store_output)
+
+        async def note_mode(mode: Mode) -> None:
+            async with self._db.transaction() as conn:
+                await store.note_mode(conn, claim, mode)
+
+        execution = Execution(
+            claim,
+            target,
+            self._hosts,
+            live,
+            file_bytes=self._limits.file_bytes,
+            note_mode=note_mode,
+            timing=Timing(give_up_s=self._limits.give_up.total_seconds()),
+        )
+        self._executions[claim.task_id] = execution
+        metrics.tasks_running.set(len(self._executions))
+        try:
+            with store.acting_for(claim.request_id):
+                outcome = await self._outcome(execution, claim)
+                if outcome is not None and await self._stored(outcome):
+                    execution.acknowledge()
+        except asyncio.CancelledError:
+            if not self._is_leaving:
+                raise
+            execution.leave()
+            if execution.is_attached:
+                self._settle(await execution.left_behind())
+        finally:
+            del self._executions[claim.task_id]
+            metrics.tasks_running.set(len(self._executions))
+            self._outputs.forget(claim.task_id)
+            self._news.set()
+
+    async def _outcome(self, execution: Execution, claim: Claimed) -> Outcome | None:
+        """How it ended; None when it goes back into the queue because it never began."""
+        try:
+            return await execution.run(claim.shell)
+        except NeedsShell:
+            if await self._passes_in_sh(claim):
+                return await execution.run("sh")
+            return await execution.refused("no_bash")
+        except NeverStarted:
+            async with self._db.transaction() as conn:
+                if await store.requeue(conn, claim):
+                    return None
+            return await execution.refused("never_started")
+
+    async def _passes_in_sh(self, claim: Claimed) -> bool:
+        """The host has no bash; what its sh makes of the same text has to be judged on its own."""
+        async with self._db.reading() as conn:
+            asked = await store.asked(conn, claim.run_id)
+        return asked is not None and await self._clearing.passes(asked, "sh")
+
+    async def _stored(self, outcome: Outcome) -> bool:
+        """True once the outcome is durable; False when the claim had passed to somebody else."""
+        is_held = await self._settle(outcome)
+        if not is_held:
+            log.warning("task_claim_lost", task_id=outcome.claim.task_id, fence=outcome.claim.fence)
+        return is_held
+
+    def _settle(self, outcome: Outcome) -> "asyncio.Future[bool]":
+        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._ended.append((outcome, stored))
+        self._news.set()
+        return stored
+
+    # --- beside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _lease(self) -> timedelta:
+        return timedelta(seconds=self._limits.heartbeat_s * LEASE_BEATS)
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            with suppress(Unavailable):
+                async with self._db.transaction() as conn:
+                    await store.beat(conn, self._owner, datetime.now(UTC))
+            await asyncio.sleep(self._limits.heartbeat_s)
+
+    async def _keep_house(self) -> None:
+        """Close what nobody approved in time, and take over from instances that no longer beat."""
+        while True:
+            now = datetime.now(UTC)
+            try:
+                async with self._db.transaction() as conn:
+                    await store.expire(conn, now)
+                    adopted = await store.take_over(conn, self._owner, is_start=False, lease=self._lease, now=now)
+                    await store.forget_heartbeats(conn, now - timedelta(days=1))
+            except Unavailable as error:
+                log.warning("tasks_housekeeping_failed", cause=str(error))
+            else:
+                self._adopted += adopted
+                self._news.set()
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+
+
+def _state(claim: Claimed, status: Status, cause: str | None, exit_code: int | None) -> TaskState:
+    return TaskState(claim.task_id, claim.run_id, claim.server_id, status.value, cause, exit_code)

@@ -1,0 +1,517 @@
+"""One claimed task on its host, from its start to its true result.
+
+    claim → start script (or attach, where it may run already) → words of the host → outcome
+                ↳ after half a second: follow, so that people see what it prints
+                ↳ deadline or cancel: signal, and wait until the host says that it is gone
+                ↳ connection cut: attach again and again, until the host can say what became of it
+
+The command itself never depends on any of this. See `wrapper.py` for the scripts.
+"""
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from server_monitor.errors import Unreachable
+from server_monitor.ssh.pool import Target
+from server_monitor.tasks import wrapper
+from server_monitor.tasks.hosts import Channel, Hosts, say
+from server_monitor.tasks.output import LiveOutput
+from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
+from server_monitor.tasks.wrapper import Absent, Attached, Ended, Refused, Script, Signalled, Started, Word
+from server_monitor.telemetry.logs import logger
+
+log = logger(__name__)
+
+CUT: Final = "connection_lost"
+_BECAME: Final = {
+    "cancelled": Status.CANCELLED,
+    "timeout": Status.TIMEOUT,
+    "console_stopped": Status.INTERRUPTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long an execution waits for what. `give_up_s` is counted from the deadline of the command."""
+
+    follow_after_s: float = 0.5
+    follow_again_s: float = 1.0
+    settle_s: float = 30.0  # for the last bytes, as long as none come
+    signal_s: float = 20.0
+    signal_tries: int = 3
+    retry_first_s: float = 1.0
+    retry_most_s: float = 30.0
+    give_up_s: float = 3600.0
+
+
+class NeverStarted(Exception):  # noqa: N818  # An outcome the dispatcher acts on.
+    """The host has nothing of this task and was not started anew since it was claimed: it may be tried once more."""
+
+
+class NeedsShell(Exception):  # noqa: N818
+    """The host has no bash. Nothing was started."""
+
+
+class _Conversation:
+    """A channel whose words and output we read: news wakes whoever waits for it."""
+
+    def __init__(self, key: str, live: LiveOutput | None, *, apart: bool) -> None:
+        self.words: deque[Word] = deque()
+        self.closed: str | None = None
+        self.is_closed = False
+        self.channel: Channel | None = None
+        self._live = None if apart else live
+        self._news = asyncio.Event()
+        self._streams = {
+            "stdout": wrapper.Stream(key, speaks_first=True),
+            "stderr": wrapper.Stream(key, speaks_first=False),
+        }
+        self._at = {"stdout": 0, "stderr": 0}
+        self._ends: dict[str, Ended] = {}
+
+    def on_stdout(self, data: bytes) -> None:
+        self._take("stdout", data)
+
+    def on_stderr(self, data: bytes) -> None:
+        self._take("stderr", data)
+
+    def on_closed(self, reason: str | None) -> None:
+        for name, stream in self._streams.items():
+            self._add(name, stream.rest())
+        self.closed, self.is_closed = reason, True
+        self._news.set()
+
+    async def next(self, within_s: float) -> Word | None:
+        """The next word; None when the channel is closed or the time is up."""
+        while not self.words:
+            if self.is_closed:
+                return None
+            self._news.clear()
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._news.wait()
+            except TimeoutError:
+                return None
+            if not self.words and not self.is_closed:
+                return None  # somebody woke us: the caller looks at what has changed
+        return self.words.popleft()
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def _take(self, name: str, data: bytes) -> None:
+        output, words = self._streams[name].feed(data)
+        self._add(name, output)
+        for word in words:
+            self._hear(name, word)
+
+    def _hear(self, name: str, word: Word) -> None:
+        """The end of output that came inline is heard once on each stream, and counts when it was heard on both."""
+        if isinstance(word, Ended) and word.sizes is None:
+            self._ends[name] = word
+            if len(self._ends) < len(self._streams):
+                return
+        self.words.append(word)
+        self._news.set()
+
+    def _add(self, name: str, data: bytes) -> None:
+        if data and self._live is not None:
+            self._at[name] = self._live.add_at(name, self._at[name], data)
+
+
+class _Follower:
+    """Reads what the command prints on a channel of its own, from where we are."""
+
+    def __init__(self, live: LiveOutput) -> None:
+        self._live = live
+        self._at = {name: spool.total_bytes for name, spool in live.streams.items()}
+        self.channel: Channel | None = None
+        self.is_closed = False
+        self.last_s = asyncio.get_running_loop().time()
+        self.on_news: Callable[[], None] = lambda: None
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        return self._at["stdout"], self._at["stderr"]
+
+    def on_stdout(self, data: bytes) -> None:
+        self._take("stdout", data)
+
+    def on_stderr(self, data: bytes) -> None:
+        self._take("stderr", data)
+
+    def on_closed(self, _reason: str | None) -> None:
+        self.is_closed = True
+        self.on_news()
+
+    def end(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+
+    def _take(self, name: str, data: bytes) -> None:
+        self._at[name] = self._live.add_at(name, self._at[name], data)
+        self.last_s = asyncio.get_running_loop().time()
+        self.on_news()
+
+
+class Execution:
+    """Runs one claim. `run` returns its outcome; `acknowledge` is called once that is stored."""
+
+    def __init__(
+        self,
+        claim: Claimed,
+        target: Target | None,
+        hosts: Hosts,
+        live: LiveOutput,
+        *,
+        file_bytes: int,
+        note_mode: Callable[[Mode], Awaitable[None]],
+        timing: Timing | None = None,
+        may_attach: bool = True,
+    ) -> None:
+        self.claim = claim
+        self._target = target
+        self._hosts = hosts
+        self._live = live
+        self._file_bytes = file_bytes
+        self._note_mode = note_mode
+        self._timing = timing or Timing()
+        self._may_attach = may_attach
+        self._key = secrets.token_hex(wrapper.KEY_CHARACTERS // 2)
+        self._loop = asyncio.get_running_loop()
+        self._talk: _Conversation | None = None
+        self._follower: _Follower | None = None
+        self._follow_at_s = float("inf")
+        self._mode = claim.mode or Mode.WRAPPED
+        self._is_running = False
+        self._stop_for: str | None = None  # why it is to end before its time
+        self._signalled: str | None = None
+        self._deadline_s = self._loop.time() + self._left_s()
+        self._shell = claim.shell
+
+    @property
+    def is_attached(self) -> bool:
+        """Does the command end with our connection?"""
+        return self._mode is Mode.ATTACHED
+
+    def cancel(self) -> None:
+        """Somebody wants the command to end."""
+        self._end_for("cancelled")
+
+    def stop(self) -> None:
+        """The console stops, and is set to end what it runs."""
+        self._end_for("console_stopped")
+
+    def _end_for(self, why: str) -> None:
+        self._stop_for = self._stop_for or why
+        if self._talk is not None:
+            self._talk.wake()
+
+    async def refused(self, cause: str) -> Outcome:
+        """The outcome of a command that was not started, for a reason of its host's."""
+        became = Status.INTERRUPTED if cause == "never_started" else Status.FAILED
+        return await self._ended(became, cause)
+
+    def leave(self) -> None:
+        """The console stops and the command goes on: let go of the channels."""
+        self._end_follower()
+        if self._talk is not None and self._talk.channel is not None:
+            self._talk.channel.close()
+
+    def acknowledge(self) -> None:
+        """The result is stored: the host may remove what it kept of it."""
+        if self._talk is not None and self._talk.channel is not None and not self._talk.is_closed:
+            say(self._talk.channel, wrapper.ACK)
+            self._talk.channel.write_eof()
+
+    async def run(self, shell: str) -> Outcome:
+        """The outcome of the command, run by bash or sh.
+
+        Raises NeverStarted and NeedsShell, after which nothing runs. Whoever is cancelled here leaves it running.
+        """
+        self._shell = shell
+        try:
+            if self.claim.is_taken_over:
+                if self._mode is Mode.ATTACHED:
+                    return await self._ended(Status.INTERRUPTED, "console_died")
+                return await self._attached_again()
+            return await self._started()
+        finally:
+            self._end_follower()
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    async def _started(self) -> Outcome:
+        script = wrapper.start(
+            self._key,
+            self.claim.task_id,
+            self.claim.command,
+            self._shell,
+            self.claim.request_id,
+            may_attach=self._may_attach,
+        )
+        try:
+            talk = await self._converse(script, apart=False)
+        except Unreachable as error:
+            return await self._ended(Status.FAILED, error.reason, str(error))
+        self._deadline_s = self._loop.time() + self.claim.timeout_s
+        while (word := await self._next(talk)) is None and not talk.is_closed:
+            if self._loop.time() > self._deadline_s:
+                break
+        match word:
+            case Refused("noshell"):
+                raise NeedsShell
+            case Refused("nodir"):
+                return await self._ended(Status.FAILED, "no_directory")
+            case Attached():
+                return await self._run_attached(talk)
+            case Started():
+                self._is_running = True
+                return await self._watched(talk)
+            case _:  # `exists`, silence, or a cut: what became of it is asked on a new channel
+                return await self._attached_again()
+
+    async def _run_attached(self, talk: _Conversation) -> Outcome:
+        """No directory on that host: the command runs on this channel and ends with it."""
+        self._mode = Mode.ATTACHED
+        await self._note_mode(self._mode)
+        assert talk.channel is not None
+        while not talk.is_closed:
+            await talk.next(max(0.01, self._deadline_s - self._loop.time()))
+            if self._stop_for or self._loop.time() > self._deadline_s:
+                talk.channel.close()
+                why = self._stop_for or "timeout"
+                return await self._ended(Status.INTERRUPTED, "not_confirmed", f"It was to end: {why}.")
+        if talk.closed is not None or talk.channel.exit_status is None:
+            return await self._ended(Status.INTERRUPTED, CUT)
+        return await self._by_exit_status(talk.channel.exit_status)
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    async def _watched(self, talk: _Conversation) -> Outcome:
+        """The command runs and this channel will say how it ends."""
+        self._follow_at_s = self._loop.time() + self._timing.follow_after_s
+        while True:
+            word = await self._next(talk)
+            if isinstance(word, Ended):
+                return await self._finished(word)
+            if isinstance(word, Absent):
+                return await self._gone(word)
+            if word is None and talk.is_closed:
+                return await self._attached_again()
+            if self._stop_for or self._loop.time() >= self._deadline_s:
+                return await self._put_to_an_end(talk)
+            if self._loop.time() >= self._follow_at_s:
+                await self._follow()
+
+    async def _next(self, talk: _Conversation) -> Word | None:
+        until_s = min(self._deadline_s, self._follow_at_s)
+        return await talk.next(max(0.001, until_s - self._loop.time()))
+
+    async def _follow(self) -> None:
+        """Read along from where we are; tried again when it breaks."""
+        self._follow_at_s = self._loop.time() + self._timing.follow_again_s
+        if self._follower is not None and not self._follower.is_closed:
+            self._follow_at_s = float("inf")
+            return
+        follower = _Follower(self._live)
+        follower.on_news = self._on_follower_news
+        script = wrapper.follow(self._key, self.claim.task_id, *follower.offsets, self._file_bytes)
+        try:
+            follower.channel = await self._hosts.open(
+                self._target, script, follower.on_stdout, follower.on_closed, follower.on_stderr
+            )
+        except Unreachable as error:
+            log.info("task_not_followed", task_id=self.claim.task_id, reason=error.reason)
+            return
+        self._follower = follower
+        self._follow_at_s = float("inf")
+
+    def _on_follower_news(self) -> None:
+        if self._follower is not None and self._follower.is_closed:
+            self._follow_at_s = self._loop.time() + self._timing.follow_again_s
+        if self._talk is not None:
+            self._talk.wake()
+
+    def _end_follower(self) -> None:
+        if self._follower is not None:
+            self._follower.end()
+
+    async def _finished(self, word: Ended) -> Outcome:
+        self._is_running = False
+        if word.sizes is not None and not await self._read_to_the_end(word):
+            for spool in self._live.streams.values():
+                spool.truncated = True
+        return await self._by_exit_status(word.status)
+
+    async def _read_to_the_end(self, word: Ended) -> bool:
+        """Follow until every byte is here. False when some will not come."""
+        assert word.sizes is not None
+        idle_since_s = self._loop.time()
+        while not word.cut and self._offsets() < word.sizes and not self._has_all(word.sizes):
+            before = self._offsets()
+            await self._follow()
+            await asyncio.sleep(0.02)
+            if self._offsets() != before:
+                idle_since_s = self._loop.time()
+            elif self._loop.time() - idle_since_s > self._timing.settle_s:
+                return False
+        if not word.cut:
+            return self._has_all(word.sizes)
+        await asyncio.sleep(1)  # its sizes mean nothing any more: take what comes while it still comes
+        return False
+
+    def _offsets(self) -> tuple[int, int]:
+        return self._live.streams["stdout"].total_bytes, self._live.streams["stderr"].total_bytes
+
+    def _has_all(self, sizes: tuple[int, int]) -> bool:
+        return all(have >= size for have, size in zip(self._offsets(), sizes, strict=True))
+
+    async def _by_exit_status(self, status: int) -> Outcome:
+        if self._signalled is not None:
+            return await self._ended(_BECAME[self._signalled], self._signalled, exit_code=status)
+        if status == 0:
+            return await self._ended(Status.SUCCESS, None, exit_code=0)
+        return await self._ended(Status.FAILED, "exit_status", exit_code=status)
+
+    # --- ending it ------------------------------------------------------------------------------------------------
+
+    async def _put_to_an_end(self, talk: _Conversation) -> Outcome:
+        """Signal the command until the host says that it is gone, or that it had ended before."""
+        why = self._stop_for or "timeout"
+        for attempt in range(self._timing.signal_tries):
+            said = await self._signal()
+            if said == "ended":
+                return await self._result_after_all(talk)
+            if said == "gone":
+                self._signalled = why
+                return await self._result_after_all(talk)
+            if said == "still":
+                break
+            await asyncio.sleep(self._pause_s(attempt))
+        return await self._ended(Status.INTERRUPTED, "not_confirmed", f"It was to end: {why}.")
+
+    async def _signal(self) -> str | None:
+        """What the host says about it; None when it says nothing."""
+        async with self._asked(wrapper.signal(self._key, self.claim.task_id)) as talk:
+            word = await talk.next(self._timing.signal_s) if talk is not None else None
+        return word.what if isinstance(word, Signalled) else None
+
+    @asynccontextmanager
+    async def _asked(self, script: Script) -> AsyncIterator[_Conversation | None]:
+        """A short conversation on a channel of its own; None when the host cannot be reached."""
+        talk = _Conversation(self._key, None, apart=True)
+        try:
+            talk.channel = await self._hosts.open(self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr)
+        except Unreachable:
+            yield None
+            return
+        try:
+            yield talk
+        finally:
+            talk.channel.close()
+
+    async def _result_after_all(self, talk: _Conversation) -> Outcome:
+        """The host says that it is gone: what remains is how it ended, if it could still write that down."""
+        for _ in range(50):
+            word = await talk.next(0.1)
+            if isinstance(word, Ended):
+                return await self._finished(word)
+            if talk.is_closed:
+                break
+        if self._signalled is None:
+            return await self._attached_again()
+        return await self._ended(_BECAME[self._signalled], self._signalled)
+
+    # --- finding it again -----------------------------------------------------------------------------------------
+
+    async def _attached_again(self) -> Outcome:
+        """Ask the host what became of it, until it answers."""
+        attempt = 0
+        give_up_s = self._deadline_s + self._timing.give_up_s
+        while self._loop.time() < give_up_s:
+            try:
+                talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
+            except Unreachable as error:
+                if error.reason in {"host_key_changed", "host_key_unknown"}:
+                    return await self._ended(Status.INTERRUPTED, error.reason, str(error))
+            else:
+                outcome = await self._reattached(talk)
+                if outcome is not None:
+                    return outcome
+            await asyncio.sleep(self._pause_s(attempt))
+            attempt += 1
+        return await self._ended(Status.INTERRUPTED, "unreachable")
+
+    async def _reattached(self, talk: _Conversation) -> Outcome | None:
+        """What this channel tells; None when it was cut."""
+        word: Word | None = None
+        until_s = self._loop.time() + self._timing.settle_s
+        while word is None and not talk.is_closed and self._loop.time() < until_s:
+            word = await talk.next(until_s - self._loop.time())
+        match word:
+            case Started():
+                self._is_running = True
+                return await self._watched(talk)
+            case Ended():
+                return await self._finished(word)
+            case Absent():
+                return await self._gone(word)
+            case _:
+                return None
+
+    async def _gone(self, word: Absent) -> Outcome:
+        same_boot = self.claim.boot_id == word.boot_id
+        if word.why == "lost":
+            if self._signalled is not None:
+                return await self._ended(_BECAME[self._signalled], self._signalled)
+            was_rebooted = self.claim.boot_id is not None and not same_boot
+            return await self._ended(Status.INTERRUPTED, "host_rebooted" if was_rebooted else "vanished")
+        if same_boot and not self._is_running:
+            raise NeverStarted
+        if self.claim.boot_id is None:
+            return await self._ended(Status.INTERRUPTED, "cannot_tell")
+        return await self._ended(Status.INTERRUPTED, "host_rebooted" if not same_boot else "vanished")
+
+    def _left_s(self) -> float:
+        """How much of its time a command has left, that of a console before us included."""
+        return self.claim.timeout_s - (datetime.now(UTC) - self.claim.started_at).total_seconds()
+
+    def _pause_s(self, attempt: int) -> float:
+        longest: float = min(self._timing.retry_most_s, self._timing.retry_first_s * 2 ** min(attempt, 10))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  # Not a secret.
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    async def _converse(self, script: Script, *, apart: bool) -> _Conversation:
+        """Open the channel that tells how the command ends; its output counts unless it comes apart."""
+        talk = _Conversation(self._key, self._live, apart=apart)
+        talk.channel = await self._hosts.open(self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr)
+        self._talk = talk
+        return talk
+
+    async def left_behind(self) -> Outcome:
+        """The outcome of an attached command that ends because the console does."""
+        return await self._ended(Status.INTERRUPTED, "console_stopped")
+
+    async def _ended(
+        self, status: Status, cause: str | None, detail: str | None = None, *, exit_code: int | None = None
+    ) -> Outcome:
+        finished_at = max(datetime.now(UTC), self.claim.started_at + timedelta(microseconds=1))
+        return Outcome(
+            claim=self.claim,
+            status=status,
+            finished_at=finished_at,
+            cause=cause,
+            detail=detail,
+            exit_code=exit_code,
+            mode=self._mode,
+            output=await self._live.end(exit_code),
+        )

@@ -1,0 +1,170 @@
+"""What an actor may see of runs and tasks, in pages."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, false, func, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.auth.actor import Actor, Permission, groups_allowing
+from server_monitor.db.tables import group_members, runs, task_output, tasks
+from server_monitor.errors import Invalid, NotFound
+
+LIMIT_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list of tasks is narrowed to; None does not narrow. The times are those of the request."""
+
+    run_id: str | None = None
+    server_id: str | None = None
+    status: str | None = None
+    user_id: str | None = None
+    from_at: datetime | None = None
+    to_at: datetime | None = None
+
+
+def visible_tasks(actor: Actor) -> ColumnElement[bool]:
+    """The condition under which a row of `tasks` may be seen by the actor."""
+    allowed = groups_allowing(actor, Permission.TASK_READ)
+    if allowed is None:
+        return true()
+    if not allowed:
+        return false()
+    members = select(group_members.c.server_id).where(group_members.c.group_id.in_(allowed))
+    return tasks.c.server_id.in_(members)
+
+
+_SHOWN = (
+    tasks,
+    runs.c.command,
+    runs.c.user_id,
+    runs.c.user_name,
+    task_output.c.stdout_bytes,
+    task_output.c.stderr_bytes,
+    task_output.c.truncated,
+)
+
+
+async def task(conn: AsyncConnection, task_id: str, *, actor: Actor) -> Row[Any]:
+    """A task with its run's command and asker. Raises NotFound when there is none that the actor may see."""
+    found: Row[Any] | None = (await conn.execute(_tasks(actor).where(tasks.c.id == task_id))).one_or_none()
+    if found is None:
+        raise NotFound("task", task_id)
+    return found
+
+
+async def task_page(
+    conn: AsyncConnection, filters: Filters, limit: int, cursor: str | None, *, actor: Actor
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """Up to `limit` tasks, newest first, and the cursor of the page after, if there is one."""
+    wanted = _tasks(actor).where(*_conditions(filters))
+    if cursor is not None:
+        created_at, task_id = _decoded(cursor)
+        before = or_(tasks.c.created_at < created_at, and_(tasks.c.created_at == created_at, tasks.c.id < task_id))
+        wanted = wanted.where(before)
+    rows = (await conn.execute(wanted.order_by(tasks.c.created_at.desc(), tasks.c.id.desc()).limit(limit + 1))).all()
+    return rows[:limit], _encoded(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
+
+
+async def run_page(
+    conn: AsyncConnection, filters: Filters, limit: int, cursor: str | None, *, actor: Actor
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """Up to `limit` runs, newest first, and the cursor of the page after, if there is one."""
+    conditions: list[ColumnElement[bool]] = []
+    if filters.user_id is not None:
+        conditions.append(runs.c.user_id == filters.user_id)
+    if filters.from_at is not None:
+        conditions.append(runs.c.created_at >= filters.from_at)
+    if filters.to_at is not None:
+        conditions.append(runs.c.created_at < filters.to_at)
+    inner = [tasks.c.run_id == runs.c.id, visible_tasks(actor)]
+    if filters.server_id is not None:
+        inner.append(tasks.c.server_id == filters.server_id)
+    if filters.status is not None:
+        inner.append(tasks.c.status == filters.status)
+    wanted = select(runs).where(exists().where(*inner), *conditions)
+    if cursor is not None:
+        created_at, run_id = _decoded(cursor)
+        wanted = wanted.where(
+            or_(runs.c.created_at < created_at, and_(runs.c.created_at == created_at, runs.c.id < run_id))
+        )
+    rows = (await conn.execute(wanted.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit + 1))).all()
+    return rows[:limit], _encoded(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
+
+
+async def counts(conn: AsyncConnection, run_ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
+    """How many tasks of each run are in each status."""
+    found: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
+    columns = (tasks.c.run_id, tasks.c.status)
+    counted = select(*columns, func.count()).where(tasks.c.run_id.in_(run_ids)).group_by(*columns)
+    for run_id, status, count in await conn.execute(counted):
+        found[run_id][status] = count
+    return found
+
+
+async def same_outputs(conn: AsyncConnection, run_id: str, *, actor: Actor) -> Sequence[Row[Any]]:
+    """The tasks of a run that have ended, by server: how they ended, and the digest of what they printed."""
+    wanted: Select[Any] = (
+        select(
+            tasks.c.id,
+            tasks.c.server_id,
+            tasks.c.server_name,
+            tasks.c.status,
+            tasks.c.exit_code,
+            tasks.c.cause,
+            tasks.c.detail,
+            task_output.c.digest,
+            task_output.c.stdout_bytes,
+            task_output.c.stderr_bytes,
+        )
+        .select_from(tasks.outerjoin(task_output, task_output.c.task_id == tasks.c.id))
+        .where(tasks.c.run_id == run_id, visible_tasks(actor), tasks.c.finished_at.is_not(None))
+        .order_by(tasks.c.server_name)
+    )
+    found: Sequence[Row[Any]] = (await conn.execute(wanted)).all()
+    return found
+
+
+async def output(conn: AsyncConnection, task_id: str) -> Row[Any] | None:
+    """What is stored of a task's output; the caller has made sure that it may be seen."""
+    return (await conn.execute(select(task_output).where(task_output.c.task_id == task_id))).one_or_none()
+
+
+def _tasks(actor: Actor) -> Select[Any]:
+    joined = tasks.join(runs).outerjoin(task_output, task_output.c.task_id == tasks.c.id)
+    return select(*_SHOWN).select_from(joined).where(visible_tasks(actor))
+
+
+def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    equal = {
+        tasks.c.run_id: filters.run_id,
+        tasks.c.server_id: filters.server_id,
+        tasks.c.status: filters.status,
+        runs.c.user_id: filters.user_id,
+    }
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in equal.items() if value is not None]
+    if filters.from_at is not None:
+        conditions.append(tasks.c.created_at >= filters.from_at)
+    if filters.to_at is not None:
+        conditions.append(tasks.c.created_at < filters.to_at)
+    return conditions
+
+
+def _encoded(created_at: datetime, row_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{created_at.isoformat()} {row_id}".encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str) -> tuple[datetime, str]:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        at, _, row_id = text.partition(" ")
+        created_at = datetime.fromisoformat(at).astimezone(UTC)
+    except (binascii.Error, ValueError):
+        raise Invalid.one("cursor", "This cursor is not one of ours; leave it out to begin again.") from None
+    return created_at, row_id

@@ -1,0 +1,273 @@
+"""What tasks print: taken as it comes, given to whoever watches in order, and kept.
+
+The first bytes of each stream stay in memory and go into the database when the task ends. A stream that grows beyond
+them is a file from its first byte on, `DATA_DIR/tasks/<xx>/<task id>.out` or `.err`. A file grows up to a limit; of
+what comes after that only the last bytes are kept. Nothing here ever waits for a reader.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from server_monitor.settings import make_private_directory
+from server_monitor.tasks.run import Output
+from server_monitor.telemetry.logs import logger
+
+log = logger(__name__)
+
+TAIL_BYTES: Final = 1_048_576  # kept of the end of a stream that has outgrown its file
+READ_BYTES: Final = 262_144  # read from a file at once
+STREAMS: Final = ("stdout", "stderr")
+_SUFFIXES: Final = {"stdout": "out", "stderr": "err"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """`head_bytes` of a stream are kept in the database, `file_bytes` at most in its file."""
+
+    head_bytes: int = 65_536
+    file_bytes: int = 1_073_741_824
+
+
+class Spool:
+    """One stream of one task: append to it, read any part of it."""
+
+    def __init__(self, path: Path | None, sizes: Sizes) -> None:
+        """Without a path nothing is written: what is beyond the head is only counted."""
+        self.head = bytearray()
+        self.total_bytes = 0
+        self.truncated = False
+        self.digest = hashlib.sha256()
+        self._path = path
+        self._sizes = sizes
+        self._file: int | None = None
+        self._in_file = 0
+        self._tail = bytearray()
+
+    @property
+    def has_file(self) -> bool:
+        return self._file is not None
+
+    @property
+    def stored_bytes(self) -> int:
+        """How much of it can be read: all of it, unless it was truncated."""
+        if self._file is None and self._in_file == 0:
+            return len(self.head)
+        return self._in_file + len(self._tail)
+
+    def add(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.total_bytes += len(data)
+        room = self._sizes.head_bytes - len(self.head)
+        if len(data) <= room:
+            self.head += data
+            if self._file is not None:
+                self._write(data)
+            return
+        if self._file is None and self._in_file == 0:
+            self._open()
+        self.head += data[:room]
+        self._write(data)
+
+    def read(self, offset: int, most_bytes: int) -> bytes:
+        """Up to so many bytes from `offset` on; nothing at the end."""
+        if self._file is None and self._in_file == 0:
+            return bytes(self.head[offset : offset + most_bytes])
+        if offset < self._in_file:
+            assert self._file is not None
+            return os.pread(self._file, min(most_bytes, self._in_file - offset), offset)
+        offset -= self._in_file
+        return bytes(self._tail[offset : offset + most_bytes])
+
+    def resume(self) -> None:
+        """Go on with the file that a console left behind which has died since. Blocks."""
+        if self._path is None or not self._path.exists():
+            return
+        self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        while data := os.pread(self._file, READ_BYTES, self._in_file):
+            self.head += data[: self._sizes.head_bytes - len(self.head)]
+            self.digest.update(data)
+            self._in_file += len(data)
+        self.total_bytes = self._in_file
+        os.lseek(self._file, 0, os.SEEK_END)
+
+    def settle(self) -> None:
+        """Make it durable; it can still be read. Blocks."""
+        if self._file is None:
+            return
+        try:
+            if self._tail:
+                self._in_file += os.write(self._file, self._tail)
+                self._tail.clear()
+            os.fsync(self._file)
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> None:
+        if self._path is None:
+            return
+        try:
+            make_private_directory(self._path.parent)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._give_up(error)
+            return
+        self._write(bytes(self.head))
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self.truncated = True
+            return
+        room = self._sizes.file_bytes - TAIL_BYTES - self._in_file
+        try:
+            if room > 0:
+                self._in_file += os.write(self._file, data[:room])
+        except OSError as error:
+            self._give_up(error)
+            return
+        if len(data) > room:
+            self._tail += data[max(0, room) :]
+            if len(self._tail) > TAIL_BYTES:
+                self.truncated = True
+                del self._tail[: len(self._tail) - TAIL_BYTES]
+
+    def _give_up(self, error: OSError) -> None:
+        """The disk takes no more. The command goes on; what it prints is lost and the task says so."""
+        log.error("task_output_not_kept", path=str(self._path), cause=error.strerror)
+        self.truncated = True
+
+
+class LiveOutput:
+    """Both streams of a task that runs now."""
+
+    def __init__(self, stdout: Spool, stderr: Spool, *, is_stored: bool) -> None:
+        self.streams = {"stdout": stdout, "stderr": stderr}
+        self.is_over = False
+        self._readers = 0
+        self._is_stored = is_stored
+        self._watchers: set[asyncio.Future[None]] = set()
+
+    def add_at(self, stream: str, at: int, data: bytes) -> int:
+        """Take bytes that begin at `at` in their stream, unless they are known already. Returns where they end.
+
+        Two channels may carry the same bytes when a follower joins at the moment the command ends.
+        """
+        spool = self.streams[stream]
+        new = data[max(0, spool.total_bytes - at) :]
+        if new:
+            spool.add(new)
+            self._wake()
+        return at + len(data)
+
+    async def read_on(self, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """The stream from `offset` on, as it grows, until the task is over."""
+        spool = self.streams[stream]
+        self._readers += 1
+        try:
+            while True:
+                while data := spool.read(offset, READ_BYTES):
+                    offset += len(data)
+                    yield data
+                if self.is_over:
+                    return
+                await self._news()
+        finally:
+            self._readers -= 1
+            self._close_when_unused()
+
+    async def end(self, exit_code: int | None) -> Output | None:
+        """Make it durable, and tell what goes into the database; None when nothing is to be kept."""
+        for spool in self.streams.values():
+            if spool.has_file:
+                await asyncio.to_thread(spool.settle)
+        self.is_over = True
+        self._wake()
+        if not self._is_stored:
+            return None
+        stdout, stderr = self.streams["stdout"], self.streams["stderr"]
+        both = hashlib.sha256(f"{exit_code}".encode() + stdout.digest.digest() + stderr.digest.digest())
+        return Output(
+            stdout=bytes(stdout.head),
+            stderr=bytes(stderr.head),
+            stdout_bytes=stdout.stored_bytes,
+            stderr_bytes=stderr.stored_bytes,
+            truncated=stdout.truncated or stderr.truncated,
+            digest=both.digest(),
+        )
+
+    def abandon(self) -> None:
+        """Nobody will add to it here any more; what is in its files stays for whoever goes on with it."""
+        self.is_over = True
+        self._wake()
+        self._close_when_unused()
+
+    def _close_when_unused(self) -> None:
+        if self.is_over and self._readers == 0:
+            for spool in self.streams.values():
+                spool.close()
+
+    async def _news(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._watchers.discard(waiter)
+
+    def _wake(self) -> None:
+        for watcher in self._watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+
+class Outputs:
+    """The output of all tasks: that of the running ones here, that of the others in files and rows."""
+
+    def __init__(self, directory: Path, sizes: Sizes) -> None:
+        self._directory = directory
+        self._sizes = sizes
+        self._live: dict[str, LiveOutput] = {}
+
+    async def begin(self, task_id: str, *, is_stored: bool) -> LiveOutput:
+        """Begin with a task's output."""
+        made = LiveOutput(*(self._spool(task_id, stream, is_stored) for stream in STREAMS), is_stored=is_stored)
+        self._live[task_id] = made
+        return made
+
+    async def resume(self, task_id: str, *, is_stored: bool) -> LiveOutput:
+        """Go on with the output of a task whose console has died."""
+        made = await self.begin(task_id, is_stored=is_stored)
+        for spool in made.streams.values():
+            await asyncio.to_thread(spool.resume)
+        return made
+
+    def live(self, task_id: str) -> LiveOutput | None:
+        return self._live.get(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """The task is over and its output is stored, or another console goes on with it."""
+        gone = self._live.pop(task_id, None)
+        if gone is not None:
+            gone.abandon()
+
+    def path(self, task_id: str, stream: str) -> Path:
+        """Where the whole stream is, if it was larger than what the database holds."""
+        return self._directory / task_id[-2:] / f"{task_id}.{_SUFFIXES[stream]}"
+
+    def delete(self, task_ids: Collection[str]) -> None:
+        """Remove the files of these tasks. Blocks."""
+        for task_id in task_ids:
+            for stream in STREAMS:
+                self.path(task_id, stream).unlink(missing_ok=True)
+
+    def _spool(self, task_id: str, stream: str, is_stored: bool) -> Spool:
+        return Spool(self.path(task_id, stream) if is_stored else None, self._sizes)

@@ -1,0 +1,368 @@
+"""The wrapper that makes a command outlive us: what is sent to a host, and what it answers. Pure.
+
+A task's command runs in a session of its own, as the child of a small shell that writes down how it ended. It has a
+private directory, `${XDG_STATE_HOME:-~/.local/state}/server-monitor/tasks/<task id>`, made by a `mkdir` that fails when
+it exists: that is what makes a second start impossible, whatever the console believes. In it:
+
+    pid        "<pid> <start time> <boot id>" of that shell, written before the command starts
+    out, err   what the command has printed
+    exit       its exit status and a newline; without the newline it does not count
+    followed   somebody reads `out` and `err` as they grow
+    cut        they grew beyond their limit and lost their middle
+
+Four scripts speak this protocol, each on a channel of its own. Their words for us are lines that begin with a mark,
+`sm1 <key>`, whose key is random, travels on standard input, and is known to no command::
+
+    start    sm1 K start <boot id>            the command runs now
+             sm1 K noshell|nodir|exists       it was not started, and why
+             sm1 K attached                   no directory can be written: it runs on this channel and dies with it
+             sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
+             sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
+    attach   sm1 K start …, then as above apart; or sm1 K none <boot id>: it was never started;
+             or sm1 K lost <boot id>: it is gone and left no exit status
+    follow   no words: `out` on the standard output and `err` on the other, as they grow, from the given bytes on
+    signal   sm1 K ended | gone | still       it had ended before; it is gone now; it could not be ended
+
+After `exit` the script waits for a line: `ok` means that the result is stored, and the files go. The empty directory
+stays as a tombstone, so that a late start still fails; `sweep` removes it a day later.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from server_monitor.errors import Invalid
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ACK: Final = b"ok\n"
+LONGEST_LINE: Final = 256  # bytes of a line of ours; a longer one is not ours
+KEY_CHARACTERS: Final = 32
+TOMBSTONE_MINUTES: Final = 24 * 60
+LEFTOVER_MINUTES: Final = 7 * 24 * 60
+
+_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
+_WORD = re.compile(r"[0-9a-zA-Z._-]{1,128}")
+
+# What all scripts begin with: the key from standard input, and where the task's directory is.
+_PRELUDE = (
+    "IFS= read -r k || exit 0;",
+    "b=${XDG_STATE_HOME:-$HOME/.local/state}/server-monitor/tasks; d=$b/$1;",
+    "boot=unknown; read -r boot </proc/sys/kernel/random/boot_id;",
+)
+
+# `read` into the 22nd word of /proc/<pid>/stat; the second holds no blank, because the process is a shell.
+_START_TIME = "read -r _ _ s _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ t _"
+
+# Is the shell of the pid file still that shell? `p`, `t0` and `b0` come from the file.
+_ALIVE = (
+    'alive() { test -n "$p" && test "$b0" = "$boot" && { '
+    + _START_TIME
+    + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0" && test "$s" != Z; };'
+)
+_READ_PID = 'p=; t0=; b0=; test -s "$d/pid" && read -r p t0 b0 <"$d/pid";'
+_READ_EXIT = 'e=; test -s "$d/exit" && { read -r e <"$d/exit" || e=; };'
+_SAY_APART = (
+    'set -- "$1" $(wc -c <"$d/out" 2>/dev/null || echo 0) $(wc -c <"$d/err" 2>/dev/null || echo 0);',
+    'c=; test -e "$d/cut" && c=" cut"; echo "sm1 $k exit $e apart $2 $3$c";',
+)
+_WAIT_FOR_ACK = 'IFS= read -r a && test "$a" = ok && rm -rf "$d"/*; exit 0'
+
+# The shell around the command: it outlives the signals that end the command, and writes down how that ended.
+# $1 shell, $2 command, $3 directory, $4 boot id.
+_RUNNER = " ".join(
+    (
+        'cd "$HOME" 2>/dev/null || cd /;',
+        f"{_START_TIME} </proc/$$/stat;",
+        'echo "$$ $t $4" >"$3/pid" || exit 125;',
+        "trap : TERM INT HUP;",
+        'IFS=" "; $1 -c "$2"; e=$?;',
+        'echo $e >"$3/exit"; exit $e',
+    )
+)
+
+# $1 task, $2 lines of the command, $3 shell, $4 request id, $5 whether it may run attached, $6 the runner.
+_START = " ".join(
+    (
+        *_PRELUDE,
+        "sh=/bin/$3; test -x $sh || { echo sm1 $k noshell; exit 0; };",
+        'test $3 = bash && sh="/bin/bash --noprofile --norc";',
+        "n=$2; nl=; c=; test $n -gt 1 && { nl=$(echo; echo x); nl=${nl%x}; };",
+        "while test $n -gt 0; do IFS= read -r l || exit 0; c=$c$l; n=$((n-1)); test $n -gt 0 && c=$c$nl; done;",
+        f'set -- "$1" "$4" "$5" "$6" "PATH={PATH}" "HOME=$HOME" "USER=$USER" "LOGNAME=$LOGNAME" "SHELL=${{sh%% *}}"',
+        'LC_ALL=C.UTF-8 "SSH_CONNECTION=$SSH_CONNECTION" "SERVER_MONITOR_TASK_ID=$1" "SERVER_MONITOR_REQUEST_ID=$4";',
+        "a=$3; r=$4; id=$1; shift 4;",
+        'home() { test -d "$b" && return; mkdir -p "$b" 2>/dev/null || return;',
+        'case $(stat -f -c %T "$b" 2>/dev/null) in tmpfs|ramfs) rmdir "$b"; return 1;; esac; };',
+        'if command -v setsid >/dev/null 2>&1 && home && mkdir -m 700 "$d" 2>/dev/null; then',
+        'env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" </dev/null >>"$d/out" 2>>"$d/err" &',
+        'p=$!; echo "sm1 $k start $boot"; wait $p; e=$?;',
+        'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
+        'elif test "$a" = 1; then echo "sm1 $k attached"; cd "$HOME" 2>/dev/null || cd /;',
+        'IFS=" "; exec env -i "$@" $sh -c "$c" </dev/null;',
+        'else echo "sm1 $k nodir"; exit 0; fi;',
+        'if test -e "$d/followed"; then set -- "$id";',
+        *_SAY_APART,
+        'else if test -s "$d/out"; then cat "$d/out"; fi; if test -s "$d/err"; then cat "$d/err" >&2; fi;',
+        'echo "sm1 $k exit $e inline" >&2; echo "sm1 $k exit $e inline"; fi;',
+        _WAIT_FOR_ACK,
+    )
+)
+
+# $1 task.
+_ATTACH = " ".join(
+    (
+        *_PRELUDE,
+        _ALIVE,
+        'test -d "$d" || { echo "sm1 $k none $boot"; exit 0; };',
+        _READ_PID,
+        # Between `mkdir` and the pid file lie a few milliseconds; after a second nothing is going to come.
+        f'if test -z "$p" && test -d "$d"; then sleep 1; {_READ_PID} fi;',
+        'if alive; then echo "sm1 $k start $boot"; : >"$d/followed";',
+        'while alive; do sleep 1; echo "sm1 $k alive"; done; fi;',
+        _READ_EXIT,
+        'test -n "$e" || { echo "sm1 $k lost $boot"; exit 0; };',
+        *_SAY_APART,
+        _WAIT_FOR_ACK,
+    )
+)
+
+# $1 task, $2 and $3 the first bytes that are wanted of `out` and `err`, counted from 1, $4 limit in bytes, $5 watch.
+_FOLLOW = " ".join(
+    (
+        *_PRELUDE,
+        'cd "$d" 2>/dev/null || exit 0; : >followed;',
+        'if mkdir watch 2>/dev/null; then setsid /bin/sh -c "$5" sm1 "$4" </dev/null >/dev/null 2>&1 & fi;',
+        "tail -c +$2 -f out 2>/dev/null & o=$!;",
+        "tail -c +$3 -f err >&2 2>/dev/null & e=$!;",
+        "IFS= read -r a; kill $o $e 2>/dev/null; exit 0",
+    )
+)
+
+# Keeps what a command prints within $1 bytes a stream on the host, while the shell around it lives.
+_WATCH = " ".join(
+    (
+        "read -r p t0 b0 <pid || exit 0;",
+        "while { " + _START_TIME + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0"; do sleep 1;',
+        "for f in out err; do n=$(wc -c <$f) || exit 0;",
+        "if test $n -gt $1; then : >cut; : >$f; fi; done; done",
+    )
+)
+
+# $1 task. TERM to the whole group, and KILL to what is left of it five seconds later. Numbers and no `--`, because of all
+# the ways to name a group this is the one that dash, bash and BusyBox share.
+_SIGNAL = " ".join(
+    (
+        *_PRELUDE,
+        _ALIVE,
+        _READ_PID,
+        'if alive; then :; else echo "sm1 $k ended"; exit 0; fi;',
+        "kill -15 -$p 2>/dev/null; n=0;",
+        "while test $n -lt 50 && alive; do sleep 0.1 2>/dev/null || { sleep 1; n=$((n+9)); }; n=$((n+1)); done;",
+        "kill -9 -$p 2>/dev/null; n=0;",
+        "while test $n -lt 20 && alive; do sleep 0.1 2>/dev/null || { sleep 1; n=$((n+9)); }; n=$((n+1)); done;",
+        'if alive; then echo "sm1 $k still"; else echo "sm1 $k gone"; fi; exit 0',
+    )
+)
+
+_SWEEP = " ".join(
+    (
+        *_PRELUDE,
+        _ALIVE,
+        'cd "$b" 2>/dev/null || exit 0;',
+        f"find . -mindepth 1 -maxdepth 1 -type d -mmin +{TOMBSTONE_MINUTES} -exec rmdir {{}} + 2>/dev/null;",
+        f"for d in $(find . -mindepth 1 -maxdepth 1 -type d -mmin +{LEFTOVER_MINUTES}); do",
+        f'{_READ_PID} if alive; then :; else rm -rf "$d"; fi; done; exit 0',
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What to run on a host: the words of one command, and what to write to its standard input first."""
+
+    words: tuple[str, ...]
+    stdin: bytes
+
+    @property
+    def line(self) -> str:
+        """One command line for any login shell: single-quoted words without quotes, backslashes or new lines."""
+        assert not any(letter in word for word in self.words for letter in "'\\\n!")
+        return "exec " + " ".join(f"'{word}'" for word in self.words)
+
+
+def start(key: str, task_id: str, command: str, shell: str, request_id: str, *, may_attach: bool) -> Script:
+    """Start `command` under the wrapper. `shell` is bash or sh. Raises Invalid for a command with a NUL."""
+    if "\0" in command:
+        raise Invalid.one("command", "holds a NUL, which no shell can be given")
+    lines = command.split("\n")
+    words = (_id(task_id), str(len(lines)), _id(shell), _word(request_id), str(int(may_attach)), _RUNNER)
+    return _script(_START, words, key, *lines)
+
+
+def attach(key: str, task_id: str) -> Script:
+    """Wait for the end of a command that was started earlier, perhaps by a console that has died since."""
+    return _script(_ATTACH, (_id(task_id),), key)
+
+
+def follow(key: str, task_id: str, out_from: int, err_from: int, limit_bytes: int) -> Script:
+    """Read what a command prints, from these bytes on (counted from 0), until standard input ends."""
+    return _script(_FOLLOW, (_id(task_id), str(out_from + 1), str(err_from + 1), str(limit_bytes), _WATCH), key)
+
+
+def signal(key: str, task_id: str) -> Script:
+    """End a command: TERM, and KILL after five seconds."""
+    return _script(_SIGNAL, (_id(task_id),), key)
+
+
+def sweep(key: str) -> Script:
+    """Remove the tombstones of yesterday, and what nobody has come back for in a week."""
+    return _script(_SWEEP, ("sweep",), key)
+
+
+def _script(text: str, words: tuple[str, ...], key: str, *lines: str) -> Script:
+    stdin = "".join(f"{line}\n" for line in (key, *lines))
+    return Script(("sh", "-c", text, "sm1", *words), stdin.encode())
+
+
+def _id(text: str) -> str:
+    assert _ID.fullmatch(text), "ids are ours"
+    return text
+
+
+def _word(text: str) -> str:
+    assert _WORD.fullmatch(text), "request ids are checked at the edge"
+    return text
+
+
+# --- what the host answers --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command was not started: `noshell`, `nodir` or `exists`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The command runs on the channel itself: what follows is its own output, to the end of the channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The command has ended. `sizes` are what it printed in bytes, None when that stood before this line."""
+
+    status: int
+    sizes: tuple[int, int] | None
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No such command: `none`, it never started there; `lost`, it is gone without an exit status."""
+
+    why: str
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """`ended`, `gone` or `still`."""
+
+    what: str
+
+
+Word = Started | Refused | Attached | Ended | Absent | Signalled
+
+
+class Stream:
+    """One direction of a channel: tells our own lines from what the command printed.
+
+    A line of ours stands at the end of what has arrived, at the moment it arrives: nothing follows `exit` until we have
+    answered. So only the end is looked at, however much there is.
+    """
+
+    __slots__ = ("_held", "_mark", "_raw", "_speaks")
+
+    def __init__(self, key: str, *, speaks_first: bool) -> None:
+        """`speaks_first`: the script says a word before the command may print."""
+        self._mark = f"sm1 {key} ".encode()
+        self._held = b""
+        self._speaks = speaks_first
+        self._raw = False
+
+    def feed(self, data: bytes) -> tuple[bytes, list[Word]]:
+        """The command's bytes among `data`, and our words. Words of a later version are passed over."""
+        if self._raw:
+            return data, []
+        data = self._held + data
+        words: list[Word] = []
+        while self._speaks and data.startswith(self._mark[: len(data)]):
+            line, newline, rest = data.partition(b"\n")
+            if not newline:
+                self._held = data
+                return b"", words
+            self._hear(line, words)
+            data = rest
+            if self._raw:
+                self._held = b""
+                return data, words
+        if data:
+            self._speaks = bool(words) and isinstance(words[-1], Ended)
+        return self._output(data, words), words
+
+    def rest(self) -> bytes:
+        """What was held back, once the channel has ended: it was no word of ours after all."""
+        held, self._held = self._held, b""
+        return held
+
+    def _output(self, data: bytes, words: list[Word]) -> bytes:
+        at = data.rfind(self._mark, max(0, len(data) - LONGEST_LINE))
+        if at >= 0 and data.endswith(b"\n") and data.find(b"\n", at) == len(data) - 1:
+            self._hear(data[at:-1], words)
+            self._held = b""
+            return data[:at]
+        if at < 0:
+            at = _begins_at_the_end(data, self._mark)
+        self._held = data[at:]
+        return data[:at]
+
+    def _hear(self, line: bytes, words: list[Word]) -> None:
+        word = _word_of(line[len(self._mark) :].decode("ascii", "replace").split(" "))
+        if word is not None:
+            words.append(word)
+        self._raw = isinstance(word, Attached)
+
+
+def _begins_at_the_end(data: bytes, mark: bytes) -> int:
+    """Where a mark that is not complete yet begins at the end of `data`; its length when none does."""
+    for length in range(min(len(mark), len(data)), 0, -1):
+        if data.endswith(mark[:length]):
+            return len(data) - length
+    return len(data)
+
+
+def _word_of(parts: list[str]) -> Word | None:  # noqa: PLR0911  # A word a line.
+    match parts:
+        case ["start", boot_id]:
+            return Started(boot_id)
+        case ["noshell" | "nodir" | "exists" as why]:
+            return Refused(why)
+        case ["attached"]:
+            return Attached()
+        case ["exit", status, "inline"] if status.isdecimal():
+            return Ended(int(status), None)
+        case ["exit", status, "apart", out, err, *cut] if status.isdecimal() and out.isdecimal() and err.isdecimal():
+            return Ended(int(status), (int(out), int(err)), bool(cut))
+        case ["none" | "lost" as why, boot_id]:
+            return Absent(why, boot_id)
+        case ["ended" | "gone" | "still" as what]:
+            return Signalled(what)
+        case _:
+            return None
