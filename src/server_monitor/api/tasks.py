@@ -12,12 +12,13 @@ from sqlalchemy import Row
 from server_monitor.api import problems
 from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
-from server_monitor.tasks import asking, listing, store
+from server_monitor.tasks import approval, asking, cancelling, listing
 from server_monitor.tasks.causes import CAUSES
 from server_monitor.tasks.listing import LIMIT_MAX, Filters
 from server_monitor.tasks.output import READ_BYTES
+from server_monitor.tasks.placing import Placed
+from server_monitor.tasks.rows import get_run
 from server_monitor.tasks.run import PARALLEL_DEFAULT, Order, Status, summary
-from server_monitor.tasks.store import Placed
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
@@ -159,7 +160,7 @@ async def one_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
 async def run_outputs(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
     """The tasks of a run that have ended, those with the same output and exit code together, largest group first."""
     async with parts.db.reading() as conn:
-        await store.get_run(conn, run_id, actor=actor)
+        await get_run(conn, run_id, actor=actor)
         rows = await listing.same_outputs(conn, run_id, actor=actor)
         groups = _grouped(rows)
         for group in groups:
@@ -173,7 +174,7 @@ async def run_outputs(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Respon
 async def cancel_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
     """End every task of a run that is not over."""
     async with parts.db.transaction() as conn:
-        await store.cancel_run(conn, run_id, actor=actor, now=datetime.now(UTC))
+        await cancelling.cancel_run(conn, run_id, actor=actor, now=datetime.now(UTC))
     return await _run_now(parts, run_id, actor)
 
 
@@ -181,7 +182,7 @@ async def cancel_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Respons
 async def approve_run(run_id: str, body: ApproveBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Let a run begin that waits for a second person."""
     async with parts.db.transaction() as conn:
-        await store.approve(conn, run_id, body.digest, actor=actor, now=datetime.now(UTC))
+        await approval.approve(conn, run_id, body.digest, actor=actor, now=datetime.now(UTC))
     return await _run_now(parts, run_id, actor)
 
 
@@ -189,7 +190,7 @@ async def approve_run(run_id: str, body: ApproveBody, parts: ConsoleDep, actor: 
 async def reject_run(run_id: str, body: RejectBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Refuse a run that waits for a second person."""
     async with parts.db.transaction() as conn:
-        await store.reject(conn, run_id, body.reason, actor=actor, now=datetime.now(UTC))
+        await approval.reject(conn, run_id, body.reason, actor=actor, now=datetime.now(UTC))
     return await _run_now(parts, run_id, actor)
 
 
@@ -250,7 +251,7 @@ async def task_output(  # noqa: PLR0917
 async def cancel_task(task_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
     """End one task; while its host has not confirmed it, it is still running."""
     async with parts.db.transaction() as conn:
-        await store.cancel_task(conn, task_id, actor=actor, now=datetime.now(UTC))
+        await cancelling.cancel_task(conn, task_id, actor=actor, now=datetime.now(UTC))
     parts.dispatcher.wake()
     async with parts.db.reading() as conn:
         return json_response(_task(await listing.task(conn, task_id, actor=actor)))
@@ -282,7 +283,7 @@ async def _run_of(parts: Console, task_id: str, actor: ActorDep) -> str:
 async def _placed(parts: Console, placed: Placed, actor: ActorDep) -> Response:
     parts.dispatcher.wake()
     async with parts.db.reading() as conn:
-        run = await store.get_run(conn, placed.run_id, actor=actor)
+        run = await get_run(conn, placed.run_id, actor=actor)
     if placed.status is Status.DENIED:
         return problems.policy_denied(run.verdict)
     document = {
@@ -304,7 +305,7 @@ async def _run_now(parts: Console, run_id: str, actor: ActorDep) -> Response:
 
 
 async def _run_document(_parts: Console, conn: Any, run_id: str, actor: ActorDep) -> dict[str, Any]:
-    row = await store.get_run(conn, run_id, actor=actor)
+    row = await get_run(conn, run_id, actor=actor)
     counts = await listing.counts(conn, [run_id])
     return _run(row, counts[run_id]) | {"verdict": row.verdict, "selector": row.selector}
 

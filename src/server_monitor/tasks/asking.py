@@ -9,10 +9,10 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Conflict, Denied, Invalid
 from server_monitor.fleet import selection
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
-from server_monitor.tasks import store
+from server_monitor.tasks import placing, rows
 from server_monitor.tasks.clearing import Rule
+from server_monitor.tasks.placing import Placed, Ruled
 from server_monitor.tasks.run import Order
-from server_monitor.tasks.store import Placed, Ruled
 
 SHELL = "bash"  # what a command is judged for; a host without it is judged again, for its sh
 RUN_MAX = 10_000  # servers
@@ -52,14 +52,16 @@ async def ask(db: Database, rule: Rule, order: Order, selector: Selector, *, act
         raise Invalid.one("selector", f"means {len(seen.fit):,} servers; {RUN_MAX:,} is the most for one run")
     order = replace(order, canary=min(order.canary, len(seen.fit)))
     async with db.transaction() as conn:
-        return await store.place(conn, order, selector, seen.fit, seen.ruled, SHELL, actor=actor, now=datetime.now(UTC))
+        return await placing.place(
+            conn, order, selector, seen.fit, seen.ruled, SHELL, actor=actor, now=datetime.now(UTC)
+        )
 
 
 async def retry(db: Database, rule: Rule, run_id: str, *, actor: Actor) -> Placed:
     """Ask again for what a run did, on the servers where it did not succeed. Raises as `ask` does."""
     async with db.reading() as conn:
-        run = await store.get_run(conn, run_id, actor=actor)
-        failed = await store.retried_servers(conn, run_id)
+        run = await rows.get_run(conn, run_id, actor=actor)
+        failed = await placing.retried_servers(conn, run_id)
     order = Order(
         command=run.command,
         timeout_s=run.timeout_s,

@@ -14,8 +14,9 @@ from server_monitor.auth.actor import Actor, ActorKind, Permission, Role, allows
 from server_monitor.db.engine import Database
 from server_monitor.fleet.selection import groups_of
 from server_monitor.fleet.servers import Server, listing
-from server_monitor.tasks import store
-from server_monitor.tasks.store import Ruled, Waiting
+from server_monitor.tasks import waiting
+from server_monitor.tasks.placing import Ruled
+from server_monitor.tasks.waiting import Waiting
 
 LASTS_S: Final = 5.0
 
@@ -35,8 +36,8 @@ class Clearing:
         """The runs that may begin, after looking at those that are new or whose turn it is again."""
         self._cleared = {run_id: at for run_id, at in self._cleared.items() if now_s - at < LASTS_S}
         async with self._db.reading() as conn:
-            waiting = await store.waiting_runs(conn, self._cleared)
-        for run in waiting:
+            found = await waiting.waiting_runs(conn, self._cleared)
+        for run in found:
             if await self._is_good(run):
                 self._cleared[run.run_id] = now_s
         return list(self._cleared)
@@ -45,9 +46,9 @@ class Clearing:
         cause = await self._objection(run)
         async with self._db.transaction() as conn:
             if cause is not None:
-                await store.withdraw(conn, run.run_id, cause, datetime.now(UTC))
+                await waiting.withdraw(conn, run.run_id, cause, datetime.now(UTC))
             else:
-                await store.skip_unfit(conn, run.run_id, datetime.now(UTC))
+                await waiting.skip_unfit(conn, run.run_id, datetime.now(UTC))
         return cause is None
 
     async def _objection(self, run: Waiting) -> str | None:

@@ -19,7 +19,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.fleet import servers as fleet
 from server_monitor.ssh.pool import Target
-from server_monitor.tasks import store
+from server_monitor.tasks import approval, cancelling, claims, endings, rows, waiting
 from server_monitor.tasks.clearing import Clearing, Rule
 from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
 from server_monitor.tasks.hosts import Hosts
@@ -78,8 +78,8 @@ class Dispatcher:
         """Claim what was running when this console last died; returns how many tasks. They are attached by `run`."""
         async with self._db.transaction() as conn:
             now = datetime.now(UTC)
-            await store.beat(conn, self._owner, now)
-            self._adopted = await store.take_over(conn, self._owner, is_start=True, lease=self._lease, now=now)
+            await claims.beat(conn, self._owner, now)
+            self._adopted = await claims.take_over(conn, self._owner, is_start=True, lease=self._lease, now=now)
         metrics.tasks_recovered.inc(len(self._adopted))
         return len(self._adopted)
 
@@ -146,8 +146,8 @@ class Dispatcher:
         held: list[Outcome] = []
         if ended or cleared:
             async with self._db.transaction() as conn:
-                held = await store.finish(conn, [outcome for outcome, _ in ended])
-                claimed = await store.claim(
+                held = await endings.finish(conn, [outcome for outcome, _ in ended])
+                claimed = await claims.claim(
                     conn, self._owner, slots=slots, per_server=self._limits.per_server, cleared=cleared, now=now
                 )
         for outcome, stored in ended:
@@ -155,7 +155,7 @@ class Dispatcher:
             stored.set_result(any(outcome is one for one in held))
         self._tell(held, claimed)
         async with self._db.reading() as conn:
-            for task_id in await store.to_be_cancelled(conn, self._owner):
+            for task_id in await cancelling.to_be_cancelled(conn, self._owner):
                 if task_id in self._executions:
                     self._executions[task_id].cancel()
             adopted, self._adopted = self._adopted, []
@@ -183,7 +183,7 @@ class Dispatcher:
 
         async def note_mode(mode: Mode) -> None:
             async with self._db.transaction() as conn:
-                await store.note_mode(conn, claim, mode)
+                await claims.note_mode(conn, claim, mode)
 
         execution = Execution(
             claim,
@@ -197,7 +197,7 @@ class Dispatcher:
         self._executions[claim.task_id] = execution
         metrics.tasks_running.set(len(self._executions))
         try:
-            with store.acting_for(claim.request_id):
+            with rows.acting_for(claim.request_id):
                 outcome = await self._outcome(execution, claim)
                 if outcome is not None and await self._stored(outcome):
                     execution.acknowledge()
@@ -223,14 +223,14 @@ class Dispatcher:
             return await execution.refused("no_bash")
         except NeverStarted:
             async with self._db.transaction() as conn:
-                if await store.requeue(conn, claim):
+                if await claims.requeue(conn, claim):
                     return None
             return await execution.refused("never_started")
 
     async def _passes_in_sh(self, claim: Claimed) -> bool:
         """The host has no bash; what its sh makes of the same text has to be judged on its own."""
         async with self._db.reading() as conn:
-            asked = await store.asked(conn, claim.run_id)
+            asked = await waiting.asked(conn, claim.run_id)
         return asked is not None and await self._clearing.passes(asked, "sh")
 
     async def _stored(self, outcome: Outcome) -> bool:
@@ -256,7 +256,7 @@ class Dispatcher:
         while True:
             with suppress(Unavailable):
                 async with self._db.transaction() as conn:
-                    await store.beat(conn, self._owner, datetime.now(UTC))
+                    await claims.beat(conn, self._owner, datetime.now(UTC))
             await asyncio.sleep(self._limits.heartbeat_s)
 
     async def _keep_house(self) -> None:
@@ -265,9 +265,9 @@ class Dispatcher:
             now = datetime.now(UTC)
             try:
                 async with self._db.transaction() as conn:
-                    await store.expire(conn, now)
-                    adopted = await store.take_over(conn, self._owner, is_start=False, lease=self._lease, now=now)
-                    await store.forget_heartbeats(conn, now - timedelta(days=1))
+                    await approval.expire(conn, now)
+                    adopted = await claims.take_over(conn, self._owner, is_start=False, lease=self._lease, now=now)
+                    await claims.forget_heartbeats(conn, now - timedelta(days=1))
             except Unavailable as error:
                 log.warning("tasks_housekeeping_failed", cause=str(error))
             else:

@@ -6,7 +6,7 @@ from server_monitor.auth.actor import Actor
 from server_monitor.fleet.servers import Server
 from server_monitor.settings import Settings
 from server_monitor.tasks.clearing import Rule
-from server_monitor.tasks.store import Ruled
+from server_monitor.tasks.placing import Ruled
 
 
 def rule_of(_settings: Settings) -> Rule:

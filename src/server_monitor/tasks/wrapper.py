@@ -148,8 +148,8 @@ _WATCH = " ".join(
     )
 )
 
-# $1 task. TERM to the whole group, and KILL to what is left of it five seconds later. Numbers and no `--`, because of all
-# the ways to name a group this is the one that dash, bash and BusyBox share.
+# $1 task. TERM to the whole group, and KILL to what is left of it five seconds later. Numbers and no `--`, because of
+# all the ways to name a group this is the one that dash, bash and BusyBox share.
 _SIGNAL = " ".join(
     (
         *_PRELUDE,

@@ -1,0 +1,171 @@
+"""How claimed tasks ended, and what follows for their runs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import log
+from server_monitor.audit.chain import AuditTarget, Event
+from server_monitor.db.tables import runs, task_output, tasks
+from server_monitor.tasks.rows import (
+    BY_SYSTEM,
+    acting_for,
+    close_waiting,
+    finish_runs,
+    on_behalf,
+)
+from server_monitor.tasks.run import (
+    FAILURES,
+    OPEN,
+    Outcome,
+    Status,
+    stops_at,
+)
+from server_monitor.telemetry import metrics
+
+
+async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Store how claimed tasks ended, and what follows for their runs. Returns those whose claim still held.
+
+    Appends `task.finish`, `task.fail`, `task.timeout` or `task.cancel` for each, `task.recover` where the console that
+    had started it died.
+    """
+    if not outcomes:
+        return []
+    by_id = {outcome.claim.task_id: outcome for outcome in outcomes}
+    wanted: Select[Any] = (
+        select(tasks.c.id, tasks.c.fence, runs.c.user_id, runs.c.user_name, runs.c.token_id)
+        .select_from(tasks.join(runs))
+        .where(tasks.c.id.in_(by_id), tasks.c.status == Status.RUNNING)
+        .with_for_update(of=tasks)
+    )
+    found = await conn.execute(wanted)
+    rows = {row.id: row for row in found if row.fence == by_id[row.id].claim.fence}
+    held = [outcome for task_id, outcome in by_id.items() if task_id in rows]
+    if not held:
+        return []
+    await conn.execute(_FINISH, [_finished_values(outcome) for outcome in held])
+    outputs = [_output_values(outcome) for outcome in held if outcome.output is not None]
+    if outputs:
+        await conn.execute(insert(task_output), outputs)
+    for outcome in held:
+        with acting_for(outcome.claim.request_id):
+            await log.append(conn, _end_event(rows[outcome.claim.task_id], outcome))
+        metrics.tasks_finished.labels(outcome.status.value).inc()
+    await _stop_where_too_many_failed(conn, held)
+    await finish_runs(conn, {outcome.claim.run_id for outcome in held}, held[-1].finished_at)
+    return held
+
+
+_FINISH = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("b_id"))
+    .values(
+        status=bindparam("b_status"),
+        cause=bindparam("b_cause"),
+        detail=bindparam("b_detail"),
+        exit_code=bindparam("b_exit_code"),
+        mode=bindparam("b_mode"),
+        finished_at=bindparam("b_finished_at"),
+        owner=None,
+    )
+)
+
+
+def _finished_values(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "b_id": outcome.claim.task_id,
+        "b_status": outcome.status,
+        "b_cause": outcome.cause,
+        "b_detail": outcome.detail,
+        "b_exit_code": outcome.exit_code,
+        "b_mode": outcome.mode,
+        "b_finished_at": outcome.finished_at,
+    }
+
+
+def _output_values(outcome: Outcome) -> dict[str, Any]:
+    output = outcome.output
+    assert output is not None
+    return {
+        "task_id": outcome.claim.task_id,
+        "stdout": output.stdout,
+        "stderr": output.stderr,
+        "stdout_bytes": output.stdout_bytes,
+        "stderr_bytes": output.stderr_bytes,
+        "truncated": output.truncated,
+        "digest": output.digest,
+    }
+
+
+_ACTIONS: Mapping[Status, tuple[str, str]] = {
+    Status.SUCCESS: ("task.finish", "success"),
+    Status.FAILED: ("task.fail", "failure"),
+    Status.TIMEOUT: ("task.timeout", "failure"),
+    Status.CANCELLED: ("task.cancel", "success"),
+    Status.INTERRUPTED: ("task.fail", "unknown"),
+    Status.DENIED: ("task.denied", "denied"),
+}
+
+
+def _end_event(row: Row[Any], outcome: Outcome) -> Event:
+    claim = outcome.claim
+    action, result = _ACTIONS[outcome.status]
+    output = outcome.output
+    meta = {
+        "task_id": claim.task_id,
+        "run_id": claim.run_id,
+        "status": outcome.status.value,
+        "exit_code": outcome.exit_code,
+        "cause": outcome.cause,
+        "duration_ms": int((outcome.finished_at - claim.started_at) / timedelta(milliseconds=1)),
+        "stdout_bytes": output.stdout_bytes if output else None,
+        "stderr_bytes": output.stderr_bytes if output else None,
+        "output_sha256": output.digest.hex() if output else None,
+        "mode": outcome.mode.value if outcome.mode else None,
+    }
+    return Event(
+        "task.recover" if claim.is_taken_over else action,
+        on_behalf(row),
+        AuditTarget("server", claim.server_id, claim.server_name),
+        outcome=result,
+        reason=outcome.cause,
+        phase="outcome",
+        meta={name: value for name, value in meta.items() if value is not None},
+    )
+
+
+async def _stop_where_too_many_failed(conn: AsyncConnection, held: Sequence[Outcome]) -> None:
+    """Skip what is still queued in runs that have had as many failures as they tolerate, or a failed canary."""
+    suspects = {outcome.claim.run_id for outcome in held if outcome.status is not Status.SUCCESS}
+    if not suspects:
+        return
+    is_failure = tasks.c.status.in_(FAILURES)
+    is_lost_canary = and_(tasks.c.position < runs.c.canary, tasks.c.status.notin_((*OPEN, Status.SUCCESS)))
+    counted = await conn.execute(
+        select(
+            runs.c.id,
+            runs.c.max_failures,
+            func.count().filter(is_failure).label("failures"),
+            func.count().filter(is_lost_canary).label("lost_canaries"),
+        )
+        .select_from(tasks.join(runs))
+        .where(runs.c.id.in_(suspects), or_(runs.c.max_failures.is_not(None), runs.c.canary > 0))
+        .group_by(runs.c.id, runs.c.max_failures)
+    )
+    for row in counted.all():
+        most = stops_at(row.max_failures)
+        if row.lost_canaries:
+            await _stop_run(conn, row.id, "canary_failed", held[-1].finished_at)
+        elif most is not None and row.failures >= most:
+            await _stop_run(conn, row.id, "max_failures", held[-1].finished_at)
+
+
+async def _stop_run(conn: AsyncConnection, run_id: str, cause: str, now: datetime) -> None:
+    skipped = await close_waiting(conn, run_id, Status.SKIPPED, cause, now)
+    if skipped:
+        meta = {"skipped": skipped, "why": cause}
+        await log.append(conn, Event("task.cancel", BY_SYSTEM, AuditTarget("run", run_id), reason=cause, meta=meta))
