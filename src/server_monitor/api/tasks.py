@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field
+from pydantic import Field, SecretStr
 from sqlalchemy import Row
 
 from server_monitor.api import problems
@@ -48,6 +48,7 @@ class CommandBody(Body):
     canary: int = 0
     store_output: bool | None = None
     reason: str | None = None
+    secrets: dict[str, SecretStr] = Field(default_factory=dict)
 
     def order(self, parts: Console) -> Order:
         settings = parts.settings
@@ -59,6 +60,7 @@ class CommandBody(Body):
             canary=self.canary,
             store_output=settings.tasks_store_output_default if self.store_output is None else self.store_output,
             reason=self.reason,
+            secrets=_opened(self.secrets),
         )
 
 
@@ -75,6 +77,12 @@ class ApproveBody(Body):
     """`digest` is that of the run as the approver saw it."""
 
     digest: str | None = None
+
+
+class RetryBody(Body):
+    """The secrets of the run, which were not kept."""
+
+    secrets: dict[str, SecretStr] = Field(default_factory=dict)
 
 
 class RejectBody(Body):
@@ -98,7 +106,7 @@ async def preview_run(body: PreviewBody, parts: ConsoleDep, actor: ActorDep) -> 
 async def run_command(body: RunBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Run a command on the servers that are meant; 403 `policy_denied` when the policy does not allow it."""
     order = body.order(parts)
-    placed = await asking.ask(parts.db, parts.rule, order, body.selector.selector(), actor=actor)
+    placed = await asking.ask(parts.db, parts.rule, parts.vault, order, body.selector.selector(), actor=actor)
     return await _placed(parts, placed, actor)
 
 
@@ -106,7 +114,8 @@ async def run_command(body: RunBody, parts: ConsoleDep, actor: ActorDep) -> Resp
 async def run_command_there(server_id: str, body: CommandBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Run a command on one server."""
     selector = Selector(servers=[server_id])
-    return await _placed(parts, await asking.ask(parts.db, parts.rule, body.order(parts), selector, actor=actor), actor)
+    placed = await asking.ask(parts.db, parts.rule, parts.vault, body.order(parts), selector, actor=actor)
+    return await _placed(parts, placed, actor)
 
 
 @router.get("/tasks")
@@ -195,9 +204,11 @@ async def reject_run(run_id: str, body: RejectBody, parts: ConsoleDep, actor: Ac
 
 
 @router.post("/runs/{run_id}/retry-failed", status_code=202)
-async def retry_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
+async def retry_run(run_id: str, body: RetryBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Run the same command again on the servers where it did not succeed."""
-    return await _placed(parts, await asking.retry(parts.db, parts.rule, run_id, actor=actor), actor)
+    secrets = _opened(body.secrets)
+    placed = await asking.retry(parts.db, parts.rule, parts.vault, run_id, secrets, actor=actor)
+    return await _placed(parts, placed, actor)
 
 
 @router.get("/tasks/{task_id}")
@@ -270,9 +281,9 @@ async def reject_task(task_id: str, body: RejectBody, parts: ConsoleDep, actor: 
 
 
 @router.post("/tasks/{task_id}/retry-failed", status_code=202)
-async def retry_task(task_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
+async def retry_task(task_id: str, body: RetryBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Try the run of this task again where it did not succeed."""
-    return await retry_run(await _run_of(parts, task_id, actor), parts, actor)
+    return await retry_run(await _run_of(parts, task_id, actor), body, parts, actor)
 
 
 async def _run_of(parts: Console, task_id: str, actor: ActorDep) -> str:
@@ -326,6 +337,7 @@ def _run(row: Row[Any], counts: Mapping[str, int]) -> dict[str, Any]:
         "max_failures": row.max_failures,
         "canary": row.canary,
         "store_output": row.store_output,
+        "secret_names": row.secret_names,
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "decision": row.decision,
@@ -398,6 +410,10 @@ def _grouped(rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
             {"id": row.id, "server_id": row.server_id, "server_name": row.server_name, "detail": row.detail}
         )
     return sorted(groups.values(), key=lambda group: -len(group["tasks"]))
+
+
+def _opened(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
+    return {name: value.get_secret_value() for name, value in secrets.items()}
 
 
 def _text(data: bytes) -> str:

@@ -248,6 +248,9 @@ runs = Table(
     Column("max_failures", Integer),  # more failed tasks than this stop the run; None: never
     Column("canary", Integer, nullable=False),  # so many servers first; the rest only when all of them succeed
     Column("store_output", Boolean, nullable=False),
+    Column("secret_names", Document, nullable=False),  # names of variables whose values are secret
+    Column("secrets", LargeBinary),  # their values, sealed by ssh/vault.py, until the run is over
+    Column("secrets_key", String(16)),  # the master key that wraps them
     Column("tasks", Integer, nullable=False),
     Column("created_at", Instant, nullable=False, index=True),
     Column("expires_at", Instant),  # when nobody can approve it any more

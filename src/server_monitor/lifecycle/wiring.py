@@ -143,7 +143,9 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 Sizes(settings.tasks_output_max_bytes, settings.tasks_output_disk_max_bytes),
             )
             rule = rulings.rule_of(settings)
-            dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, rule, bus, _task_limits(settings))
+            dispatcher = Dispatcher(
+                db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, _task_limits(settings)
+            )
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
             live = Live(hub, bus, _access(db), rules)

@@ -1,14 +1,15 @@
 """What a person asks for: a command for some servers, looked at before anything starts, and then placed as a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from server_monitor.auth.actor import Actor, Permission, groups_allowing
 from server_monitor.db.engine import Database
-from server_monitor.errors import Conflict, Denied, Invalid
+from server_monitor.errors import Conflict, Denied, FieldError, Invalid
 from server_monitor.fleet import selection
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
+from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import placing, rows
 from server_monitor.tasks.clearing import Rule
 from server_monitor.tasks.placing import Placed, Ruled
@@ -37,7 +38,7 @@ async def preview(db: Database, rule: Rule, command: str, selector: Selector, *,
     return Preview(fit, [one for one in chosen if one.obstacle is not None], ruled)
 
 
-async def ask(db: Database, rule: Rule, order: Order, selector: Selector, *, actor: Actor) -> Placed:
+async def ask(db: Database, rule: Rule, vault: Vault, order: Order, selector: Selector, *, actor: Actor) -> Placed:
     """Place a run. A command that the policy denies is placed as denied, with its record.
 
     Servers named one by one must all be fit; of groups and labels those that are not are left out.
@@ -53,15 +54,22 @@ async def ask(db: Database, rule: Rule, order: Order, selector: Selector, *, act
     order = replace(order, canary=min(order.canary, len(seen.fit)))
     async with db.transaction() as conn:
         return await placing.place(
-            conn, order, selector, seen.fit, seen.ruled, SHELL, actor=actor, now=datetime.now(UTC)
+            conn, order, selector, seen.fit, seen.ruled, SHELL, vault=vault, actor=actor, now=datetime.now(UTC)
         )
 
 
-async def retry(db: Database, rule: Rule, run_id: str, *, actor: Actor) -> Placed:
-    """Ask again for what a run did, on the servers where it did not succeed. Raises as `ask` does."""
+async def retry(
+    db: Database, rule: Rule, vault: Vault, run_id: str, secrets: Mapping[str, str], *, actor: Actor
+) -> Placed:
+    """Ask again for what a run did, on the servers where it did not succeed. Raises as `ask` does.
+
+    The run's secrets are gone, so they are given again.
+    """
     async with db.reading() as conn:
         run = await rows.get_run(conn, run_id, actor=actor)
         failed = await placing.retried_servers(conn, run_id)
+    if missing := sorted(set(run.secret_names) - secrets.keys()):
+        raise Invalid([FieldError(f"secrets.{name}", "is needed again; it was not kept") for name in missing])
     order = Order(
         command=run.command,
         timeout_s=run.timeout_s,
@@ -71,8 +79,9 @@ async def retry(db: Database, rule: Rule, run_id: str, *, actor: Actor) -> Place
         store_output=run.store_output,
         reason=run.reason,
         retry_of=run_id,
+        secrets=secrets,
     )
-    return await ask(db, rule, order, Selector(servers=failed), actor=actor)
+    return await ask(db, rule, vault, order, Selector(servers=failed), actor=actor)
 
 
 def _require_anywhere(actor: Actor) -> None:

@@ -19,7 +19,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "console_died": "The console died, and on this host a command ends with its connection.",
         "console_stopped": "The console was stopped, and ended the command as it is set to.",
         "no_bash": "This host has no bash, and in its sh the policy does not let the command pass.",
-        "no_directory": "No directory can be written on this host, and the command may not run without one.",
+        "no_directory": "Nothing can be written where the command was to be kept on this host; it was not started.",
         "max_failures": "The run stopped because too many servers failed.",
         "canary_failed": "The run stopped because a canary failed.",
         "server_unfit": "The server was removed, switched off, or put at capability observe before its turn came.",

@@ -83,6 +83,8 @@ _RUN_COLUMNS = (
     runs.c.max_parallel,
     runs.c.request_id,
     runs.c.store_output,
+    runs.c.secrets,
+    runs.c.secrets_key,
     runs.c.user_id,
     runs.c.user_name,
     runs.c.token_id,
@@ -150,6 +152,7 @@ def _claimed(
         fence=fence,
         started_at=started_at,
         boot_id=boot_id,
+        sealed=(row.secrets, row.secrets_key) if row.secrets else None,
         is_taken_over=taken_over,
         mode=Mode(row.mode) if row.mode else None,
     )

@@ -19,7 +19,8 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.fleet import servers as fleet
 from server_monitor.ssh.pool import Target
-from server_monitor.tasks import approval, cancelling, claims, endings, rows, waiting
+from server_monitor.ssh.vault import Vault
+from server_monitor.tasks import approval, cancelling, claims, endings, rows, secrets, waiting
 from server_monitor.tasks.clearing import Clearing, Rule
 from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
 from server_monitor.tasks.hosts import Hosts
@@ -51,12 +52,21 @@ class Dispatcher:
     """Runs tasks for this instance. `recover` before anything else, then `run` until cancelled."""
 
     def __init__(  # noqa: PLR0917
-        self, db: Database, owner: str, hosts: Hosts, outputs: Outputs, rule: Rule, bus: Bus, limits: Limits
+        self,
+        db: Database,
+        owner: str,
+        hosts: Hosts,
+        outputs: Outputs,
+        vault: Vault,
+        rule: Rule,
+        bus: Bus,
+        limits: Limits,
     ) -> None:
         self._db = db
         self._owner = owner
         self._hosts = hosts
         self._outputs = outputs
+        self._vault = vault
         self._bus = bus
         self._limits = limits
         self._clearing = Clearing(db, rule)
@@ -178,8 +188,10 @@ class Dispatcher:
         running.add_done_callback(self._running.discard)
 
     async def _execute(self, claim: Claimed, target: Target | None) -> None:
+        values = secrets.unseal(self._vault, claim.run_id, claim.sealed) if claim.sealed else {}
         opened = self._outputs.resume if claim.is_taken_over else self._outputs.begin
-        live = await opened(claim.task_id, is_stored=claim.store_output)
+        masked = [value.encode() for value in values.values()]
+        live = await opened(claim.task_id, is_stored=claim.store_output, secrets=masked)
 
         async def note_mode(mode: Mode) -> None:
             async with self._db.transaction() as conn:
@@ -192,6 +204,7 @@ class Dispatcher:
             live,
             file_bytes=self._limits.file_bytes,
             note_mode=note_mode,
+            secrets=values,
             timing=Timing(give_up_s=self._limits.give_up.total_seconds()),
         )
         self._executions[claim.task_id] = execution

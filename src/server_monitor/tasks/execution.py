@@ -10,12 +10,12 @@ The command itself never depends on any of this. See `wrapper.py` for the script
 
 import asyncio
 import random
-import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from typing import Final
 
 from server_monitor.errors import Unreachable
@@ -131,7 +131,7 @@ class _Follower:
 
     def __init__(self, live: LiveOutput) -> None:
         self._live = live
-        self._at = {name: spool.total_bytes for name, spool in live.streams.items()}
+        self._at = {name: live.taken_bytes(name) for name in live.streams}
         self.channel: Channel | None = None
         self.is_closed = False
         self.last_s = asyncio.get_running_loop().time()
@@ -173,6 +173,7 @@ class Execution:
         *,
         file_bytes: int,
         note_mode: Callable[[Mode], Awaitable[None]],
+        secrets: Mapping[str, str],
         timing: Timing | None = None,
         may_attach: bool = True,
     ) -> None:
@@ -182,9 +183,10 @@ class Execution:
         self._live = live
         self._file_bytes = file_bytes
         self._note_mode = note_mode
+        self._secrets = secrets
         self._timing = timing or Timing()
         self._may_attach = may_attach
-        self._key = secrets.token_hex(wrapper.KEY_CHARACTERS // 2)
+        self._key = token_hex(wrapper.KEY_CHARACTERS // 2)
         self._loop = asyncio.get_running_loop()
         self._talk: _Conversation | None = None
         self._follower: _Follower | None = None
@@ -255,6 +257,7 @@ class Execution:
             self.claim.command,
             self._shell,
             self.claim.request_id,
+            secrets=self._secrets,
             may_attach=self._may_attach,
         )
         try:
@@ -304,6 +307,8 @@ class Execution:
                 return await self._finished(word)
             if isinstance(word, Absent):
                 return await self._gone(word)
+            if isinstance(word, Refused):
+                return await self._ended(Status.FAILED, "no_directory")
             if word is None and talk.is_closed:
                 return await self._attached_again()
             if self._stop_for or self._loop.time() >= self._deadline_s:
@@ -369,7 +374,7 @@ class Execution:
         return False
 
     def _offsets(self) -> tuple[int, int]:
-        return self._live.streams["stdout"].total_bytes, self._live.streams["stderr"].total_bytes
+        return self._live.taken_bytes("stdout"), self._live.taken_bytes("stderr")
 
     def _has_all(self, sizes: tuple[int, int]) -> bool:
         return all(have >= size for have, size in zip(self._offsets(), sizes, strict=True))

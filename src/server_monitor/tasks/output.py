@@ -8,13 +8,14 @@ what comes after that only the last bytes are kept. Nothing here ever waits for 
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from server_monitor.settings import make_private_directory
 from server_monitor.tasks.run import Output
+from server_monitor.tasks.secrets import Mask
 from server_monitor.telemetry.logs import logger
 
 log = logger(__name__)
@@ -149,7 +150,8 @@ class Spool:
 class LiveOutput:
     """Both streams of a task that runs now."""
 
-    def __init__(self, stdout: Spool, stderr: Spool, *, is_stored: bool) -> None:
+    def __init__(self, stdout: Spool, stderr: Spool, *, is_stored: bool, secrets: Sequence[bytes] = ()) -> None:
+        self._masks = {name: Mask(secrets) for name in STREAMS} if secrets else {}
         self.streams = {"stdout": stdout, "stderr": stderr}
         self.is_over = False
         self._readers = 0
@@ -161,12 +163,20 @@ class LiveOutput:
 
         Two channels may carry the same bytes when a follower joins at the moment the command ends.
         """
-        spool = self.streams[stream]
-        new = data[max(0, spool.total_bytes - at) :]
+        new = data[max(0, self.taken_bytes(stream) - at) :]
         if new:
-            spool.add(new)
-            self._wake()
+            self._add(stream, self._masks[stream].feed(new) if self._masks else new)
         return at + len(data)
+
+    def taken_bytes(self, stream: str) -> int:
+        """How much of a stream has come, what is held back because it may be a secret included."""
+        held = len(self._masks[stream].held) if self._masks else 0
+        return self.streams[stream].total_bytes + held
+
+    def _add(self, stream: str, data: bytes) -> None:
+        if data:
+            self.streams[stream].add(data)
+            self._wake()
 
     async def read_on(self, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
         """The stream from `offset` on, as it grows, until the task is over."""
@@ -186,6 +196,8 @@ class LiveOutput:
 
     async def end(self, exit_code: int | None) -> Output | None:
         """Make it durable, and tell what goes into the database; None when nothing is to be kept."""
+        for name, mask in self._masks.items():
+            self._add(name, mask.rest())
         for spool in self.streams.values():
             if spool.has_file:
                 await asyncio.to_thread(spool.settle)
@@ -237,15 +249,16 @@ class Outputs:
         self._sizes = sizes
         self._live: dict[str, LiveOutput] = {}
 
-    async def begin(self, task_id: str, *, is_stored: bool) -> LiveOutput:
-        """Begin with a task's output."""
-        made = LiveOutput(*(self._spool(task_id, stream, is_stored) for stream in STREAMS), is_stored=is_stored)
+    async def begin(self, task_id: str, *, is_stored: bool, secrets: Sequence[bytes] = ()) -> LiveOutput:
+        """Begin with a task's output, in which the secrets are masked."""
+        spools = (self._spool(task_id, stream, is_stored) for stream in STREAMS)
+        made = LiveOutput(*spools, is_stored=is_stored, secrets=secrets)
         self._live[task_id] = made
         return made
 
-    async def resume(self, task_id: str, *, is_stored: bool) -> LiveOutput:
+    async def resume(self, task_id: str, *, is_stored: bool, secrets: Sequence[bytes] = ()) -> LiveOutput:
         """Go on with the output of a task whose console has died."""
-        made = await self.begin(task_id, is_stored=is_stored)
+        made = await self.begin(task_id, is_stored=is_stored, secrets=secrets)
         for spool in made.streams.values():
             await asyncio.to_thread(spool.resume)
         return made

@@ -16,6 +16,8 @@ from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Conflict
 from server_monitor.fleet.selection import Chosen, Selector
 from server_monitor.fleet.servers import Server
+from server_monitor.ssh.vault import Vault
+from server_monitor.tasks import secrets
 from server_monitor.tasks.rows import (
     NAMES_IN_RECORD,
 )
@@ -56,6 +58,7 @@ async def place(  # noqa: PLR0917
     ruled: Ruled,
     shell: str,
     *,
+    vault: Vault,
     actor: Actor,
     now: datetime,
 ) -> Placed:
@@ -68,6 +71,7 @@ async def place(  # noqa: PLR0917
     context = request_context.get()
     run_id = new_id()
     is_denied = status is Status.DENIED
+    sealed = None if is_denied or not order.secrets else secrets.seal(vault, run_id, order.secrets)
     row = {
         "id": run_id,
         "command": order.command,
@@ -87,6 +91,9 @@ async def place(  # noqa: PLR0917
         "max_failures": order.max_failures,
         "canary": order.canary,
         "store_output": order.store_output,
+        "secret_names": sorted(order.secrets),
+        "secrets": sealed.data if sealed else None,
+        "secrets_key": sealed.key_id if sealed else None,
         "tasks": len(chosen),
         "created_at": now,
         "expires_at": now + APPROVAL_LASTS if status is Status.AWAITING_APPROVAL else None,
@@ -136,6 +143,7 @@ def _placed_event(  # noqa: PLR0917
         "engine": ruled.document.get("engine"),
         "digest": ruled.digest,
     }
+    meta |= {"secret_names": sorted(order.secrets)} if order.secrets else {}
     meta |= {"reason": order.reason} if order.reason else {}
     meta |= {"retry_of": order.retry_of} if order.retry_of else {}
     return Event(

@@ -61,7 +61,7 @@ async def finish_runs(conn: AsyncConnection, run_ids: Collection[str], now: date
     """Note the end of runs whose last task has ended."""
     unfinished = exists().where(tasks.c.run_id == runs.c.id, tasks.c.status.in_(OPEN))
     over = and_(runs.c.id.in_(run_ids), runs.c.finished_at.is_(None), ~unfinished)
-    await conn.execute(update(runs).where(over).values(finished_at=now))
+    await conn.execute(update(runs).where(over).values(finished_at=now, secrets=None, secrets_key=None))
 
 
 async def require_everywhere(conn: AsyncConnection, run_id: str, permission: Permission, actor: Actor) -> None:

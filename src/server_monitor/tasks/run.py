@@ -1,7 +1,8 @@
 """Runs and tasks: a run is one command for some servers, a task is that command on one of them. Pure."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,10 @@ TIMEOUT_MAX_S = 86_400
 PARALLEL_MAX = 1_000
 PARALLEL_DEFAULT = 50
 REASON_MAX = 1_000
+SECRETS_MAX = 16
+SECRET_MIN, SECRET_MAX = 4, 4_096  # characters; a shorter one would be masked all over the output
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+RESERVED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "IFS", "ENV", "BASH_ENV", "LC_ALL", "SSH_CONNECTION"})
 APPROVAL_LASTS = timedelta(minutes=30)
 
 
@@ -44,7 +49,10 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asks for, apart from where. `max_failures` failed tasks stop the run; None: nothing does."""
+    """What a person asks for, apart from where. `max_failures` failed tasks stop the run; None: nothing does.
+
+    `secrets` are variables of the command's environment whose values appear nowhere else.
+    """
 
     command: str
     timeout_s: int
@@ -54,6 +62,7 @@ class Order:
     store_output: bool = True
     reason: str | None = None
     retry_of: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def checked(self) -> "Order":
         """Itself. Raises Invalid with every mistake."""
@@ -71,6 +80,7 @@ class Order:
             )
             if wrong
         ]
+        mistakes += _secret_mistakes(self.secrets)
         if mistakes:
             raise Invalid(mistakes)
         return self
@@ -92,6 +102,7 @@ class Claimed:
     fence: int
     started_at: datetime
     boot_id: str | None
+    sealed: tuple[bytes, str] | None = field(default=None, repr=False)  # the secrets, and the key that wraps them
     is_taken_over: bool = False  # it was claimed by a console that has died since, so it may run already
     mode: Mode | None = None
 
@@ -120,6 +131,17 @@ class Outcome:
     exit_code: int | None = None
     mode: Mode | None = None
     output: Output | None = None
+
+
+def _secret_mistakes(secrets: Mapping[str, str]) -> list[FieldError]:
+    mistakes = [FieldError("secrets", f"holds more than {SECRETS_MAX}")] if len(secrets) > SECRETS_MAX else []
+    for name, value in secrets.items():
+        where = f"secrets.{name[:64]}"
+        if not _VARIABLE.fullmatch(name) or name in RESERVED or name.startswith(("LD_", "SERVER_MONITOR_")):
+            mistakes.append(FieldError(where, "is no name for a variable of one's own, such as DB_PASSWORD"))
+        elif not SECRET_MIN <= len(value) <= SECRET_MAX or any(letter in value for letter in "\0\n\r"):
+            mistakes.append(FieldError(where, f"has {SECRET_MIN} to {SECRET_MAX} characters on one line"))
+    return mistakes
 
 
 def is_over(status: Status) -> bool:

@@ -14,7 +14,7 @@ Four scripts speak this protocol, each on a channel of its own. Their words for 
 `sm1 <key>`, whose key is random, travels on standard input, and is known to no command::
 
     start    sm1 K start <boot id>            the command runs now
-             sm1 K noshell|nodir|exists       it was not started, and why
+             sm1 K noshell|nodir|exists       it was not started, and why; nodir may follow start: a full disk
              sm1 K attached                   no directory can be written: it runs on this channel and dies with it
              sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
              sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
@@ -28,13 +28,16 @@ stays as a tombstone, so that a late start still fails; `sweep` removes it a day
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from server_monitor.errors import Invalid
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ACK: Final = b"ok\n"
+NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_LINE: Final = 256  # bytes of a line of ours; a longer one is not ours
 KEY_CHARACTERS: Final = 32
 TOMBSTONE_MINUTES: Final = 24 * 60
@@ -68,37 +71,43 @@ _SAY_APART = (
 _WAIT_FOR_ACK = 'IFS= read -r a && test "$a" = ok && rm -rf "$d"/*; exit 0'
 
 # The shell around the command: it outlives the signals that end the command, and writes down how that ended.
-# $1 shell, $2 command, $3 directory, $4 boot id.
+# $1 shell, $2 command, $3 directory (none: the command runs on our own channel), $4 boot id, $5 secrets to read.
 _RUNNER = " ".join(
     (
+        'n=$5; while test $n -gt 0; do IFS= read -r l || exit 125; export "$l"; n=$((n-1)); done; exec </dev/null;',
         'cd "$HOME" 2>/dev/null || cd /;',
         f"{_START_TIME} </proc/$$/stat;",
+        'IFS=" "; test -n "$3" || exec $1 -c "$2";',
         'echo "$$ $t $4" >"$3/pid" || exit 125;',
         "trap : TERM INT HUP;",
-        'IFS=" "; $1 -c "$2"; e=$?;',
+        '$1 -c "$2"; e=$?;',
         'echo $e >"$3/exit"; exit $e',
     )
 )
 
-# $1 task, $2 lines of the command, $3 shell, $4 request id, $5 whether it may run attached, $6 the runner.
+# $1 task, $2 lines of the command, $3 shell, $4 request id, $5 whether it may run attached, $6 the runner, $7 secrets.
+# Secrets are lines NAME=value on standard input. They go on to the runner by its standard input and never stand in an
+# argument, where everybody on the host could read them.
 _START = " ".join(
     (
         *_PRELUDE,
         "sh=/bin/$3; test -x $sh || { echo sm1 $k noshell; exit 0; };",
         'test $3 = bash && sh="/bin/bash --noprofile --norc";',
-        "n=$2; nl=; c=; test $n -gt 1 && { nl=$(echo; echo x); nl=${nl%x}; };",
+        "n=$2; nl=; c=; test $n -gt 1 -o $7 -gt 0 && { nl=$(echo; echo x); nl=${nl%x}; };",
         "while test $n -gt 0; do IFS= read -r l || exit 0; c=$c$l; n=$((n-1)); test $n -gt 0 && c=$c$nl; done;",
+        "x=; s=$7; n=$s; while test $n -gt 0; do IFS= read -r l || exit 0; x=$x$l$nl; n=$((n-1)); done;",
         f'set -- "$1" "$4" "$5" "$6" "PATH={PATH}" "HOME=$HOME" "USER=$USER" "LOGNAME=$LOGNAME" "SHELL=${{sh%% *}}"',
         'LC_ALL=C.UTF-8 "SSH_CONNECTION=$SSH_CONNECTION" "SERVER_MONITOR_TASK_ID=$1" "SERVER_MONITOR_REQUEST_ID=$4";',
         "a=$3; r=$4; id=$1; shift 4;",
         'home() { test -d "$b" && return; mkdir -p "$b" 2>/dev/null || return;',
         'case $(stat -f -c %T "$b" 2>/dev/null) in tmpfs|ramfs) rmdir "$b"; return 1;; esac; };',
         'if command -v setsid >/dev/null 2>&1 && home && mkdir -m 700 "$d" 2>/dev/null; then',
-        'env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" </dev/null >>"$d/out" 2>>"$d/err" &',
-        'p=$!; echo "sm1 $k start $boot"; wait $p; e=$?;',
+        'run() { exec env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" $s >>"$d/out" 2>>"$d/err"; };',
+        'if test $s -gt 0; then printf %s "$x" | run "$@" & else run "$@" </dev/null & fi;',
+        'p=$!; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
         'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
         'elif test "$a" = 1; then echo "sm1 $k attached"; cd "$HOME" 2>/dev/null || cd /;',
-        'IFS=" "; exec env -i "$@" $sh -c "$c" </dev/null;',
+        'printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s; exit;',
         'else echo "sm1 $k nodir"; exit 0; fi;',
         'if test -e "$d/followed"; then set -- "$id";',
         *_SAY_APART,
@@ -190,13 +199,23 @@ class Script:
         return "exec " + " ".join(f"'{word}'" for word in self.words)
 
 
-def start(key: str, task_id: str, command: str, shell: str, request_id: str, *, may_attach: bool) -> Script:
+def start(
+    key: str,
+    task_id: str,
+    command: str,
+    shell: str,
+    request_id: str,
+    *,
+    secrets: Mapping[str, str] = NO_SECRETS,
+    may_attach: bool,
+) -> Script:
     """Start `command` under the wrapper. `shell` is bash or sh. Raises Invalid for a command with a NUL."""
     if "\0" in command:
         raise Invalid.one("command", "holds a NUL, which no shell can be given")
     lines = command.split("\n")
-    words = (_id(task_id), str(len(lines)), _id(shell), _word(request_id), str(int(may_attach)), _RUNNER)
-    return _script(_START, words, key, *lines)
+    may = str(int(may_attach))
+    words = (_id(task_id), str(len(lines)), _id(shell), _word(request_id), may, _RUNNER, str(len(secrets)))
+    return _script(_START, words, key, *lines, *(f"{name}={value}" for name, value in secrets.items()))
 
 
 def attach(key: str, task_id: str) -> Script:
