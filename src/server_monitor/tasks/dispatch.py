@@ -26,6 +26,7 @@ from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, 
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs
 from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
+from server_monitor.tasks.sweeping import Sweeper
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
@@ -70,6 +71,7 @@ class Dispatcher:
         self._bus = bus
         self._limits = limits
         self._clearing = Clearing(db, rule)
+        self._sweeper = Sweeper(hosts)
         self._executions: dict[str, Execution] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
@@ -214,6 +216,7 @@ class Dispatcher:
                 outcome = await self._outcome(execution, claim)
                 if outcome is not None and await self._stored(outcome):
                     execution.acknowledge()
+                    self._sweeper.used(claim.server_id, target, asyncio.get_running_loop().time())
         except asyncio.CancelledError:
             if not self._is_leaving:
                 raise
@@ -273,7 +276,7 @@ class Dispatcher:
             await asyncio.sleep(self._limits.heartbeat_s)
 
     async def _keep_house(self) -> None:
-        """Close what nobody approved in time, and take over from instances that no longer beat."""
+        """Close what nobody approved in time, take over from instances that no longer beat, and tidy up on hosts."""
         while True:
             now = datetime.now(UTC)
             try:
@@ -287,6 +290,7 @@ class Dispatcher:
                 self._adopted += adopted
                 self._news.set()
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+            await self._sweeper.sweep_some(asyncio.get_running_loop().time())
 
 
 def _state(claim: Claimed, status: Status, cause: str | None, exit_code: int | None) -> TaskState:
