@@ -83,6 +83,7 @@ class LocalChannel(asyncio.SubprocessProtocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._gone.set()
         if self._waits_for_pipes:
+            self.close()
             self._on_closed(None)
 
 
