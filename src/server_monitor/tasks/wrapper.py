@@ -45,6 +45,7 @@ LEFTOVER_MINUTES: Final = 7 * 24 * 60
 
 _ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
 _WORD = re.compile(r"[0-9a-zA-Z._-]{1,128}")
+_NOT_IN_QUOTES = re.compile(r"['\\\n]|!(?![ =])")
 
 # What all scripts begin with: the key from standard input, and where the task's directory is.
 _PRELUDE = (
@@ -104,7 +105,7 @@ _START = " ".join(
         'if command -v setsid >/dev/null 2>&1 && home && mkdir -m 700 "$d" 2>/dev/null; then',
         'run() { exec env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" $s >>"$d/out" 2>>"$d/err"; };',
         'if test $s -gt 0; then printf %s "$x" | run "$@" & else run "$@" </dev/null & fi;',
-        'p=$!; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
+        'p=$! ; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
         'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
         'elif test "$a" = 1; then echo "sm1 $k attached"; cd "$HOME" 2>/dev/null || cd /;',
         'printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s; exit;',
@@ -141,8 +142,8 @@ _FOLLOW = " ".join(
         *_PRELUDE,
         'cd "$d" 2>/dev/null || exit 0; : >followed;',
         'if mkdir watch 2>/dev/null; then setsid /bin/sh -c "$5" sm1 "$4" </dev/null >/dev/null 2>&1 & fi;',
-        "tail -c +$2 -f out 2>/dev/null & o=$!;",
-        "tail -c +$3 -f err >&2 2>/dev/null & e=$!;",
+        "tail -c +$2 -f out 2>/dev/null & o=$! ;",
+        "tail -c +$3 -f err >&2 2>/dev/null & e=$! ;",
         "IFS= read -r a; kill $o $e 2>/dev/null; exit 0",
     )
 )
@@ -194,8 +195,11 @@ class Script:
 
     @property
     def line(self) -> str:
-        """One command line for any login shell: single-quoted words without quotes, backslashes or new lines."""
-        assert not any(letter in word for word in self.words for letter in "'\\\n!")
+        """One command line for any login shell: single-quoted words without quotes, backslashes or new lines.
+
+        Nor with a `!` that is not followed by a blank or `=`: csh looks it up in its history, in quotes too.
+        """
+        assert not any(_NOT_IN_QUOTES.search(word) for word in self.words)
         return "exec " + " ".join(f"'{word}'" for word in self.words)
 
 
