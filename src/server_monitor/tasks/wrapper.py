@@ -327,12 +327,14 @@ class Stream:
         data = self._held + data
         words: list[Word] = []
         while self._speaks and data.startswith(self._mark[: len(data)]):
-            line, newline, rest = data.partition(b"\n")
-            if not newline:
+            end = data.find(b"\n", 0, LONGEST_LINE)
+            if end < 0 and len(data) >= LONGEST_LINE:
+                break
+            if end < 0:
                 self._held = data
                 return b"", words
-            self._hear(line, words)
-            data = rest
+            self._hear(data[:end], words)
+            data = data[end + 1 :]
             if self._raw:
                 self._held = b""
                 return data, words
