@@ -48,15 +48,18 @@ async def reject(conn: AsyncConnection, run_id: str, reason: str | None, *, acto
 
 async def expire(conn: AsyncConnection, now: datetime) -> int:
     """Close the runs that nobody has approved in time. Appends `task.expire` for each; returns how many."""
-    due = (
-        await conn.execute(select(runs).where(runs.c.expires_at <= now, runs.c.decision.is_(None)).limit(1_000))
-    ).all()
+    undecided = and_(runs.c.decision.is_(None), runs.c.finished_at.is_(None))
+    due = (await conn.execute(select(runs).where(runs.c.expires_at <= now, undecided).limit(1_000))).all()
+    expired = 0
     for run in due:
-        await conn.execute(update(runs).where(runs.c.id == run.id).values(decision="expire", decided_at=now))
+        still = update(runs).where(runs.c.id == run.id, undecided).values(decision="expire", decided_at=now)
+        if (await conn.execute(still)).rowcount == 0:
+            continue
         await close_waiting(conn, run.id, Status.REJECTED, "expired", now)
         event = Event("task.expire", BY_SYSTEM, AuditTarget("run", run.id), outcome="failure", meta=_asked(run))
         await log.append(conn, event)
-    return len(due)
+        expired += 1
+    return expired
 
 
 async def _awaited(conn: AsyncConnection, run_id: str, actor: Actor, now: datetime) -> Row[Any]:
@@ -69,17 +72,17 @@ async def _awaited(conn: AsyncConnection, run_id: str, actor: Actor, now: dateti
     await require_everywhere(conn, run_id, Permission.TASK_APPROVE, actor)
     if (run.user_id, run.user_name) == (actor.id, actor.name) or (run.user_id and run.user_id == actor.id):
         raise Denied("Somebody else has to decide about what you asked for.")
-    if run.decision is None and run.cancelled_at is None and run.expires_at <= now:
+    if run.decision is None and run.finished_at is None and run.expires_at <= now:
         raise Gone("Nobody approved this run in time; ask for it again.")
     return run
 
 
 async def _decide(conn: AsyncConnection, run: Row[Any], decision: str, actor: Actor, now: datetime) -> None:
-    undecided = and_(runs.c.id == run.id, runs.c.decision.is_(None), runs.c.cancelled_at.is_(None))
+    undecided = and_(runs.c.id == run.id, runs.c.decision.is_(None), runs.c.finished_at.is_(None))
     values = {"decision": decision, "decided_at": now, "decided_by": actor.id, "decided_name": actor.name}
     changed = await conn.execute(update(runs).where(undecided).values(**values))
     if changed.rowcount == 0:
-        raise Conflict("Somebody else has decided about this run already.")
+        raise Conflict("This run waits no longer: somebody else has decided about it, or it was cancelled.")
 
 
 def _asked(run: Row[Any]) -> dict[str, Any]:
