@@ -12,6 +12,7 @@ from server_monitor.auth.actor import Actor, Permission, allows, audited
 from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Conflict, Denied, NotFound
 from server_monitor.fleet.selection import groups_of
+from server_monitor.tasks.endings import stop_where_too_many_failed
 from server_monitor.tasks.rows import (
     finish_runs,
     get_run,
@@ -37,6 +38,7 @@ async def cancel_task(conn: AsyncConnection, task_id: str, *, actor: Actor, now:
     meta = {"task_id": task_id, "run_id": task.run_id, "was": task.status}
     target = AuditTarget("server", task.server_id, task.server_name)
     await log.append(conn, Event("task.cancel", audited(actor), target, meta=meta))
+    await stop_where_too_many_failed(conn, [task.run_id], now)
     await finish_runs(conn, [task.run_id], now)
     now_is: str = (await conn.execute(select(tasks.c.status).where(tasks.c.id == task_id))).scalar_one()
     return Status(now_is)

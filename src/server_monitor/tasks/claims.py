@@ -4,7 +4,7 @@ Only the holder of a claim may move a running task, and the claim's fence says w
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,8 @@ from server_monitor.tasks.run import (
 )
 
 CANDIDATES = 2_000  # queued tasks looked at in one turn
+IDS_AT_ONCE = 500  # in one statement
+CLAIM_LOCK = 0x7461736B  # a number of our own among PostgreSQL's advisory locks
 
 
 async def claim(
@@ -39,15 +41,8 @@ async def claim(
     """
     if slots <= 0 or not cleared:
         return []
-    taken = await _running(conn)
-    chosen: list[Row[Any]] = []
-    for row in (await conn.execute(_candidates(cleared, per_server))).all():
-        if len(chosen) == slots:
-            break
-        if taken.servers[row.server_id] < per_server and taken.runs[row.run_id] < row.max_parallel:
-            taken.servers[row.server_id] += 1
-            taken.runs[row.run_id] += 1
-            chosen.append(row)
+    await _wait_for_turn(conn)
+    chosen = await _locked(conn, await _next_ids(conn, await _room(conn, cleared, per_server), slots))
     if not chosen:
         return []
     await conn.execute(
@@ -65,15 +60,87 @@ async def claim(
     return claimed
 
 
+async def _wait_for_turn(conn: AsyncConnection) -> None:
+    """Claims of several consoles are made one after the other: each counts what the ones before it have taken.
+
+    Row locks alone would not do: two who look at the same moment both see the same room on a server. SQLite has one
+    writer anyway.
+    """
+    if conn.dialect.name == "postgresql":
+        await conn.execute(select(func.pg_advisory_xact_lock(CLAIM_LOCK)))
+
+
 @dataclass(slots=True)
-class _Taken:
-    runs: Counter[str]
-    servers: Counter[str]
+class _Room:
+    """How many more tasks each run and each server may have at once. A server that is not named is idle."""
+
+    runs: dict[str, int]
+    servers: dict[str, int]
+    per_server: int
+    held_runs: frozenset[str]  # their canaries have not all succeeded: nothing but canaries may begin
+
+    def take(self, run_id: str, server_id: str) -> bool:
+        """Take the room for one task, if there is any."""
+        of_server = self.servers.get(server_id, self.per_server)
+        if self.runs[run_id] <= 0 or of_server <= 0:
+            return False
+        self.runs[run_id] -= 1
+        self.servers[server_id] = of_server - 1
+        return True
 
 
-async def _running(conn: AsyncConnection) -> _Taken:
-    rows = (await conn.execute(select(tasks.c.run_id, tasks.c.server_id).where(tasks.c.status == Status.RUNNING))).all()
-    return _Taken(Counter(row.run_id for row in rows), Counter(row.server_id for row in rows))
+async def _room(conn: AsyncConnection, cleared: Collection[str], per_server: int) -> _Room:
+    is_running = tasks.c.status == Status.RUNNING
+    running = (await conn.execute(select(tasks.c.run_id, tasks.c.server_id).where(is_running))).all()
+    in_runs, on_servers = Counter(row.run_id for row in running), Counter(row.server_id for row in running)
+    limits = select(runs.c.id, runs.c.max_parallel, runs.c.canary).where(runs.c.id.in_(cleared))
+    rows = (await conn.execute(limits)).all()
+    return _Room(
+        {row.id: row.max_parallel - in_runs[row.id] for row in rows},
+        {server_id: per_server - count for server_id, count in on_servers.items()},
+        per_server,
+        await _held_by_canaries(conn, [row.id for row in rows if row.canary]),
+    )
+
+
+async def _held_by_canaries(conn: AsyncConnection, run_ids: Collection[str]) -> frozenset[str]:
+    if not run_ids:
+        return frozenset()
+    is_early = and_(tasks.c.run_id == runs.c.id, tasks.c.position < runs.c.canary, tasks.c.status != Status.SUCCESS)
+    return frozenset(await conn.scalars(select(runs.c.id).where(runs.c.id.in_(run_ids), exists().where(is_early))))
+
+
+async def _next_ids(conn: AsyncConnection, room: _Room, slots: int) -> list[str]:
+    """The next queued tasks for which there is room, oldest runs first.
+
+    Looked for in portions, each without the runs and servers that are full by then: neither a run of ten thousand tasks
+    nor a thousand tasks for one server keep the others from being found, or are read again and again.
+    """
+    chosen: dict[str, None] = {}
+    while len(chosen) < slots:
+        found = (await conn.execute(_candidates(room))).all()
+        before = len(chosen)
+        for row in found:
+            if len(chosen) < slots and row.id not in chosen and room.take(row.run_id, row.server_id):
+                chosen[row.id] = None
+        if len(found) < CANDIDATES or len(chosen) == before:
+            break
+    return list(chosen)
+
+
+def _candidates(room: _Room) -> Select[Any]:
+    with_room = [run_id for run_id, left in room.runs.items() if left > 0]
+    full = [server_id for server_id, left in room.servers.items() if left <= 0]
+    may_begin = or_(tasks.c.run_id.not_in(room.held_runs), tasks.c.position < runs.c.canary)
+    return (
+        select(tasks.c.id, tasks.c.run_id, tasks.c.server_id)
+        .select_from(tasks.join(runs))
+        .where(
+            tasks.c.status == Status.QUEUED, tasks.c.run_id.in_(with_room), tasks.c.server_id.not_in(full), may_begin
+        )
+        .order_by(runs.c.created_at, runs.c.id, tasks.c.position)
+        .limit(CANDIDATES)
+    )
 
 
 _RUN_COLUMNS = (
@@ -91,44 +158,19 @@ _RUN_COLUMNS = (
 )
 
 
-def _candidates(cleared: Collection[str], per_server: int) -> Select[Any]:
-    """The next queued tasks of each run that may begin by their run's rules, on servers that have room."""
-    running = tasks.alias("running")
-    room = (
-        select(func.count())
-        .select_from(running)
-        .where(running.c.status == Status.RUNNING, running.c.server_id == tasks.c.server_id)
-        .scalar_subquery()
-        < per_server
-    )
-    early = tasks.alias("early")
-    canaries_passed = ~exists().where(
-        early.c.run_id == tasks.c.run_id, early.c.position < runs.c.canary, early.c.status != Status.SUCCESS
-    )
-    place_in_run = func.row_number().over(partition_by=tasks.c.run_id, order_by=tasks.c.position)
-    queued = (
-        select(tasks.c.id, place_in_run.label("place"))
-        .select_from(tasks.join(runs))
-        .where(
-            tasks.c.status == Status.QUEUED,
-            tasks.c.run_id.in_(cleared),
-            or_(tasks.c.position < runs.c.canary, runs.c.canary == 0, canaries_passed),
-            room,
+async def _locked(conn: AsyncConnection, task_ids: Sequence[str]) -> list[Row[Any]]:
+    """These tasks with their runs, apart from those that somebody has cancelled meanwhile or is about to."""
+    rows: list[Row[Any]] = []
+    for start in range(0, len(task_ids), IDS_AT_ONCE):
+        wanted = (
+            select(tasks, *_RUN_COLUMNS, facts.c.document.label("facts"))
+            .select_from(tasks.join(runs).outerjoin(facts, facts.c.server_id == tasks.c.server_id))
+            .where(tasks.c.id.in_(task_ids[start : start + IDS_AT_ONCE]), tasks.c.status == Status.QUEUED)
+            .order_by(runs.c.created_at, runs.c.id, tasks.c.position)
+            .with_for_update(of=tasks, skip_locked=True)
         )
-        .subquery("queued")
-    )
-    return (
-        select(tasks, *_RUN_COLUMNS, facts.c.document.label("facts"))
-        .select_from(
-            queued.join(tasks, tasks.c.id == queued.c.id)
-            .join(runs, runs.c.id == tasks.c.run_id)
-            .outerjoin(facts, facts.c.server_id == tasks.c.server_id)
-        )
-        .where(queued.c.place <= runs.c.max_parallel)
-        .order_by(runs.c.created_at, tasks.c.position)
-        .limit(CANDIDATES)
-        .with_for_update(of=tasks, skip_locked=True)
-    )
+        rows += (await conn.execute(wanted)).all()
+    return rows
 
 
 def _boot_id(document: Mapping[str, Any] | None) -> str | None:
@@ -176,8 +218,11 @@ async def note_mode(conn: AsyncConnection, claimed: Claimed, mode: Mode) -> None
 
 
 async def requeue(conn: AsyncConnection, claimed: Claimed) -> bool:
-    """Put back a task that never started on its host, once. False when it has been put back before."""
-    again = and_(_held(claimed), tasks.c.requeued.is_(False))
+    """Put back a task that never started on its host, once.
+
+    False when it has been put back before, or when somebody has asked for its end meanwhile.
+    """
+    again = and_(_held(claimed), tasks.c.requeued.is_(False), tasks.c.cancel_requested_at.is_(None))
     values = {"status": Status.QUEUED, "owner": None, "started_at": None, "requeued": True}
     changed = await conn.execute(update(tasks).where(again).values(**values))
     if changed.rowcount:
@@ -198,6 +243,7 @@ async def take_over(
     """Claim the running tasks of instances that are dead: whose heartbeat is older than `lease`, and at the start those
     that were ours before. Appends one `task.recover` for them all.
     """
+    await _wait_for_turn(conn)
     living = select(heartbeats.c.owner).where(heartbeats.c.beat_at > now - lease)
     silent = tasks.c.owner.not_in(living)
     is_dead = or_(silent, tasks.c.owner == owner) if is_start else and_(silent, tasks.c.owner != owner)
@@ -212,8 +258,8 @@ async def take_over(
     if not rows:
         return []
     ids = [row.id for row in rows]
-    for start in range(0, len(ids), 500):
-        part = tasks.c.id.in_(ids[start : start + 500])
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        part = tasks.c.id.in_(ids[start : start + IDS_AT_ONCE])
         await conn.execute(update(tasks).where(part).values(owner=owner, fence=tasks.c.fence + 1))
     meta = {"tasks": len(rows), "runs": len({row.run_id for row in rows}), "became": "taken over"}
     await log.append(conn, Event("task.recover", BY_SYSTEM, AuditTarget("console", owner), meta=meta))

@@ -1,6 +1,6 @@
 """How claimed tasks ended, and what follows for their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,7 +55,8 @@ async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Out
         with acting_for(outcome.claim.request_id):
             await log.append(conn, _end_event(rows[outcome.claim.task_id], outcome))
         metrics.tasks_finished.labels(outcome.status.value).inc()
-    await _stop_where_too_many_failed(conn, held)
+    unsuccessful = {outcome.claim.run_id for outcome in held if outcome.status is not Status.SUCCESS}
+    await stop_where_too_many_failed(conn, unsuccessful, held[-1].finished_at)
     await finish_runs(conn, {outcome.claim.run_id for outcome in held}, held[-1].finished_at)
     return held
 
@@ -138,10 +139,9 @@ def _end_event(row: Row[Any], outcome: Outcome) -> Event:
     )
 
 
-async def _stop_where_too_many_failed(conn: AsyncConnection, held: Sequence[Outcome]) -> None:
-    """Skip what is still queued in runs that have had as many failures as they tolerate, or a failed canary."""
-    suspects = {outcome.claim.run_id for outcome in held if outcome.status is not Status.SUCCESS}
-    if not suspects:
+async def stop_where_too_many_failed(conn: AsyncConnection, run_ids: Collection[str], now: datetime) -> None:
+    """Skip what is still queued in runs that have had as many failures as they tolerate, or have lost a canary."""
+    if not run_ids:
         return
     is_failure = tasks.c.status.in_(FAILURES)
     is_lost_canary = and_(tasks.c.position < runs.c.canary, tasks.c.status.notin_((*OPEN, Status.SUCCESS)))
@@ -153,15 +153,15 @@ async def _stop_where_too_many_failed(conn: AsyncConnection, held: Sequence[Outc
             func.count().filter(is_lost_canary).label("lost_canaries"),
         )
         .select_from(tasks.join(runs))
-        .where(runs.c.id.in_(suspects), or_(runs.c.max_failures.is_not(None), runs.c.canary > 0))
+        .where(runs.c.id.in_(run_ids), or_(runs.c.max_failures.is_not(None), runs.c.canary > 0))
         .group_by(runs.c.id, runs.c.max_failures)
     )
     for row in counted.all():
         most = stops_at(row.max_failures)
         if row.lost_canaries:
-            await _stop_run(conn, row.id, "canary_failed", held[-1].finished_at)
+            await _stop_run(conn, row.id, "canary_failed", now)
         elif most is not None and row.failures >= most:
-            await _stop_run(conn, row.id, "max_failures", held[-1].finished_at)
+            await _stop_run(conn, row.id, "max_failures", now)
 
 
 async def _stop_run(conn: AsyncConnection, run_id: str, cause: str, now: datetime) -> None:
