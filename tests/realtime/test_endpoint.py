@@ -5,7 +5,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server_monitor.bus.contract import Stopping, Subject
+from server_monitor.auth.actor import Role
+from server_monitor.bus.contract import Stopping, Subject, TaskState
 from server_monitor.realtime.endpoint import Rules
 from server_monitor.realtime.hub import Limits
 from tests.support.live import Directory, LiveConsole, next_watched, running_live
@@ -180,6 +181,89 @@ async def test_a_status_that_cannot_be_explained_is_still_told(live: LiveConsole
     assert (frame["status"], frame["sentence"]) == ("offline", None)
 
 
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def success(run_id: str, server_id: str) -> TaskState:
+    return TaskState(f"task-on-{server_id}", run_id, server_id, "success", None, 0)
+
+
+async def test_a_watched_run_is_shown_as_its_tasks_move_on(live: LiveConsole):
+    live.directory.runs = {"r": {"one", "two"}}
+    async with live.screen() as screen:
+        assert await screen.watch_run("r") == {"type": "watching", "run": "r"}
+        live.moved(success("r", "one"), success("another", "two"))
+
+        frame = await screen.next("task")
+
+    assert frame == {
+        "type": "task",
+        "run": "r",
+        "tasks": [{"id": "task-on-one", "server_id": "one", "status": "success", "cause": None, "exit_code": 0}],
+    }
+
+
+async def test_of_a_run_only_the_tasks_on_visible_servers_are_shown(live: LiveConsole):
+    live.directory.runs = {"r": {"one", "two"}}
+    async with live.screen("bob") as screen:
+        await screen.watch_run("r")
+        live.moved(success("r", "one"), success("r", "two"))
+
+        assert [task["server_id"] for task in (await screen.next("task"))["tasks"]] == ["two"]
+
+
+@pytest.mark.parametrize("run_id", ["hidden", "never-existed"])
+async def test_an_invisible_run_is_answered_as_one_that_does_not_exist(live: LiveConsole, run_id: str):
+    live.directory.runs = {"hidden": {"one"}, "r": {"two"}}
+    async with live.screen("bob") as screen:
+        await screen.watch_run("r")
+        answer = await screen.watch_run(run_id)
+        live.moved(success(run_id, "one"), success("r", "two"))
+
+        assert answer == {"type": "error", "code": "not_found", "detail": f"There is no run {run_id!r}."}
+        assert (await screen.next("task"))["run"] == "r", "the run before is still watched"
+
+
+async def test_a_run_that_is_watched_no_more_sends_nothing(live: LiveConsole):
+    live.directory.runs = {"r": {"one"}}
+    async with live.screen() as screen:
+        await screen.watch("all")
+        await screen.watch_run("r")
+        await screen.send(type="unwatch")
+        assert await screen.next() == {"type": "watching", "run": None}
+        live.moved(success("r", "one"))
+        live.samples({"one": VALUES})
+
+        assert (await screen.next())["type"] == "samples"
+
+
+async def test_a_run_whose_servers_were_taken_away_gets_an_error_and_no_more_tasks(live: LiveConsole):
+    live.directory.runs = {"r": {"two"}}
+    async with live.screen("bob") as screen:
+        await screen.watch_run("r")
+        live.directory.visible["bob"] = set()
+        live.changed("group.members")
+
+        assert (await screen.next("error"))["detail"] == "There is no run 'r'."
+        live.moved(success("r", "two"))
+        await screen.send(type="ping")
+        assert (await screen.next())["type"] in ("changed", "pong")
+
+
+async def test_the_list_of_runs_changes_for_those_who_may_see_runs(live: LiveConsole):
+    live.directory.log_in("vic", role=Role.VIEWER)
+    async with live.screen() as ann, live.screen("vic") as vic:
+        live.changed("system.start")
+        for screen in (ann, vic):
+            await screen.next("changed")  # The first hint: nobody knows what came before.
+        assert (await ann.next())["about"] == "runs"
+        live.changed("task.create")
+        assert (await ann.next())["about"] == "runs"
+        live.changed("server.create")
+        assert (await ann.next())["about"] == "servers"
+        assert (await vic.next())["about"] == "servers"
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +283,10 @@ async def test_a_status_that_cannot_be_explained_is_still_told(live: LiveConsole
         '{"type":"subscribe","servers":"all","rate_s":1e400}',
         '{"type":"subscribe","servers":"all","rate_s":"1"}',
         '{"type":"subscribe","servers":"all","admin":true}',
+        '{"type":"watch"}',
+        '{"type":"watch","run":""}',
+        '{"type":"watch","run":["r"]}',
+        '{"type":"unwatch","run":"r"}',
         '{"type":"subscribe","servers":' + json.dumps(["x"] * 1001) + "}",
         "[" * 20_000,
         b"\x00\xff",
@@ -279,7 +367,8 @@ async def test_a_server_page_whose_server_is_gone_gets_an_error_and_no_more_samp
 async def test_browsers_fetch_the_list_again_only_when_servers_changed(live: LiveConsole):
     async with live.screen() as screen:
         live.changed("system.start")
-        await screen.next("changed")  # The first hint: nobody knows what came before.
+        for about in ("servers", "runs"):  # The first hint: nobody knows what came before.
+            assert (await screen.next("changed"))["about"] == about
         live.changed("auth.login_failed", "auth.login")
         live.changed("server.create")
         await screen.next("changed")

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from server_monitor.bus.contract import SamplesTaken, StatusChanged, Subject
+from server_monitor.bus.contract import SamplesTaken, StatusChanged, Subject, TasksChanged, TaskState
 from server_monitor.bus.memory import MemoryBus
-from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Limits
+from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Limits, Watching
 from tests.support.live import next_watched
 
 EVERYTHING = Interest(None, detailed=False)
-LIMITS = Limits(flush_interval_s=0.01, sample_frames=3, statuses=2, notices=2)
+LIMITS = Limits(flush_interval_s=0.01, sample_frames=3, statuses=2, notices=2, tasks_in_frame=2)
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ async def next_message(browser: Browser) -> dict[str, Any]:
 
 def take(bus: MemoryBus, at: float = 1.0, **values: float) -> None:
     bus.publish(Subject.SAMPLES, SamplesTaken(at, {key: {"load1": value} for key, value in values.items()}))
+
+
+def moved(task_id: str, status: str, run_id: str = "run", server_id: str = "one") -> TaskState:
+    return TaskState(task_id, run_id, server_id, status, None, 0 if status == "success" else None)
+
+
+def following(hub: Hub, run_id: str = "run", servers: frozenset[str] | None = None) -> Browser:
+    browser = hub.join()
+    hub.watch(browser, Watching(run_id, servers))
+    return browser
 
 
 async def test_browsers_with_equal_interests_get_the_very_same_frame(hub: Hub, bus: MemoryBus):
@@ -168,3 +178,55 @@ async def test_nothing_is_kept_for_browsers_that_subscribed_to_nothing(hub: Hub,
     hub.leave(gone)
 
     assert (hub._feeds, hub._by_server, hub._everywhere) == ({}, {}, [])
+
+
+async def test_tasks_of_one_flush_leave_together_and_the_newest_state_of_each_wins(hub: Hub, bus: MemoryBus):
+    browser = following(hub)
+    bus.publish(Subject.TASKS, TasksChanged((moved("a", "running"), moved("b", "running"))))
+    bus.publish(Subject.TASKS, TasksChanged((moved("a", "success"),)))
+
+    frame = await next_message(browser)
+
+    assert (frame["type"], frame["run"]) == ("task", "run")
+    assert frame["tasks"] == [
+        {"id": "a", "server_id": "one", "status": "success", "cause": None, "exit_code": 0},
+        {"id": "b", "server_id": "one", "status": "running", "cause": None, "exit_code": None},
+    ]
+
+
+async def test_only_the_watched_run_is_shown_and_of_it_only_what_may_be_seen(hub: Hub, bus: MemoryBus):
+    browser = following(hub, servers=frozenset({"one"}))
+    states = (moved("a", "running", "another"), moved("b", "running", server_id="two"), moved("c", "running"))
+    bus.publish(Subject.TASKS, TasksChanged(states))
+
+    assert [task["id"] for task in (await next_message(browser))["tasks"]] == ["c"]
+
+
+async def test_a_browser_that_does_not_read_loses_only_states_in_between(hub: Hub):
+    browser = following(hub)
+    for status in ("running", "success"):
+        browser.tasks({task_id: moved(task_id, status) for task_id in ("a", "b", "c")})
+
+    frames = [await next_message(browser) for _ in range(2)]
+
+    assert [[task["id"] for task in frame["tasks"]] for frame in frames] == [["a", "b"], ["c"]]
+    assert {task["status"] for frame in frames for task in frame["tasks"]} == {"success"}
+
+
+async def test_what_waits_of_a_run_that_is_watched_no_more_is_never_sent(hub: Hub, bus: MemoryBus):
+    browser = following(hub)
+    browser.tasks({"a": moved("a", "running")})
+    hub.watch(browser, Watching("another", None))
+    bus.publish(Subject.TASKS, TasksChanged((moved("b", "running", "another"),)))
+
+    frame = await next_message(browser)
+
+    assert (frame["run"], [task["id"] for task in frame["tasks"]]) == ("another", ["b"])
+
+
+async def test_nothing_is_kept_of_runs_that_nobody_watches(hub: Hub, bus: MemoryBus):
+    hub.leave(following(hub))
+    bus.publish(Subject.TASKS, TasksChanged((moved("a", "running"),)))
+    await asyncio.sleep(0)
+
+    assert (hub._by_run, hub._moved) == ({}, {})

@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 
 from server_monitor.auth.actor import Actor, ActorKind, Role
-from server_monitor.bus.contract import Changed, SamplesTaken, StatusChanged, Subject, Watched
+from server_monitor.bus.contract import Changed, SamplesTaken, StatusChanged, Subject, TasksChanged, TaskState, Watched
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.errors import NotFound
 from server_monitor.realtime.endpoint import Access, Live, Rules
@@ -35,11 +35,12 @@ class Directory:
     cookies: dict[str, Actor] = field(default_factory=dict)
     tokens: dict[str, Actor] = field(default_factory=dict)
     visible: dict[str, set[str] | None] = field(default_factory=dict)
+    runs: dict[str, set[str]] = field(default_factory=dict)  # the servers of each
     ended: set[str] = field(default_factory=set)
     actions: list[str] = field(default_factory=list)
 
-    def log_in(self, name: str, *, visible: Collection[str] | None = None) -> Actor:
-        actor = person(name)
+    def log_in(self, name: str, *, visible: Collection[str] | None = None, role: Role = Role.ADMIN) -> Actor:
+        actor = person(name, role)
         self.cookies[name] = self.tokens[name] = actor
         self.visible[name] = None if visible is None else set(visible)
         return actor
@@ -60,6 +61,13 @@ class Directory:
         visible = self.visible[actor.name]
         return frozenset(self.servers & set(ids) if visible is None else self.servers & visible & set(ids))
 
+    async def find_run(self, actor: Actor, run_id: str) -> frozenset[str] | None:
+        visible = self.visible[actor.name]
+        seen = self.runs.get(run_id, set()) & (self.servers if visible is None else visible)
+        if not seen:
+            raise NotFound("run", run_id)
+        return None if visible is None else frozenset(seen)
+
     async def actions_since(self, size: int) -> Collection[str]:
         return self.actions[size:]
 
@@ -69,7 +77,14 @@ class Directory:
         return f"Sentence of {reason} for {server_id}.", f"Remedy of {reason}."
 
     def access(self) -> Access:
-        return Access(self.authenticate, self.still_valid, self.visible_servers, self.find_servers, self.actions_since)
+        return Access(
+            self.authenticate,
+            self.still_valid,
+            self.visible_servers,
+            self.find_servers,
+            self.find_run,
+            self.actions_since,
+        )
 
 
 class Screen:
@@ -95,6 +110,14 @@ class Screen:
         while True:
             frame = await self.next()
             if frame["type"] in ("subscribed", "error"):
+                return frame
+
+    async def watch_run(self, run_id: str) -> dict[str, Any]:
+        """Watch a run, and wait for the answer: `watching` or `error`."""
+        await self.send(type="watch", run=run_id)
+        while True:
+            frame = await self.next()
+            if frame["type"] in ("watching", "error"):
                 return frame
 
     async def closed(self) -> int | None:
@@ -129,6 +152,10 @@ class LiveConsole:
 
     def status(self, server_id: str, status: str, reason: str | None = None) -> None:
         self.bus.publish(Subject.STATUS, StatusChanged(server_id, status, reason, 1_700_000_000.0))
+
+    def moved(self, *states: TaskState) -> None:
+        """Tasks have moved on."""
+        self.bus.publish(Subject.TASKS, TasksChanged(states))
 
     def changed(self, *actions: str) -> None:
         """Some changes were recorded in the audit log."""

@@ -57,7 +57,7 @@ from server_monitor.ssh import hostkeys
 from server_monitor.ssh.hardening import harden_process
 from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
-from server_monitor.tasks import rulings
+from server_monitor.tasks import listing, rulings
 from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
@@ -295,11 +295,15 @@ def _access(db: Database) -> Access:
         async with db.reading() as conn:
             return await fleet.which_visible(conn, wanted, actor=actor)
 
+    async def find_run(actor: Actor, run_id: str) -> frozenset[str] | None:
+        async with db.reading() as conn:
+            return await listing.servers_of(conn, run_id, actor=actor)
+
     async def actions_since(seq: int) -> Collection[str]:
         async with db.reading() as conn:
             return await audit_log.actions_since(conn, seq)
 
-    return Access(authenticate, still_valid, visible_servers, find_servers, actions_since)
+    return Access(authenticate, still_valid, visible_servers, find_servers, find_run, actions_since)
 
 
 def _origins(settings: Settings) -> frozenset[str]:

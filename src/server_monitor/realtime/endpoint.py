@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from server_monitor.auth.actor import Actor
+from server_monitor.auth.actor import Actor, Permission, groups_allowing
 from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.errors import Failure, NotFound, Unavailable
 from server_monitor.realtime import messages
-from server_monitor.realtime.hub import Browser, Close, Hub, Interest
+from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Watching
 from server_monitor.telemetry.logs import logger
 
 POLICY_VIOLATION = 1008
@@ -30,6 +30,8 @@ LOGGED_OUT = 4401
 _ABOUT_ACCESS = ("user.", "token.", "session.", "group.", "server.", "auth.logout")
 # Audit actions after which the list of servers reads differently.
 _ABOUT_SERVERS = ("server.", "group.", "host_key.")
+# Audit actions after which the list of runs reads differently.
+_ABOUT_RUNS = ("task.",)
 
 log = logger(__name__)
 
@@ -39,13 +41,16 @@ class Access:
     """What the endpoint asks of the rest of the console; `lifecycle/wiring.py` hands it over.
 
     `visible_servers` returns None when the actor sees the whole fleet. `find_servers` returns those of the given ids
-    that exist and that the actor may see. `actions_since` names the audited actions from a sequence number on.
+    that exist and that the actor may see. `find_run` returns the servers whose tasks of this run they may see, None for
+    all of them; it raises NotFound when there are none. `actions_since` names the audited actions from a sequence
+    number on.
     """
 
     authenticate: Callable[[str | None, str | None], Awaitable[Actor | None]]  # cookie, bearer token
     still_valid: Callable[[Actor], Awaitable[Actor | None]]
     visible_servers: Callable[[Actor], Awaitable[frozenset[str] | None]]
     find_servers: Callable[[Actor, Collection[str]], Awaitable[frozenset[str]]]
+    find_run: Callable[[Actor, str], Awaitable[frozenset[str] | None]]
     actions_since: Callable[[int], Awaitable[Collection[str]]]
 
 
@@ -212,13 +217,22 @@ class Live:
             connection.browser.notice(messages.pong(time.time()))
             return
         try:
-            interest = await self._interest(connection.actor, message)
+            await self._show(connection, message)
         except Failure as error:
             connection.browser.notice(messages.error(error.code, str(error)))
-            return
-        connection.wanted = message
-        self._hub.subscribe(connection.browser, interest)
-        connection.browser.notice(messages.subscribed(message))
+
+    async def _show(
+        self, connection: _Connection, message: messages.Subscribe | messages.Watch | messages.Unwatch
+    ) -> None:
+        if isinstance(message, messages.Subscribe):
+            interest = await self._interest(connection.actor, message)
+            connection.wanted = message
+            self._hub.subscribe(connection.browser, interest)
+            connection.browser.notice(messages.subscribed(message))
+        else:
+            run_id = message.run if isinstance(message, messages.Watch) else None
+            self._hub.watch(connection.browser, await self._watching(connection.actor, run_id))
+            connection.browser.notice(messages.watching(run_id))
 
     async def _interest(self, actor: Actor, wanted: messages.Subscribe) -> Interest:
         """What `wanted` means for this actor. Raises NotFound for a server that they do not see."""
@@ -229,6 +243,10 @@ class Live:
             if server_id not in found:
                 raise NotFound("server", server_id)
         return Interest(found, detailed=True, rate_s=wanted.rate_s)
+
+    async def _watching(self, actor: Actor, run_id: str | None) -> Watching | None:
+        """Raises NotFound for a run of which the actor sees nothing."""
+        return None if run_id is None else Watching(run_id, await self._access.find_run(actor, run_id))
 
     # --- all sockets ----------------------------------------------------------------------------------------------
 
@@ -262,7 +280,12 @@ class Live:
             await self._reauthorise()
         if actions is None or _any_about(actions, _ABOUT_SERVERS):
             for connection in self._connections:
-                connection.browser.notice(messages.changed())
+                connection.browser.notice(messages.changed("servers"))
+        # While tasks run this is said as often as CHANGED is: once a second.
+        if actions is None or _any_about(actions, _ABOUT_RUNS):
+            for connection in self._connections:
+                if _sees_runs(connection.actor):
+                    connection.browser.notice(messages.changed("runs"))
 
     async def _actions_until(self, size: int) -> Collection[str] | None:
         """What happened since the last time, or None when that is not known."""
@@ -283,19 +306,37 @@ class Live:
             connection.browser.close(Close(LOGGED_OUT, "logged out"))
             return
         connection.actor = actor
-        if connection.wanted is None or connection not in self._connections:
-            return
+        if connection.wanted is not None:
+            await self._subscribe_again(connection, connection.wanted)
+        if connection.browser.watching is not None:
+            await self._watch_again(connection, connection.browser.watching)
+
+    async def _subscribe_again(self, connection: _Connection, wanted: messages.Subscribe) -> None:
         try:
-            interest: Interest | None = await self._interest(actor, connection.wanted)
+            interest: Interest | None = await self._interest(connection.actor, wanted)
         except NotFound as error:
             connection.wanted, interest = None, None
             connection.browser.notice(messages.error(error.code, str(error)))
         if connection in self._connections:
             self._hub.subscribe(connection.browser, interest)
 
+    async def _watch_again(self, connection: _Connection, earlier: Watching) -> None:
+        try:
+            now = await self._watching(connection.actor, earlier.run_id)
+        except NotFound as error:
+            now = None
+            connection.browser.notice(messages.error(error.code, str(error)))
+        # Another run may have been asked for meanwhile; it was judged on its own.
+        if connection in self._connections and connection.browser.watching == earlier:
+            self._hub.watch(connection.browser, now)
+
 
 def _any_about(actions: Iterable[str], prefixes: tuple[str, ...]) -> bool:
     return any(action.startswith(prefixes) for action in actions)
+
+
+def _sees_runs(actor: Actor) -> bool:
+    return groups_allowing(actor, Permission.TASK_READ) != frozenset()
 
 
 def _owner(actor: Actor) -> str:

@@ -1,14 +1,16 @@
-"""Who sees what: samples and states from the bus, encoded once and given to every browser that wants the same.
+"""Who sees what: samples, states and tasks from the bus, each given to the browsers that want it.
 
 Browsers with equal subscriptions share a *feed*. Samples gather in the feed and leave together, as one frame that is
 encoded once however many browsers there are. Each browser has a bounded outbox, so a slow one loses its own oldest
-sample frames and slows nobody; states are never lost, because an outbox keeps the newest one of each server.
+sample frames and slows nobody; states are never lost, because an outbox keeps the newest one of each server. The same
+holds for the tasks of the run that a browser watches: each waits with its newest state until the browser reads.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from server_monitor.bus.contract import (
     Bus,
@@ -17,6 +19,8 @@ from server_monitor.bus.contract import (
     Stopping,
     Subject,
     Subscription,
+    TasksChanged,
+    TaskState,
     Watched,
 )
 from server_monitor.errors import Failure
@@ -34,13 +38,17 @@ Explain = Callable[[str, str], Awaitable[tuple[str, str]]]  # server, reason -> 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes and times of the hub. A status outbox holds one entry a server, so its limit is a limit of servers."""
+    """Sizes and times of the hub. A status outbox holds one entry a server, so its limit is a limit of servers.
+
+    That of tasks holds one entry for each task of one run, and so needs none.
+    """
 
     flush_interval_s: float = 0.2
     announce_interval_s: float = 5.0
     idle_interval_s: float = 10.0
     sample_frames: int = 64
     statuses: int = 20_000
+    tasks_in_frame: int = 1_000
     notices: int = 32
     bus_messages: int = 8192
     reconnects_per_second: int = 500
@@ -56,6 +64,17 @@ class Interest:
 
 
 @dataclass(frozen=True, slots=True)
+class Watching:
+    """The run whose tasks a browser follows; of all its servers (None), or of those that the actor may see."""
+
+    run_id: str
+    servers: frozenset[str] | None
+
+    def shows(self, state: TaskState) -> bool:
+        return self.servers is None or state.server_id in self.servers
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The last thing in an outbox: close the connection with this code."""
 
@@ -66,14 +85,27 @@ class Close:
 class Browser:
     """The outbox of one connection: filled by the hub, emptied by whoever owns the connection."""
 
-    __slots__ = ("_close", "_dropped", "_limits", "_notices", "_ready", "_samples", "_statuses", "interest")
+    __slots__ = (
+        "_close",
+        "_dropped",
+        "_limits",
+        "_notices",
+        "_ready",
+        "_samples",
+        "_statuses",
+        "_tasks",
+        "interest",
+        "watching",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.interest: Interest | None = None
+        self.watching: Watching | None = None
         self._limits = limits
         self._ready = asyncio.Event()
         self._notices: deque[str] = deque()
         self._statuses: dict[str, str] = {}
+        self._tasks: dict[str, TaskState] = {}
         self._samples: deque[str] = deque()
         self._dropped = 0
         self._close: Close | None = None
@@ -96,6 +128,19 @@ class Browser:
         self._statuses[server_id] = frame
         self._ready.set()
 
+    def watch(self, watching: Watching | None) -> None:
+        """Follow this run from now on; what still waits of another is of no interest any more."""
+        if watching != self.watching:
+            self._tasks.clear()
+        self.watching = watching
+
+    def tasks(self, states: Mapping[str, TaskState]) -> None:
+        """Add the newest states of tasks of the watched run, each in place of an older one that still waits."""
+        if self.watching is None or self._close:
+            return
+        self._tasks.update({task_id: state for task_id, state in states.items() if self.watching.shows(state)})
+        self._ready.set()
+
     def samples(self, frame: str) -> None:
         """Add a frame of samples; the oldest gives way when the outbox is full."""
         if len(self._samples) >= self._limits.sample_frames:
@@ -109,11 +154,12 @@ class Browser:
         """End the connection once the notices before it have been sent; the first reason counts."""
         self._close = self._close or close
         self._statuses.clear()
+        self._tasks.clear()
         self._samples.clear()
         self._ready.set()
 
     async def next(self) -> str | Close:
-        """Wait for the next thing to send: notices first, then states, then samples, `Close` last."""
+        """Wait for the next thing to send: notices first, then states, tasks and samples, `Close` last."""
         while True:
             if (item := self._pop()) is not None:
                 return item
@@ -127,10 +173,18 @@ class Browser:
             return self._close
         if self._statuses:
             return self._statuses.pop(next(iter(self._statuses)))
+        if self._tasks:
+            return self._pop_tasks()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return messages.gap(dropped)
         return self._samples.popleft() if self._samples else None
+
+    def _pop_tasks(self) -> str:
+        # Encoded for each browser on its own: few look at the same run, and each may be behind by another amount.
+        assert self.watching is not None
+        first = list(islice(self._tasks, self._limits.tasks_in_frame))
+        return messages.task(self.watching.run_id, [self._tasks.pop(task_id) for task_id in first])
 
 
 class _Feed:
@@ -181,6 +235,8 @@ class Hub:
         self._feeds: dict[Interest, _Feed] = {}
         self._everywhere: list[_Feed] = []
         self._by_server: dict[str, list[_Feed]] = {}
+        self._by_run: dict[str, set[Browser]] = {}
+        self._moved: dict[str, dict[str, TaskState]] = {}  # of watched runs, since the last flush
         self._waiting = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -193,10 +249,12 @@ class Hub:
         with (
             self._bus.subscribe(Subject.SAMPLES, Subject.STOPPING, queue_size=queue_size) as samples,
             self._bus.subscribe(Subject.STATUS, queue_size=queue_size) as states,
+            self._bus.subscribe(Subject.TASKS, queue_size=queue_size) as moves,
         ):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._carry_samples(samples))
                 tasks.create_task(self._carry_states(states))
+                tasks.create_task(self._carry_tasks(moves))
                 tasks.create_task(self._flush_for_ever())
                 tasks.create_task(self._announce_for_ever())
 
@@ -214,6 +272,7 @@ class Hub:
         self._browsers.discard(browser)
         metrics.live_browsers.set(len(self._browsers))
         self.subscribe(browser, None)
+        self.watch(browser, None)
         if not self._browsers:
             self._empty.set()
 
@@ -227,6 +286,17 @@ class Hub:
             feed = self._feeds.get(interest) or self._open(interest)
             feed.browsers.add(browser)
         self._announce_when_changed()
+
+    def watch(self, browser: Browser, watching: Watching | None) -> None:
+        """Show how the tasks of a run move on from now on, in place of the run before."""
+        if browser.watching is not None:
+            run_id = browser.watching.run_id
+            self._by_run[run_id].discard(browser)
+            if not self._by_run[run_id]:
+                del self._by_run[run_id]
+        browser.watch(watching)
+        if watching is not None:
+            self._by_run.setdefault(watching.run_id, set()).add(browser)
 
     def stop(self) -> None:
         """Tell every browser to connect again, and close; those that come later are sent away as well."""
@@ -282,6 +352,18 @@ class Hub:
             if isinstance(message, StatusChanged):
                 await self._take_status(message)
 
+    async def _carry_tasks(self, subscription: Subscription) -> None:
+        async for message in subscription:
+            if isinstance(message, TasksChanged):
+                self._take_tasks(message)
+
+    def _take_tasks(self, message: TasksChanged) -> None:
+        for state in message.tasks:
+            if state.run_id in self._by_run:
+                self._moved.setdefault(state.run_id, {})[state.task_id] = state
+        if self._moved:
+            self._waiting.set()
+
     def _take_samples(self, message: SamplesTaken) -> None:
         if not self._feeds:
             return
@@ -327,7 +409,11 @@ class Hub:
             self.flush(loop.time())
 
     def flush(self, now_s: float) -> None:
-        """Give every feed that is due its frame. `now_s` is the event loop's clock."""
+        """Give every feed that is due its frame, and tasks to whom they belong. `now_s` is the event loop's clock."""
+        moved, self._moved = self._moved, {}
+        for run_id, states in moved.items():
+            for browser in self._by_run.get(run_id, ()):
+                browser.tasks(states)
         for feed in self._feeds.values():
             if not feed.pending:
                 continue

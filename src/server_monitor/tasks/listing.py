@@ -40,6 +40,20 @@ def visible_tasks(actor: Actor) -> ColumnElement[bool]:
     return tasks.c.server_id.in_(members)
 
 
+async def servers_of(conn: AsyncConnection, run_id: str, *, actor: Actor) -> frozenset[str] | None:
+    """The servers of a run whose tasks the actor may see; None when they see all tasks of all runs.
+
+    Raises NotFound when there is no such run, or none of its tasks may be seen.
+    """
+    seen = select(tasks.c.server_id).where(tasks.c.run_id == run_id, visible_tasks(actor))
+    if groups_allowing(actor, Permission.TASK_READ) is None:
+        seen = seen.limit(1)
+    found = frozenset(await conn.scalars(seen))
+    if not found:
+        raise NotFound("run", run_id)
+    return None if groups_allowing(actor, Permission.TASK_READ) is None else found
+
+
 _SHOWN = (
     tasks,
     runs.c.command,
