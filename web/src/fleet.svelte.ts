@@ -148,7 +148,7 @@ class Fleet {
 
   #hear(message: LiveMessage): void {
     if (message.type === "samples") this.#sample(seconds(message.at) ?? 0, message.servers);
-    else if (message.type === "changed") {
+    else if (message.type === "changed" && message.about !== "runs") {
       this.changes += 1;
       this.#reload_soon();
     }

@@ -255,6 +255,6 @@ export type LiveMessage =
       remedy?: string | null;
       at?: string;
     }
-  | { type: "changed" }
+  | { type: "changed"; about?: "servers" | "runs" }
   | { type: "reconnect"; spread_s?: number }
   | { type: "error"; code: string };
