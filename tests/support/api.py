@@ -24,6 +24,7 @@ from server_monitor.audit.verifying import Verifying
 from server_monitor.auth import credentials
 from server_monitor.auth.actor import Role, os_user
 from server_monitor.auth.login import Logins
+from server_monitor.bus.memory import MemoryBus
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import grants, users
@@ -32,6 +33,11 @@ from server_monitor.series.store import History
 from server_monitor.series.tiers import Tiers
 from server_monitor.settings import Settings
 from server_monitor.ssh.pool import Limits, Pool
+from server_monitor.tasks import rulings
+from server_monitor.tasks.dispatch import Dispatcher
+from server_monitor.tasks.dispatch import Limits as TaskLimits
+from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.output import Outputs, Sizes
 from tests.support.fleet import VAULT
 
 SECRET = SecretStr("a secret for tests that is long enough")
@@ -90,8 +96,23 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     housekeeping = Housekeeping(db, signer, archive, rules_of(settings), directory)
     roster = Roster(db, history)
     verifying = Verifying(db, settings.database, signer)
+    rule, outputs = rulings.rule_of(settings), Outputs(directory / "tasks", Sizes())
+    dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, VAULT, rule, MemoryBus(), TaskLimits())
     console = Console(
-        settings, db, Logins(db, SECRET), history, pool, VAULT, roster, signer, lambda _: (), housekeeping, verifying
+        settings,
+        db,
+        Logins(db, SECRET),
+        history,
+        pool,
+        VAULT,
+        roster,
+        signer,
+        lambda _: (),
+        housekeeping,
+        verifying,
+        rule,
+        outputs,
+        dispatcher,
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)

@@ -21,6 +21,7 @@ from server_monitor.api import (
     health,
     series,
     servers,
+    snippets,
     ssh_keys,
     stats,
     tasks,
@@ -96,6 +97,7 @@ def routers() -> list[APIRouter]:
         series,
         stats,
         tasks,
+        snippets,
     )
     return [file.router for file in files]
 

@@ -69,9 +69,6 @@ class Order:
         mistakes = [
             FieldError(name, message)
             for name, wrong, message in (
-                ("command", not self.command.strip(), "write a command"),
-                ("command", len(self.command) > COMMAND_MAX, f"is longer than {COMMAND_MAX:,} characters"),
-                ("command", "\0" in self.command, "holds a NUL, which no shell can be given"),
                 ("timeout_seconds", not 1 <= self.timeout_s <= TIMEOUT_MAX_S, f"lies between 1 and {TIMEOUT_MAX_S}"),
                 ("max_parallel", not 1 <= self.max_parallel <= PARALLEL_MAX, f"lies between 1 and {PARALLEL_MAX}"),
                 ("max_failures", self.max_failures is not None and self.max_failures < 0, "is not negative"),
@@ -81,6 +78,8 @@ class Order:
             if wrong
         ]
         mistakes += _secret_mistakes(self.secrets)
+        if mistake := command_mistake(self.command):
+            mistakes.insert(0, FieldError("command", mistake))
         if mistakes:
             raise Invalid(mistakes)
         return self
@@ -142,6 +141,15 @@ def _secret_mistakes(secrets: Mapping[str, str]) -> list[FieldError]:
         elif not SECRET_MIN <= len(value) <= SECRET_MAX or any(letter in value for letter in "\0\n\r"):
             mistakes.append(FieldError(where, f"has {SECRET_MIN} to {SECRET_MAX} characters on one line"))
     return mistakes
+
+
+def command_mistake(command: str) -> str | None:
+    """What is wrong with a command before anything looks at what it means."""
+    if not command.strip():
+        return "write a command"
+    if len(command) > COMMAND_MAX:
+        return f"is longer than {COMMAND_MAX:,} characters"
+    return "holds a NUL, which no shell can be given" if "\0" in command else None
 
 
 def is_over(status: Status) -> bool:
