@@ -44,7 +44,7 @@ async def test_a_snippet_is_saved_changed_and_deleted_each_with_its_record(db: D
         assert await snippets.listing(conn, actor=ADMIN) == []
 
     assert await actions(db) == ["snippet.create", "snippet.update", "snippet.delete"]
-    assert list((await records(db))[1]["change"]["paths"]) == ["command"]
+    assert [one["p"] for one in (await records(db))[1]["change"]["paths"]] == ["command"]
 
 
 async def test_names_are_taken_once(db: Database) -> None:

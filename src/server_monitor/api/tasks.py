@@ -28,14 +28,15 @@ Cursor = Annotated[str | None, Query(max_length=1_024)]
 
 
 class SelectorBody(Body):
-    """Servers by id, and those in one of the groups, if any are given, that carry all the labels."""
+    """Servers by id, and those in one of the groups, if any are given, that carry all the labels; or all there are."""
 
     servers: list[str] = Field(default_factory=list, max_length=10_000)
     groups: list[str] = Field(default_factory=list, max_length=1_000)
     labels: dict[str, str] = Field(default_factory=dict)
+    all: bool = False
 
     def selector(self) -> Selector:
-        return Selector(self.servers, self.groups, self.labels)
+        return Selector(self.servers, self.groups, self.labels, self.all)
 
 
 class CommandBody(Body):

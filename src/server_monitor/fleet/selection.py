@@ -15,25 +15,32 @@ from server_monitor.fleet.fields import quoted
 from server_monitor.fleet.servers import Server
 
 NAMED_MAX = 10_000
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Servers by id, and those that are in one of the groups, where any are given, and carry all the labels."""
+    """Servers by id, and those that are in one of the groups, where any are given, and carry all the labels; or all."""
 
     servers: Sequence[str] = ()
     groups: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    everything: bool = False
 
     @property
     def is_empty(self) -> bool:
-        return not (self.servers or self.groups or self.labels)
+        return not (self.servers or self.groups or self.labels or self.everything)
 
     def document(self) -> dict[str, object]:
-        return {"servers": list(self.servers), "groups": list(self.groups), "labels": dict(self.labels)}
+        shown: dict[str, object] = {
+            "servers": list(self.servers),
+            "groups": list(self.groups),
+            "labels": dict(self.labels),
+        }
+        return {**shown, "all": True} if self.everything else shown
 
     def meets(self, server: Server) -> bool:
-        if server.id in self.servers:
+        if self.everything or server.id in self.servers:
             return True
         if not (self.groups or self.labels):
             return False
@@ -47,6 +54,44 @@ class Chosen:
 
     server: Server
     obstacle: str | None
+
+
+async def named(conn: AsyncConnection, words: Collection[str], *, actor: Actor) -> Selector:
+    """The selector that a person writes as words: `all`, names or ids of servers, `group:NAME`, `label:KEY=VALUE`.
+
+    Raises Invalid with every word that means nothing.
+    """
+    ids = {server.name: server.id for server in await server_rows.listing(conn, actor=actor)}
+    ids |= {server_id: server_id for server_id in ids.values()}
+    group_ids = {group.name: group.id for group in await group_rows.listing(conn, actor=actor)}
+    servers: list[str] = []
+    groups: list[str] = []
+    labels: dict[str, str] = {}
+    mistakes: list[FieldError] = []
+    for word in words:
+        kind, _, rest = word.partition(":")
+        name, equals, value = rest.partition("=")
+        if word in ids:
+            servers.append(ids[word])
+        elif kind == "group" and rest in group_ids:
+            groups.append(group_ids[rest])
+        elif kind == "label" and equals and labels.get(name, value) == value:
+            labels[name] = value
+        elif word != ALL:
+            mistakes.append(FieldError("selector", _meaningless(kind, rest, word)))
+    if mistakes:
+        raise Invalid(mistakes)
+    return Selector(servers, groups, labels, everything=ALL in words)
+
+
+def _meaningless(kind: str, rest: str, word: str) -> str:
+    if kind == "group":
+        return f"There is no group {quoted(rest)}."
+    if kind == "label" and "=" in rest:
+        return f"{quoted(word)}: another value of this label is asked for too, and no server carries both."
+    if kind == "label":
+        return f"{quoted(word)}: write label:KEY=VALUE."
+    return f"There is no server {quoted(word)}; write all, a name, an id, group:NAME or label:KEY=VALUE."
 
 
 async def choose(conn: AsyncConnection, selector: Selector, *, actor: Actor) -> list[Chosen]:
