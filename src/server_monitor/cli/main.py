@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from server_monitor.cli import audit, server, token, user
+from server_monitor.cli import audit, runs, server, token, user
 from server_monitor.cli.output import WRONG_USAGE, emit, run, say, workplace
+from server_monitor.cli.run import run_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +18,8 @@ app = typer.Typer(
     help="Watch Linux servers every second over plain SSH, work on them, and prove afterwards who did what.",
 )
 app.add_typer(server.app, name="server", help="The servers that are watched.")
+app.command("run")(run_command)
+app.add_typer(runs.app, name="runs", help="The commands that were run, and what became of them.")
 app.add_typer(user.app, name="user", help="The people who may log in.")
 app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
 app.add_typer(token.app, name="token", help="API tokens for programs.")

@@ -202,6 +202,49 @@ def trust_host_key(
         say(f"{trusted} is trusted with {chosen}.")
 
 
+@app.command("set")
+def set_server(
+    name: Name,
+    capability: Annotated[
+        str, typer.Option(help="What may be done there: observe, run commands, or open a terminal too.")
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE; repeat for several, NAME= takes one away.")
+    ] = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--on/--off", help="Watch it or leave it alone.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what may be done on a server, its labels, or whether it is watched."""
+    from server_monitor.auth.users import UNCHANGED
+    from server_monitor.fleet import changes, servers
+    from server_monitor.fleet.changes import Edit
+
+    wanted = _labels(label or [])
+    if not (capability or wanted) and enabled is None:
+        fail("Say what to change; see --help.", WRONG_USAGE)
+
+    async def work() -> "Server":
+        async with workplace() as place, place.db.transaction() as conn:
+            found = await servers.find(conn, name, actor=place.actor)
+            labels = {key: value for key, value in {**found.labels, **wanted}.items() if value or key not in wanted}
+            change = Edit(
+                capability=capability or UNCHANGED,
+                labels=labels if wanted else UNCHANGED,
+                enabled=UNCHANGED if enabled is None else enabled,
+            )
+            return await changes.edit(conn, inventory.vault(place), found.id, change, actor=place.actor)
+
+    changed = run(work)
+    if as_json:
+        emit(_document(changed))
+    else:
+        say(
+            f"{changed.name} is at capability {changed.capability}" + ("." if changed.enabled else " and switched off.")
+        )
+
+
 @app.command()
 def remove(
     name: Name,

@@ -27,7 +27,7 @@ def instance_id(data_dir: Path) -> str:
 def exclusive(data_dir: Path) -> Iterator[None]:
     """Hold the data directory while the console runs. The kernel lets go of it however the process ends.
 
-    Raises Conflict when another console holds it.
+    Raises Conflict when somebody else holds it.
     """
     descriptor = os.open(data_dir / "console.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -35,8 +35,18 @@ def exclusive(data_dir: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
-                f"Another console is using {data_dir}: stop it, or give this one another --data-dir."
+                f"Another console is using {data_dir}, or a `server-monitor run` without one: stop it, or give "
+                "this one another --data-dir."
             ) from None
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(data_dir: Path) -> bool:
+    """Does anybody hold the data directory now?"""
+    try:
+        with exclusive(data_dir):
+            return False
+    except Conflict:
+        return True

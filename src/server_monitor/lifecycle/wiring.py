@@ -6,7 +6,7 @@ The only module that knows every other. Long on purpose: nearly every line uses 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from server_monitor.db.engine import Database
 from server_monitor.fleet import reasons, trust
 from server_monitor.fleet import servers as fleet
 from server_monitor.lifecycle.tidy import Tidy
+from server_monitor.lifecycle.worker import outputs_of, task_limits
 from server_monitor.realtime.endpoint import Access, Live, Rules
 from server_monitor.realtime.hub import Hub
 from server_monitor.series.sample import HEADLINE
@@ -60,9 +61,7 @@ from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
 from server_monitor.tasks.dispatch import Dispatcher
-from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
-from server_monitor.tasks.output import Outputs, Sizes
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -140,13 +139,10 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 idle_interval_s=settings.collect_idle_interval_seconds,
                 connect_concurrency=settings.connect_concurrency,
             )
-            outputs = Outputs(
-                settings.data_dir / "tasks",
-                Sizes(settings.tasks_output_max_bytes, settings.tasks_output_disk_max_bytes),
-            )
+            outputs = outputs_of(settings)
             rule = rulings.rule_of(settings)
             dispatcher = Dispatcher(
-                db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, _task_limits(settings)
+                db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, task_limits(settings)
             )
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
@@ -206,17 +202,6 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
             await pool.close()
     finally:
         await history.close()
-
-
-def _task_limits(settings: Settings) -> TaskLimits:
-    return TaskLimits(
-        slots=settings.tasks_concurrent,
-        per_server=settings.tasks_concurrent_per_server,
-        heartbeat_s=settings.task_heartbeat_seconds,
-        file_bytes=settings.tasks_output_disk_max_bytes,
-        reattach=settings.tasks_on_shutdown == "reattach",
-        give_up=timedelta(minutes=settings.task_stale_threshold_minutes),
-    )
 
 
 class _Targets:

@@ -86,6 +86,13 @@ async def task_page(
     return rows[:limit], _encoded(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
 
 
+async def tasks_of(conn: AsyncConnection, run_id: str, *, actor: Actor) -> Sequence[Row[Any]]:
+    """The tasks of a run that the actor may see, in the order in which they begin."""
+    seen = select(tasks).where(tasks.c.run_id == run_id, visible_tasks(actor)).order_by(tasks.c.position)
+    found: Sequence[Row[Any]] = (await conn.execute(seen)).all()
+    return found
+
+
 async def run_page(
     conn: AsyncConnection, filters: Filters, limit: int, cursor: str | None, *, actor: Actor
 ) -> tuple[Sequence[Row[Any]], str | None]:
