@@ -45,7 +45,15 @@ class ConsoleProcess:
 
     async def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run another command of the program on the same data; returns exit code, stdout and stderr."""
-        process = await asyncio.create_subprocess_exec(
+        process = await self.spawn(*arguments)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def spawn(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start another command of the program on the same data."""
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "server_monitor", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -53,10 +61,6 @@ class ConsoleProcess:
             cwd=self.data_dir.parent,
             env={**os.environ, "DATA_DIR": str(self.data_dir), **self.environment},
         )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin)
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; returns its exit code."""

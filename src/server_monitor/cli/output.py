@@ -80,6 +80,11 @@ def fail(words: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 server`, `1,000 servers`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def harmless(text: str, keep: str = "") -> str:
     """The text with control and direction-changing characters written out, so that no name can drive a terminal."""
     return "".join(c if c.isprintable() or c in keep else f"\\u{ord(c):04x}" for c in text)

@@ -12,6 +12,7 @@ from server_monitor.cli.output import (
     NEEDS_DECISION,
     WRONG_USAGE,
     Workplace,
+    counted,
     emit,
     fail,
     harmless,
@@ -166,7 +167,7 @@ def _show_preview(seen: "Preview") -> None:
     rows = [(one.server.name, "would run", one.server.status) for one in seen.fit]
     rows += [(one.server.name, "left out", OBSTACLES[one.obstacle or ""]) for one in seen.unfit]
     table(("SERVER", "", ""), rows, empty="No server matches.")
-    say(f"It would run on {len(seen.fit):,} servers; {len(seen.unfit):,} are left out.")
+    say(f"It would run on {counted(len(seen.fit), 'server')}; {len(seen.unfit):,} are left out.")
     explain(seen.ruled.document)
 
 

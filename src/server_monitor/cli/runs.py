@@ -11,6 +11,7 @@ from server_monitor.cli.output import (
     NEEDS_DECISION,
     WRONG_USAGE,
     Workplace,
+    counted,
     emit,
     fail,
     is_interactive,
@@ -165,7 +166,7 @@ def cancel(run_id: RunId, server: OneServer = "", as_json: AsJson = False) -> No
     if as_json:
         emit({"run_id": run_id, "tasks": count})
     else:
-        say(f"{count:,} tasks are ended, or will be as soon as their hosts confirm it.")
+        say(f"Ended: {counted(count, 'task')}. What runs is over as soon as its host confirms it.")
 
 
 @app.command()
@@ -239,7 +240,7 @@ async def _asked(place: Workplace, run_id: str) -> Any:
 
 def _require_yes(asked: Any, question: str, yes: bool) -> None:
     """Show what is decided about, and ask when somebody is there; otherwise take --yes for an answer."""
-    say(f"{asked.user_name} asks to run, on {asked.tasks:,} servers:\n  {asked.command}")
+    say(f"{asked.user_name} asks to run, on {counted(asked.tasks, 'server')}:\n  {asked.command}")
     if asked.reason:
         say(f"Because: {asked.reason}")
     explain(asked.verdict)
