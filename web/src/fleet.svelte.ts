@@ -5,6 +5,7 @@ import * as api from "./api";
 import { seconds } from "./format";
 import { Live, browser_socket, type LiveState, type Subscription } from "./live";
 import type { Values } from "./rows";
+import type { News } from "./runs/states";
 import { session } from "./session.svelte";
 import type { LiveMessage, Server } from "./types";
 
@@ -12,6 +13,7 @@ const SPARK_POINTS = 60;
 const REFETCH_PAUSE_MS = 250;
 
 type StatusMessage = Extract<LiveMessage, { type: "status" }>;
+type RunListener = (news: readonly News[]) => void;
 type SampleListener = (at_s: number, values: Readonly<Record<string, number>>) => void;
 
 class Fleet {
@@ -32,6 +34,7 @@ class Fleet {
   #sparks = new Map<string, number[]>();
   #listeners = new Map<string, Set<SampleListener>>();
   #gap_listeners = new Set<(from_s: number, to_s: number) => void>();
+  #run: { id: string; hear: RunListener } | null = null;
   #listening = new AbortController();
   #frame = 0;
   #newest_at_s = 0;
@@ -123,6 +126,17 @@ class Fleet {
     };
   }
 
+  /** What the tasks of one run do, as it happens, until the returned function is called. */
+  watch_run(run_id: string, hear: RunListener): () => void {
+    const listener = (this.#run = { id: run_id, hear });
+    this.#connection.watch(run_id);
+    return () => {
+      if (this.#run !== listener) return;
+      this.#run = null;
+      this.#connection.watch(null);
+    };
+  }
+
   /** A page that nobody sees asks for nothing, so the hosts go back to their idle rhythm. */
   #wanted(): Subscription {
     if (document.hidden) return { servers: [], rate_s: 10 };
@@ -148,7 +162,9 @@ class Fleet {
 
   #hear(message: LiveMessage): void {
     if (message.type === "samples") this.#sample(seconds(message.at) ?? 0, message.servers);
-    else if (message.type === "changed" && message.about !== "runs") {
+    else if (message.type === "task") {
+      if (message.run === this.#run?.id) this.#run.hear(message.tasks);
+    } else if (message.type === "changed" && message.about !== "runs") {
       this.changes += 1;
       this.#reload_soon();
     }

@@ -48,6 +48,7 @@ export class Live {
   #random: () => number;
   #socket: Socket | null = null;
   #subscription: Subscription | null = null;
+  #watched: string | null = null;
   #attempts = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #silence: ReturnType<typeof setTimeout> | undefined;
@@ -89,6 +90,13 @@ export class Live {
     if (this.#state === "open") this.#send_subscription();
   }
 
+  /** Ask to be told what the tasks of one run do; null: of none any more. */
+  watch(run_id: string | null): void {
+    if (run_id === this.#watched) return;
+    this.#watched = run_id;
+    if (this.#state === "open") this.#send_watch();
+  }
+
   /** Try now instead of waiting: the network or the page came back. */
   retry(): void {
     if (this.#state !== "lost") return;
@@ -112,6 +120,7 @@ export class Live {
     this.#was_open = true;
     this.#become("open");
     this.#send_subscription();
+    if (this.#watched) this.#send_watch();
     this.#pings = setInterval(() => this.#socket?.send('{"type":"ping"}'), PING_MS);
     if (missed) this.#tell_gap();
   }
@@ -162,6 +171,10 @@ export class Live {
 
   #send_subscription(): void {
     if (this.#subscription) this.#socket?.send(JSON.stringify({ type: "subscribe", ...this.#subscription }));
+  }
+
+  #send_watch(): void {
+    this.#socket?.send(JSON.stringify(this.#watched ? { type: "watch", run: this.#watched } : { type: "unwatch" }));
   }
 
   #forget(): void {

@@ -3,6 +3,9 @@
 export type Route =
   | { view: "fleet" }
   | { view: "server"; id: string }
+  | { view: "runs"; section: string }
+  | { view: "new_run" }
+  | { view: "run"; id: string }
   | { view: "audit"; section: string }
   | { view: "settings"; section: string }
   | { view: "login" }
@@ -14,6 +17,9 @@ export function match(path: string): Route {
   if (rest.length > 0) return { view: "missing" };
   if (first === "" && second === undefined) return { view: "fleet" };
   if (first === "servers" && second) return { view: "server", id: decodeURIComponent(second) };
+  if (first === "runs" && second === undefined) return { view: "runs", section: "history" };
+  if (first === "runs" && second) return second === "new" ? { view: "new_run" } : { view: "run", id: decodeURIComponent(second) };
+  if ((first === "snippets" || first === "policy") && second === undefined) return { view: "runs", section: first };
   if (first === "audit") return { view: "audit", section: second ?? "log" };
   if (first === "settings") return { view: "settings", section: second ?? "account" };
   if ((first === "login" || first === "setup") && second === undefined) return { view: first };

@@ -1,5 +1,8 @@
 // The console's JSON, in the names it uses. Times are RFC 3339 text unless a name ends in `_s`.
 
+import type { Verdict } from "./runs/calls";
+import type { News } from "./runs/states";
+
 export type Status = "unknown" | "online" | "degraded" | "offline" | "host_key_changed" | "auth_failed";
 export type Role = "admin" | "operator" | "auditor" | "viewer";
 export type Capability = "observe" | "run" | "terminal";
@@ -26,6 +29,8 @@ export interface Problem {
   code: string;
   request_id?: string;
   errors?: FieldError[];
+  /** Of the command policy, where it refused. */
+  verdict?: Verdict;
 }
 
 /** The checks of /api/ready by name. */
@@ -255,6 +260,7 @@ export type LiveMessage =
       remedy?: string | null;
       at?: string;
     }
+  | { type: "task"; run: string; tasks: News[] }
   | { type: "changed"; about?: "servers" | "runs" }
   | { type: "reconnect"; spread_s?: number }
   | { type: "error"; code: string };

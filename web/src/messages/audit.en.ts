@@ -27,6 +27,12 @@ const act =
   ({ what, failed }) =>
     failed ? `tried to ${tried} ${named(kind, what)}` : `${did} ${named(kind, what)}`;
 
+/** With the number of servers, where it is known. */
+function ordered(words: string, meta: Readonly<Record<string, unknown>>): string {
+  const many = number(meta.server_count);
+  return many === null ? words : `${words} on ${plural(many, "server", "servers")}`;
+}
+
 /** What follows the name of who acted, for every action of the catalogue in audit/chain.py. */
 const sentences: Record<string, Predicate> = {
   "audit.archive": () => "moved records of the audit log to the archive",
@@ -67,6 +73,17 @@ const sentences: Record<string, Predicate> = {
   "system.clock_step": () => "noticed that the clock jumped",
   "system.start": ({ meta }) => (meta.clean === false ? "started after an unclean end" : "started"),
   "system.stop": ({ failed }) => (failed ? "stopped because of an error" : "stopped"),
+  "task.approve": ({ failed }) => (failed ? "tried to approve a command" : "approved a command of somebody else"),
+  "task.cancel": ({ failed }) => (failed ? "tried to cancel a command" : "cancelled a command"),
+  "task.create": ({ meta }) => ordered("asked to run a command", meta),
+  "task.denied": ({ meta }) => ordered("asked to run a command that the policy refuses", meta),
+  "task.expire": () => "let a command expire that nobody approved in time",
+  "task.fail": ({ what }) => `ran a command that did not succeed on ${what || "a server"}`,
+  "task.finish": ({ what }) => `ran a command to its end on ${what || "a server"}`,
+  "task.recover": () => "took over commands after an end of the console",
+  "task.reject": ({ failed }) => (failed ? "tried to reject a command" : "rejected a command of somebody else"),
+  "task.start": ({ what }) => `started a command on ${what || "a server"}`,
+  "task.timeout": ({ what }) => `ran out of time with a command on ${what || "a server"}`,
   "token.create": act("created", "create", "API token"),
   "token.revoke": act("revoked", "revoke", "API token"),
   "user.create": act("created", "create", "user"),

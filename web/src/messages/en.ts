@@ -1,5 +1,6 @@
 import { count } from "../format";
 import { audit } from "./audit.en";
+import { runs } from "./runs.en";
 
 const plurals = new Intl.PluralRules("en");
 
@@ -42,6 +43,7 @@ export const en = {
   nav: {
     main: "Main",
     fleet: "Fleet",
+    runs: "Runs",
     audit: "Audit log",
     settings: "Settings",
     find: "Find or do…",
@@ -267,6 +269,8 @@ export const en = {
 
   audit,
 
+  runs,
+
   form: {
     add_title: "Add server",
     edit_title: (name: string) => `Edit ${name}`,
@@ -403,6 +407,8 @@ export const en = {
     palette: "Find a server or an action",
     help: "This help",
     fleet: "Go to the fleet",
+    runs: "Go to the runs",
+    new_run: "Run a command",
     audit: "Go to the audit log",
     settings: "Go to the settings",
     search: "Search",

@@ -1,0 +1,123 @@
+// One run as it is now. The live connection tells what moved; asking again, unhurriedly, is what makes it true.
+
+import * as api from "../api";
+import { fleet } from "../fleet.svelte";
+import * as calls from "./calls";
+import type { Outputs, Progress, RunDetail, Task } from "./calls";
+import { in_order, progress_of, with_news, type News } from "./states";
+
+const ASK_MS = 1_000;
+/** While the live connection tells what moves, asking only has to catch what it missed. */
+const ASK_TOLD_MS = 5_000;
+const TOLD_FOR_MS = 10_000;
+const ASK_LONGEST_MS = 15_000;
+const TASK_MS = 3;
+const OUTPUTS_MS = 2_000;
+const OUTPUTS_SHARE = 10;
+
+export class RunFeed {
+  run = $state.raw<RunDetail | null>(null);
+  tasks = $state.raw<readonly Task[]>([]);
+  groups = $state.raw<readonly Outputs[] | null>(null);
+  missing = $state(false);
+  failure = $state.raw<unknown>(null);
+  /** Of a run that nobody else has told of yet, the tasks know the most. */
+  progress = $derived(this.tasks.length > 0 && this.#told() ? progress_of(this.tasks) : (this.run?.progress ?? null));
+  is_over = $derived(this.run !== null && this.run.progress.open === 0);
+
+  readonly id: string;
+  #stopping = new AbortController();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #failures = 0;
+  #told_at = $state(0);
+  #tasks_due_at = 0;
+  #outputs_due_at = 0;
+  #ended_seen = -1;
+  #complete = false;
+  #asking = false;
+
+  constructor(run_id: string) {
+    this.id = run_id;
+  }
+
+  /** Keep it true until the returned function is called. */
+  start(): () => void {
+    const unwatch = fleet.watch_run(this.id, (news) => this.#hear(news));
+    const look = () => document.hidden || this.now();
+    document.addEventListener("visibilitychange", look, { signal: this.#stopping.signal });
+    void this.#ask();
+    return () => {
+      unwatch();
+      clearTimeout(this.#timer);
+      this.#stopping.abort();
+    };
+  }
+
+  /** Ask at once: somebody did something. */
+  now(): void {
+    this.#complete = false;
+    this.#tasks_due_at = this.#outputs_due_at = 0;
+    clearTimeout(this.#timer);
+    void this.#ask();
+  }
+
+  take(run: RunDetail): void {
+    this.run = run;
+    this.now();
+  }
+
+  #told(): boolean {
+    return this.#told_at > 0 && Date.now() - this.#told_at < TOLD_FOR_MS;
+  }
+
+  #hear(news: readonly News[]): void {
+    this.#told_at = Date.now();
+    this.tasks = with_news(this.tasks, news);
+    if (this.tasks.length > 0 && progress_of(this.tasks).open === 0 && !this.is_over) this.now();
+  }
+
+  async #ask(): Promise<void> {
+    if (this.#asking) return;
+    this.#asking = true;
+    const { signal } = this.#stopping;
+    try {
+      if (!document.hidden) await this.#fetch(signal);
+      this.failure = null;
+      this.#failures = 0;
+    } catch (refusal) {
+      if (signal.aborted) return;
+      if (refusal instanceof api.ApiError && refusal.status === 404) this.missing = true;
+      this.failure = refusal;
+      this.#failures += 1;
+    } finally {
+      this.#asking = false;
+    }
+    if (signal.aborted || this.missing || this.#complete) return;
+    const pause_ms = this.#failures > 0 ? Math.min(ASK_LONGEST_MS, ASK_MS * 2 ** this.#failures) : this.#told() ? ASK_TOLD_MS : ASK_MS;
+    this.#timer = setTimeout(() => void this.#ask(), pause_ms);
+  }
+
+  async #fetch(signal: AbortSignal): Promise<void> {
+    const run = await calls.run(this.id, signal);
+    const is_over = run.progress.open === 0;
+    const moved = !same(progress_of(this.tasks), run.progress);
+    const ended = run.progress.total - run.progress.open;
+    if (is_over || (moved && Date.now() >= this.#tasks_due_at)) {
+      this.tasks = in_order(await calls.tasks(this.id, signal));
+      this.#tasks_due_at = Date.now() + Math.max(ASK_MS, this.tasks.length * TASK_MS);
+    }
+    this.run = run;
+    if (run.progress.total > 1 && ended !== this.#ended_seen && (is_over || Date.now() >= this.#outputs_due_at)) {
+      const begun = performance.now();
+      this.groups = (await calls.outputs(this.id, signal)).items;
+      this.#ended_seen = ended;
+      this.#outputs_due_at = Date.now() + Math.max(OUTPUTS_MS, OUTPUTS_SHARE * (performance.now() - begun));
+    }
+    this.#complete = is_over;
+  }
+}
+
+function same(one: Progress, other: Progress): boolean {
+  const names = new Set([...Object.keys(one.by_status), ...Object.keys(other.by_status)]) as Set<keyof Progress["by_status"]>;
+  return [...names].every((name) => (one.by_status[name] ?? 0) === (other.by_status[name] ?? 0));
+}
