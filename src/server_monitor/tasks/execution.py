@@ -277,7 +277,7 @@ class Execution:
                 return await self._run_attached(talk)
             case Started():
                 self._is_running = True
-                return await self._watched(talk)
+                return await self._watched(talk) or await self._attached_again()
             case _:  # `exists`, silence, or a cut: what became of it is asked on a new channel
                 return await self._attached_again()
 
@@ -298,8 +298,8 @@ class Execution:
 
     # --- watching -------------------------------------------------------------------------------------------------
 
-    async def _watched(self, talk: _Conversation) -> Outcome:
-        """The command runs and this channel will say how it ends."""
+    async def _watched(self, talk: _Conversation) -> Outcome | None:
+        """The command runs and this channel will say how it ends; None when it was cut."""
         self._follow_at_s = self._loop.time() + self._timing.follow_after_s
         while True:
             word = await self._next(talk)
@@ -310,7 +310,7 @@ class Execution:
             if isinstance(word, Refused):
                 return await self._ended(Status.FAILED, "no_directory")
             if word is None and talk.is_closed:
-                return await self._attached_again()
+                return None
             if self._stop_for or self._loop.time() >= self._deadline_s:
                 return await self._put_to_an_end(talk)
             if self._loop.time() >= self._follow_at_s:
@@ -388,8 +388,11 @@ class Execution:
 
     # --- ending it ------------------------------------------------------------------------------------------------
 
-    async def _put_to_an_end(self, talk: _Conversation) -> Outcome:
-        """Signal the command until the host says that it is gone, or that it had ended before."""
+    async def _put_to_an_end(self, talk: _Conversation) -> Outcome | None:
+        """Signal the command until the host says that it is gone, or that it had ended before.
+
+        None when it had ended, and how has to be asked on a new channel.
+        """
         why = self._stop_for or "timeout"
         for attempt in range(self._timing.signal_tries):
             said = await self._signal()
@@ -423,7 +426,7 @@ class Execution:
         finally:
             talk.channel.close()
 
-    async def _result_after_all(self, talk: _Conversation) -> Outcome:
+    async def _result_after_all(self, talk: _Conversation) -> Outcome | None:
         """The host says that it is gone: what remains is how it ended, if it could still write that down."""
         for _ in range(50):
             word = await talk.next(0.1)
@@ -432,7 +435,7 @@ class Execution:
             if talk.is_closed:
                 break
         if self._signalled is None:
-            return await self._attached_again()
+            return None
         return await self._ended(_BECAME[self._signalled], self._signalled)
 
     # --- finding it again -----------------------------------------------------------------------------------------
@@ -451,6 +454,7 @@ class Execution:
                 outcome = await self._reattached(talk)
                 if outcome is not None:
                     return outcome
+                attempt = 0  # The host answers; it is the way there that does not hold.
             await asyncio.sleep(self._pause_s(attempt))
             attempt += 1
         return await self._ended(Status.INTERRUPTED, "unreachable")
