@@ -49,6 +49,14 @@ def without(*paths: str) -> str:
     return "; ".join(f"mount --bind /dev/null {Path(path).resolve()}" for path in paths)
 
 
+def logs_in_with(shell: str, directory: Path) -> str:
+    """Every account's login shell is this one."""
+    accounts = directory / "passwd"
+    lines = Path("/etc/passwd").read_text().splitlines()
+    accounts.write_text("".join(f"{line.rpartition(':')[0]}:{shell}\n" for line in lines))
+    return f"mount --bind {accounts} /etc/passwd"
+
+
 def boots_as(boot_id: str, directory: Path) -> str:
     """The kernel was started anew, as far as anybody can see."""
     file = directory / f"boot-{boot_id}"

@@ -19,7 +19,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,10 @@ class PasswordUser:
 
 
 class Sshd:
-    """One running sshd. `options` are lines of sshd_config that win over the ones above."""
+    """One running sshd. `options` are lines of sshd_config that win over the ones above.
+
+    `machine` are words that make it run on a machine of its own; see `machines.py`.
+    """
 
     def __init__(
         self,
@@ -68,8 +71,10 @@ class Sshd:
         host_key_types: Sequence[str] = ("ed25519",),
         authorized_keys: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
+        machine: Sequence[str] = (),
     ) -> None:
         self.directory = directory
+        self._machine = machine
         self.username = getpass.getuser()
         self.host = "127.0.0.1"
         self.port = 0
@@ -80,6 +85,11 @@ class Sshd:
         self._options = {**_BASE_OPTIONS, **(options or {})}
         self._log = _Log()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def home(self) -> Path:
+        """The home of the account that logs in."""
+        return self.directory / "home"
 
     @property
     def private_key(self) -> str:
@@ -193,13 +203,14 @@ class Sshd:
         return self._process
 
     def _connections(self) -> list[psutil.Process]:
-        return psutil.Process(self._running.pid).children(recursive=True)
+        """sshd's own processes: what they started for somebody goes on or ends as on a real host."""
+        return [one for one in psutil.Process(self._running.pid).children(recursive=True) if _is_sshd(one)]
 
     def _listens(self, port: int) -> bool:
         config = self.directory / "sshd_config"
         config.write_text(self._config(port))
         self._process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*self._machine, SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self._log.follow(self._process)
         try:
@@ -214,12 +225,18 @@ class Sshd:
     def _config(self, port: int) -> str:
         authorized = self.directory / "authorized_keys"
         self.let_in()
-        home = self.directory / "home"  # an empty one: the account's own start files are no part of the test
-        home.mkdir(exist_ok=True)
-        lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}", f"SetEnv HOME={home}"]
+        self.home.mkdir(exist_ok=True)  # an empty one: the account's own start files are no part of the test
+        lines = [f"Port {port}", f"AuthorizedKeysFile {authorized}", f"SetEnv HOME={self.home}"]
         lines += [f"HostKey {path}" for path in self.host_keys.values()]
         lines += [f"{name} {value}" for name, value in self._options.items()]
         return "\n".join([*lines, ""])
+
+
+def _is_sshd(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("sshd")
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Sshds:
@@ -235,10 +252,19 @@ class Sshds:
         host_key_types: Sequence[str] = ("ed25519",),
         authorized_keys: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
+        machine: Callable[[Path], Sequence[str]] | None = None,
     ) -> Sshd:
+        """`machine` is asked with the host's directory, whose `home` is that of the account."""
         directory = self._directory / f"sshd-{len(self._started)}"
         directory.mkdir()
-        host = Sshd(directory, host_key_types=host_key_types, authorized_keys=authorized_keys, options=options)
+        (directory / "home").mkdir()
+        host = Sshd(
+            directory,
+            host_key_types=host_key_types,
+            authorized_keys=authorized_keys,
+            options=options,
+            machine=machine(directory) if machine else (),
+        )
         self._started.append(host)
         host.start()
         return host

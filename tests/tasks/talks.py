@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from server_monitor.ssh import local
 from server_monitor.tasks import wrapper
 from server_monitor.tasks.wrapper import Ended, Script, Word
@@ -18,6 +20,14 @@ async def until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not happened():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Is there such a process that has not ended? One that nobody has waited for yet has."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Talk:
