@@ -144,7 +144,10 @@ class Settings(BaseSettings):
         65_536, ge=1_024, le=1_048_576, description="Kept of each stream in the database; all of it is in a file."
     )
     tasks_output_disk_max_bytes: int = Field(
-        1_073_741_824, ge=2_097_152, description="Largest file of one stream; of what is beyond only the end is kept."
+        1_073_741_824,
+        ge=2_097_152,
+        le=1_099_511_627_776,
+        description="Largest file of one stream; of what is beyond only the end is kept.",
     )
     tasks_store_output_default: bool = Field(True, description="Keep what commands print, unless a run says otherwise.")
     tasks_concurrent_per_server: int = Field(1, ge=1, le=100, description="Commands at once on one server.")

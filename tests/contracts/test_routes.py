@@ -3,6 +3,7 @@
 A route without a line in ROUTES fails, so that nobody forgets to decide.
 """
 
+import asyncio
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,13 +22,19 @@ from tests.support.console import PASSWORD, Browser, ConsoleProcess
 EVERYBODY = frozenset({"viewer", "auditor", "operator", "admin"})
 ADMIN = frozenset({"admin"})
 READS_THE_LOG = frozenset({"auditor", "admin"})
+READS_RUNS = frozenset({"auditor", "operator", "admin"})
+RUNS = frozenset({"operator", "admin"})
 PUBLIC = frozenset({"anonymous", *EVERYBODY})
+ACCEPTED = frozenset({202})
+# Waits for a second person, and once it is approved does nothing.
+TO_BE_APPROVED = 'eval "$(date +:)" # ASK'
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
-# They change nothing that is stored: two try a connection and say how it went, one is given an empty list.
+# They change nothing that is stored: two try a connection and say how it went, one is given an empty list, one looks.
 WITHOUT_RECORD = {
     "POST /api/servers/test",
     "POST /api/servers/{server_id}/test",
     "POST /api/servers/host-keys/trust",
+    "POST /api/tasks/preview",
 }
 # These begin and end sessions and have tests of their own in tests/auth.
 LOGINS = {"POST /api/auth/login", "POST /api/auth/logout", "POST /api/setup/initialize"}
@@ -54,6 +61,15 @@ def new_key() -> dict[str, Any]:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     return {"name": name("k"), "private_key": pem.decode()}
+
+
+def on_every_server(command: str) -> dict[str, Any]:
+    """The console's own machine is the only one that may run anything."""
+    return {"command": command, "selector": {"all": True}}
+
+
+def new_snippet() -> dict[str, Any]:
+    return {"name": name("c"), "command": "echo {{word}}", "parameters": [{"name": "word"}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +147,28 @@ ROUTES: Mapping[str, Route] = {
     "GET /api/servers/{server_id}/metrics": Route(EVERYBODY, about="server", query="?metric=cpu_percent"),
     "GET /api/servers/{server_id}/series": Route(EVERYBODY, about="server"),
     "GET /api/series/catalogue": Route(EVERYBODY),
+    "POST /api/tasks/preview": Route(RUNS, lambda: on_every_server("true")),
+    "POST /api/tasks": Route(RUNS, lambda: on_every_server("true"), answers=ACCEPTED),
+    "POST /api/servers/{server_id}/tasks": Route(RUNS, lambda: {"command": "true"}, "own machine", ACCEPTED),
+    "GET /api/tasks": Route(EVERYBODY),  # of whoever may see none, an empty list
+    "GET /api/runs": Route(EVERYBODY),
+    "GET /api/runs/{run_id}": Route(READS_RUNS, about="waiting run"),
+    "GET /api/runs/{run_id}/outputs": Route(READS_RUNS, about="waiting run"),
+    "POST /api/runs/{run_id}/cancel": Route(RUNS, about="waiting run"),
+    "POST /api/runs/{run_id}/approve": Route(RUNS, dict, "waiting run"),
+    "POST /api/runs/{run_id}/reject": Route(RUNS, dict, "waiting run"),
+    "POST /api/runs/{run_id}/retry-failed": Route(RUNS, dict, "failed run", ACCEPTED),
+    "GET /api/tasks/{task_id}": Route(READS_RUNS, about="waiting task"),
+    "GET /api/tasks/{task_id}/output": Route(READS_RUNS, about="waiting task"),
+    "POST /api/tasks/{task_id}/cancel": Route(RUNS, about="waiting task"),
+    "POST /api/tasks/{task_id}/approve": Route(RUNS, dict, "waiting task"),
+    "POST /api/tasks/{task_id}/reject": Route(RUNS, dict, "waiting task"),
+    "POST /api/tasks/{task_id}/retry-failed": Route(RUNS, dict, "failed task", ACCEPTED),
+    "GET /api/snippets": Route(READS_RUNS),
+    "POST /api/snippets": Route(RUNS, new_snippet),
+    "GET /api/snippets/{snippet_id}": Route(READS_RUNS, about="snippet"),
+    "PATCH /api/snippets/{snippet_id}": Route(RUNS, lambda: {"description": "x"}, "snippet"),
+    "DELETE /api/snippets/{snippet_id}": Route(RUNS, about="snippet"),
     "GET /api/ssh-keys": Route(frozenset({"operator", "admin"})),
     "POST /api/ssh-keys": Route(ADMIN, new_key),
     "DELETE /api/ssh-keys/{key_id}": Route(ADMIN, about="key"),
@@ -175,6 +213,12 @@ class People:
             "session": lambda: self._own_session(page),
             "token": lambda: self._own_token(page),
             "record": self._first_record,
+            "own machine": self.own_machine,
+            "waiting run": lambda: self._asked(TO_BE_APPROVED, "run_id"),
+            "waiting task": lambda: self._asked(TO_BE_APPROVED, "id"),
+            "failed run": lambda: self._asked("false", "run_id"),
+            "failed task": lambda: self._asked("false", "id"),
+            "snippet": lambda: self._made("/api/snippets", new_snippet()),
             "hold": lambda: self._made("/api/audit/holds", ROUTES["POST /api/audit/holds"].body()),
         }
         return await makers[kind]() if kind else ""
@@ -198,6 +242,22 @@ class People:
         await self._admin.send("PUT", f"/api/groups/{group}/grants", grants)
         return group
 
+    async def own_machine(self) -> str:
+        servers = (await self._admin.get("/api/servers")).json()["items"]
+        return next(str(server["id"]) for server in servers if server["host"] == "local")
+
+    async def _asked(self, command: str, field: str) -> str:
+        """A run that the first admin has asked for, once it waits for a decision or is over."""
+        answer = await self._admin.send("POST", "/api/tasks", on_every_server(command))
+        assert answer.status_code == 202, answer.text
+        run_id = answer.json()["run_id"]
+        async with asyncio.timeout(20):
+            while True:
+                (task,) = (await self._admin.get("/api/tasks", params={"run_id": run_id})).json()["items"]
+                if task["status"] not in {"queued", "running"}:
+                    return str(task[field])
+                await asyncio.sleep(0.05)
+
     async def _own_session(self, page: Browser) -> str:
         answer = await page.get("/api/sessions")
         return str(answer.json()["items"][0]["id"]) if answer.is_success else "none"
@@ -210,7 +270,10 @@ class People:
 @pytest.fixture
 async def people(console: ConsoleProcess, browser: Browser) -> AsyncIterator[People]:
     async with AsyncExitStack() as exits:
-        yield People(console, browser, exits)
+        people = People(console, browser, exits)
+        raised = await browser.send("PATCH", f"/api/servers/{await people.own_machine()}", {"capability": "run"})
+        assert raised.is_success, raised.text
+        yield people
 
 
 def described_routes() -> set[str]:
