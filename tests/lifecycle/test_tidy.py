@@ -1,6 +1,7 @@
 """What is put in order by itself: credentials under the newest key, no history without a server."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from server_monitor.series.store import History
 from server_monitor.series.tiers import Tiers
 from server_monitor.ssh import vault as secrets
 from server_monitor.ssh.vault import Vault
+from server_monitor.tasks.output import Outputs, Sizes
 
 LOST = SecretStr("lost master key with enough entropy")
 OLD, NEW = SecretStr("old master key with enough entropy"), SecretStr("new master key with enough entropy")
@@ -28,11 +30,15 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
     await opened.close()
 
 
+def tidy(db: Database, vault: Vault, history: History) -> Tidy:
+    return Tidy(db, vault, history, Outputs(Path("unused"), Sizes()), timedelta(days=90))
+
+
 async def test_the_previous_master_key_can_be_retired(sqlite_db: Database, history: History) -> None:
     async with sqlite_db.transaction() as conn:
         credential = await secrets.add_password(conn, Vault(OLD), "web01", "hunter2-hunter2")
 
-    await Tidy(sqlite_db, Vault(NEW, OLD), history).rewrap_credentials()
+    await tidy(sqlite_db, Vault(NEW, OLD), history).rewrap_credentials()
 
     async with sqlite_db.reading() as conn:
         opened = await secrets.load(conn, Vault(NEW), credential.id)
@@ -61,7 +67,7 @@ async def test_a_removed_server_takes_its_history_with_it(sqlite_db: Database, h
     async with sqlite_db.transaction() as conn:
         await conn.execute(delete(server_rows).where(server_rows.c.id == gone))
 
-    await Tidy(sqlite_db, Vault(NEW), history).forget_removed_servers()
+    await tidy(sqlite_db, Vault(NEW), history).forget_removed_servers()
 
     assert set(history.latest_all()) == {kept}
     assert await history.series(gone) == []

@@ -1,12 +1,15 @@
 """What has to be put in order now and then, by whoever knows both sides of it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.fleet import servers
 from server_monitor.series.store import History
 from server_monitor.ssh.vault import Vault, rewrap_some
+from server_monitor.tasks import retention
+from server_monitor.tasks.output import Outputs
 from server_monitor.telemetry.logs import logger
 
 EVERY_S = 600.0
@@ -15,16 +18,18 @@ log = logger(__name__)
 
 
 class Tidy:
-    """Wraps credentials with the newest master key, and forgets the history of servers that are gone."""
+    """Wraps credentials with the newest master key, and forgets the history of servers that are gone and old runs."""
 
-    def __init__(self, db: Database, vault: Vault, history: History) -> None:
+    def __init__(self, db: Database, vault: Vault, history: History, outputs: Outputs, keep_runs: timedelta) -> None:
         self._db = db
         self._vault = vault
         self._history = history
+        self._outputs = outputs
+        self._keep_runs = keep_runs
 
     async def run(self) -> None:
         while True:
-            for step in (self.rewrap_credentials, self.forget_removed_servers):
+            for step in (self.rewrap_credentials, self.forget_removed_servers, self.forget_old_runs):
                 try:
                     await step()
                 except Unavailable as error:
@@ -59,3 +64,9 @@ class Tidy:
             there = {watch.server_id for watch in await servers.targets(conn)}
         for server_id in known - there:
             await self._history.forget(server_id)
+
+    async def forget_old_runs(self) -> None:
+        """What was run longer ago than TASKS_RETENTION_DAYS goes, with all that it printed."""
+        count = await retention.forget(self._db, self._outputs, datetime.now(UTC) - self._keep_runs)
+        if count:
+            log.info("old_tasks_forgotten", count=count)

@@ -6,7 +6,7 @@ The only module that knows every other. Long on purpose: nearly every line uses 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
             dispatcher = Dispatcher(
                 db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, task_limits(settings)
             )
+            tidy = Tidy(db, vault, history, outputs, timedelta(days=settings.tasks_retention_days))
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
             live = Live(hub, bus, _access(db), rules)
@@ -192,7 +193,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "housekeeping": housekeeping.run,
                     "verifying": verifying.run,
                     "tasks": dispatcher.run,
-                    "tidy": Tidy(db, vault, history).run,
+                    "tidy": tidy.run,
                 },
                 send_browsers_away=send_browsers_away,
                 keeper=keeper,
