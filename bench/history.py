@@ -236,7 +236,9 @@ async def _captured(seconds: int) -> list[Sample]:
     listener = _Listener()
     collector = Collector("here", listener, Clocks(), random.Random(1))
     callbacks = collector.connecting()
-    collector.opened(await local.open_channel(probe.arguments(), callbacks.on_data, callbacks.on_closed, callbacks.on_stderr))
+    collector.opened(
+        await local.open_channel(probe.arguments(), callbacks.on_data, callbacks.on_closed, callbacks.on_stderr)
+    )
     collector.watched = True
     for second in range(seconds):
         collector.beat(time.monotonic(), second, 10)
