@@ -25,6 +25,8 @@ class Fleet {
   beat = $state(0);
   /** Raised when the console says that something changed, or may have while nobody listened. */
   changes = $state(0);
+  /** Raised when runs have begun, moved on or ended. */
+  run_changes = $state(0);
   /** When the newest sample was taken, Unix seconds by the console's clock. */
   sampled_at_s = $state(0);
   by_id = $derived(new Map(this.servers.map((server) => [server.id, server])));
@@ -164,7 +166,8 @@ class Fleet {
     if (message.type === "samples") this.#sample(seconds(message.at) ?? 0, message.servers);
     else if (message.type === "task") {
       if (message.run === this.#run?.id) this.#run.hear(message.tasks);
-    } else if (message.type === "changed" && message.about !== "runs") {
+    } else if (message.type === "changed" && message.about === "runs") this.run_changes += 1;
+    else if (message.type === "changed") {
       this.changes += 1;
       this.#reload_soon();
     }
