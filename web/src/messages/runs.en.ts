@@ -151,6 +151,7 @@ export const runs = {
 
   page: {
     back: "Runs",
+    title: (where: string) => `Command on ${where}`,
     missing: "This run does not exist",
     missing_detail: "It is older than runs are kept, or you may not see its servers.",
     asked: (name: string, when: string) => `${name} asked for this ${when}`,
