@@ -62,6 +62,14 @@ async def test_a_server_names_its_groups_its_jump_and_its_key(db: Database) -> N
     assert (found.jump_name, found.about(with_key=False).jump_name) == ("gate", "gate")
 
 
+async def test_what_cannot_be_an_id_is_nobodys(db: Database) -> None:
+    made = await add(db, "web1")
+    async with db.reading() as conn:
+        assert await servers.which_visible(conn, [made.id, "a\0b", "\ud800"], actor=ADMIN) == {made.id}
+        with pytest.raises(NotFound):
+            await servers.get(conn, "a\0b", actor=ADMIN)
+
+
 async def test_servers_are_listed_by_name_whatever_the_case(db: Database) -> None:
     for name in ("beta", "Alpha", "ärger", "gamma"):
         await add(db, name, host="10.0.0.1")

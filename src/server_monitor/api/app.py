@@ -71,8 +71,13 @@ async def _no_such_route(request: Request) -> Response:
 
 async def _page(path: str) -> Response:
     """A file of the built user interface; for any other path its one page, which knows what to show there."""
-    file = (STATIC / path).resolve()
-    if file.is_relative_to(STATIC) and file.is_file():
+    try:
+        file = (STATIC / path).resolve()
+        is_ours = file.is_relative_to(STATIC) and file.is_file()
+    except (OSError, ValueError):
+        # Longer than a name of a file can be, or with a NUL in it.
+        raise HTTPException(404, "There is no such page.") from None
+    if is_ours:
         fresh = FOR_EVER if path.startswith("assets/") else "no-cache"
         return FileResponse(file, headers={"Cache-Control": fresh})
     index = STATIC / "index.html"

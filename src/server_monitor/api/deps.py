@@ -1,5 +1,6 @@
 """What a route may ask for: the console's parts, the actor, a prepared response."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 COOKIE = "server_monitor_session"
 SECURE_COOKIE = "__Host-server_monitor_session"
+# A NUL as JSON writes it; behind an escaped backslash it is only the text of one.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -64,11 +67,14 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_storable(cls, value: Any) -> Any:
-        # JSON can spell half a character (a lone surrogate), which no database and no answer can carry.
+        # JSON can spell half a character (a lone surrogate), which no database and no answer can carry, and NUL, which
+        # PostgreSQL cannot.
         try:
-            orjson.dumps(value)
+            written = orjson.dumps(value)
         except orjson.JSONEncodeError as error:
             raise ValueError("holds text or numbers that cannot be stored") from error
+        if _NUL.search(written):
+            raise ValueError("holds a NUL character, which cannot be stored")
         return value
 
 

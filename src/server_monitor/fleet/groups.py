@@ -13,7 +13,7 @@ from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Change, Event
 from server_monitor.auth.actor import Actor, GroupId, Permission, Role, allows, audited, groups_allowing
 from server_monitor.auth.users import UNCHANGED, Unchanged
-from server_monitor.db.ids import new_id
+from server_monitor.db.ids import is_id, new_id
 from server_monitor.db.tables import grants, group_members, groups, servers, users
 from server_monitor.errors import Conflict, Denied, FieldError, Invalid, NotFound
 from server_monitor.fleet.fields import group_mistakes, quoted, tidy
@@ -65,7 +65,9 @@ async def listing(conn: AsyncConnection, *, actor: Actor) -> list[Group]:
 
 async def get(conn: AsyncConnection, group_id: str, *, actor: Actor) -> Group:
     """Raises NotFound when there is no such group, or none that the actor may see."""
-    found = (await conn.execute(_rows(actor).where(groups.c.id == group_id))).one_or_none()
+    found = None
+    if is_id(group_id):
+        found = (await conn.execute(_rows(actor).where(groups.c.id == group_id))).one_or_none()
     if found is None:
         raise NotFound("group", group_id)
     return _group(found)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.auth.actor import SYSTEM, Actor, GroupId, Permission, audited, groups_allowing
-from server_monitor.db.ids import new_id
+from server_monitor.db.ids import is_id, new_id
 from server_monitor.db.tables import facts, group_members, groups, host_keys, servers, ssh_credentials
 from server_monitor.errors import NotFound
 from server_monitor.fleet.fields import LOCAL_HOST, NAME_MAX, name_mistake, tidy, visible
@@ -99,7 +99,9 @@ class Watch:
 
 async def get(conn: AsyncConnection, server_id: str, *, actor: Actor) -> Server:
     """Raises NotFound when there is no such server, or none that the actor may see."""
-    found = (await conn.execute(_rows(actor).where(servers.c.id == server_id))).one_or_none()
+    found = None
+    if is_id(server_id):
+        found = (await conn.execute(_rows(actor).where(servers.c.id == server_id))).one_or_none()
     if found is None:
         raise NotFound("server", server_id)
     return _server(found)
@@ -130,7 +132,8 @@ async def visible_ids(conn: AsyncConnection, *, actor: Actor) -> frozenset[str] 
 
 async def which_visible(conn: AsyncConnection, server_ids: Collection[str], *, actor: Actor) -> frozenset[str]:
     """Those of the given servers that exist and that the actor may see."""
-    wanted = select(servers.c.id).where(servers.c.id.in_(server_ids), visible_to(actor))
+    ids = [one for one in server_ids if is_id(one)]
+    wanted = select(servers.c.id).where(servers.c.id.in_(ids), visible_to(actor))
     return frozenset(await conn.scalars(wanted))
 
 
