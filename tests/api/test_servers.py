@@ -1,6 +1,7 @@
 """Servers over HTTP."""
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -276,6 +277,20 @@ async def test_the_overview_counts_states_and_what_waits_for_a_person(sqlite_sit
         "auth_failed": 0,
         "host_key_unknown": 2,
         "disabled": 1,
+    }
+
+
+async def test_the_metrics_count_watched_servers_by_status(sqlite_site: Site, sqlite_admin: Person) -> None:
+    made = [await sqlite_admin.ask("POST", "/api/servers", WEB1 | {"name": name}, status=201) for name in "abc"]
+    await sqlite_admin.ask("PATCH", f"/api/servers/{made[0]['id']}", {"enabled": False})
+    async with sqlite_site.db.transaction() as conn:
+        await servers.set_status(conn, made[1]["id"], "online", None, None, datetime.now(UTC))
+
+    text = (await sqlite_admin.send("GET", "/api/metrics")).text
+
+    found = dict(re.findall(r'^server_monitor_servers\{status="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    assert {status: int(float(count)) for status, count in found.items()} == {
+        **{"unknown": 1, "online": 1, "degraded": 0, "offline": 0, "host_key_changed": 0, "auth_failed": 0}
     }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.api.deps import Console, ConsoleDep, OptionalActorDep, json_response, require
 from server_monitor.audit import log as audit_log
-from server_monitor.auth.actor import Permission
+from server_monitor.auth.actor import SYSTEM, Permission
 from server_monitor.db import migrate
 from server_monitor.db.tables import audit_head
 from server_monitor.errors import Unauthenticated, Unavailable
+from server_monitor.fleet import servers
 from server_monitor.telemetry import metrics
 
 router = APIRouter(prefix="/api", tags=["health"])
@@ -47,13 +49,17 @@ async def ready(request: Request, parts: ConsoleDep) -> Response:
 
 @router.get("/metrics")
 async def prometheus(
-    request: Request, actor: OptionalActorDep, wanted: Annotated[str | None, Query(alias="format")] = None
+    request: Request,
+    parts: ConsoleDep,
+    actor: OptionalActorDep,
+    wanted: Annotated[str | None, Query(alias="format")] = None,
 ) -> Response:
     """The console's own numbers: Prometheus text, OpenMetrics by `Accept`, or JSON by `?format=json`."""
     if not _is_local_and_direct(request):
         if actor is None:
             raise Unauthenticated("The metrics take an admin, or an API token of the scope `metrics`.")
         require(actor, Permission.METRICS_READ)
+    await _count_servers(parts)
     if wanted == "json":
         return json_response({"metrics": _as_documents()})
     if "application/openmetrics-text" in request.headers.get("accept", ""):
@@ -142,6 +148,16 @@ CHECKS: dict[str, Check] = {
     "bus": _bus,
     "disk": _disk,
 }
+
+
+async def _count_servers(parts: Console) -> None:
+    """Bring the gauge up to date; while the database is away it keeps the last numbers."""
+    with suppress(Unavailable):
+        async with parts.db.reading() as conn:
+            found = await servers.counts(conn, actor=SYSTEM)
+        for status in servers.STATUSES:
+            count = sum(n for (which, reason), n in found.items() if which == status and reason != "disabled")
+            metrics.servers_by_status.labels(status).set(count)
 
 
 def _is_local_and_direct(request: Request) -> bool:

@@ -23,6 +23,7 @@ from server_monitor.fleet.fields import LOCAL_HOST, NAME_MAX, name_mistake, tidy
 from server_monitor.fleet.reasons import About
 from server_monitor.ssh.pool import Target
 
+STATUSES = ("unknown", "online", "degraded", "offline", "host_key_changed", "auth_failed")
 DETAIL_MAX = 1_000
 FACTS_MAX_BYTES = 16_384
 _NEW_STATUS = {"status": "unknown", "status_reason": "host_key_unknown"}

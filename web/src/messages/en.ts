@@ -332,7 +332,7 @@ export const en = {
     text: "Hosts",
     placeholder: "Host web-1\n  HostName 10.0.0.11\n  User ops",
     file: "Choose a file",
-    too_large: "The file is larger than 1 MB. Split it.",
+    too_large: "The file is larger than 7 MB. Split it, or import it on the command line.",
     format: "Format",
     formats: {
       auto: "Find out",
