@@ -25,7 +25,9 @@ database_transactions = Counter(
     "server_monitor_database_transactions", "Transactions that those commits made durable.", registry=registry
 )
 bus_dropped = Counter("server_monitor_bus_dropped_messages", "Hints dropped by full queues.", registry=registry)
-servers_by_status = Gauge("server_monitor_servers", "Servers that are watched, by status.", ["status"], registry=registry)
+servers_by_status = Gauge(
+    "server_monitor_servers", "Servers that are watched, by status.", ["status"], registry=registry
+)
 live_browsers = Gauge("server_monitor_live_browsers", "Open live connections.", registry=registry)
 live_frames_encoded = Counter(
     "server_monitor_live_frames_encoded", "Frames of samples encoded, each once for all.", registry=registry
