@@ -290,7 +290,12 @@ async def test_the_metrics_count_watched_servers_by_status(sqlite_site: Site, sq
 
     found = dict(re.findall(r'^server_monitor_servers\{status="(\w+)"\} (\S+)$', text, re.MULTILINE))
     assert {status: int(float(count)) for status, count in found.items()} == {
-        "unknown": 1, "online": 1, "degraded": 0, "offline": 0, "host_key_changed": 0, "auth_failed": 0
+        "unknown": 1,
+        "online": 1,
+        "degraded": 0,
+        "offline": 0,
+        "host_key_changed": 0,
+        "auth_failed": 0,
     }
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx2
 import orjson
 import pytest
+import typer
 from websockets.asyncio.client import connect
 
 from server_monitor.cli.token import days_of
-from server_monitor.errors import Invalid
 from tests.support.console import ADMIN, PASSWORD, Browser, ConsoleProcess
 
 pytestmark = pytest.mark.long
@@ -69,6 +69,18 @@ async def test_without_a_terminal_a_decision_is_asked_for_by_exit_code(shell):
     assert (no_password[0], unsure[0]) == (2, 2)
     assert "--password-stdin" in no_password[2]
     assert "--yes" in unsure[2]
+
+
+@pytest.mark.parametrize("what", [("user", "remove", ADMIN), ("server", "remove", "web1")])
+async def test_at_a_terminal_no_means_that_nothing_was_done(shell, what):
+    await add(shell, ADMIN, "admin")
+    await shell.run("server", "add", "web1", "--user", "ops")
+
+    shown = await at_terminal(shell, list(what), ["n"])
+
+    assert "Nothing was " in shown
+    assert ADMIN in (await shell.run("user", "list"))[1]
+    assert "web1" in (await shell.run("server", "list"))[1]
 
 
 async def test_every_mistake_is_told_on_standard_error(shell):
@@ -204,5 +216,5 @@ def test_periods_are_written_as_people_write_them(period, days):
 
 @pytest.mark.parametrize("period", ["", "d", "-1d", "1.5d", "tomorrow", "99999d", "٣d"])
 def test_other_periods_are_refused_with_an_example(period):
-    with pytest.raises(Invalid, match="write it like 30d"):
+    with pytest.raises(typer.BadParameter, match="write it like 30d"):
         days_of(period)

@@ -44,7 +44,9 @@ async def test_a_server_is_added_shown_listed_and_removed(server: Run) -> None:
     assert "deploy@10.0.0.1" in out
     assert "Nobody has approved" in err, "words go beside the data"
     assert (await server("add", "web1", "--host", "10.0.0.2"))[0] == 1
-    assert (await server("remove", "web1"))[0] == 0
+    code, _, err = await server("remove", "web1")
+    assert (code, "--yes" in err) == (2, True), "nobody is there to be asked"
+    assert (await server("remove", "web1", "--yes"))[0] == 0
     assert (await server("show", "web1"))[0] == 1
     assert await listed(server) == []
 
@@ -97,14 +99,14 @@ async def test_an_import_with_mistakes_names_their_lines_and_adds_nothing(server
     assert [line.split(":")[:2] for line in err.splitlines()] == [["line 3", " host"], ["line 3", " port"]]
     assert await listed(server) == []
     assert (await server("import", "missing"))[0] == 1
-    assert (await server("import", "list.csv", "--format", "magic"))[0] == 1
+    assert (await server("import", "list.csv", "--format", "magic"))[0] == 3
 
 
 async def test_an_export_goes_into_another_import_by_a_pipe(server: Run) -> None:
     await server("import", "-", stdin="Host a b\n User x\n")
     code, exported, _ = await server("export")
     assert code == 0
-    await server("remove", "a")
+    await server("remove", "a", "--yes")
     code, out, _ = await server("import", "-", "--json", stdin=exported)
     assert (code, json.loads(out)["created"], len(json.loads(out)["skipped"])) == (0, 1, 1)
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server_monitor.cli.output import NEEDS_DECISION, Workplace, emit, fail, is_interactive, run, say, table, workplace
+from server_monitor.cli.output import (
+    NEEDS_DECISION,
+    WRONG_USAGE,
+    Workplace,
+    emit,
+    fail,
+    is_interactive,
+    run,
+    say,
+    table,
+    workplace,
+)
 from server_monitor.errors import Invalid
 
 if TYPE_CHECKING:
@@ -43,11 +54,14 @@ def import_servers(  # noqa: PLR0917  # Typer's options.
     from server_monitor.fleet.inventory import formats
     from server_monitor.fleet.inventory.formats import Format
 
+    if format_ not in (AUTO, *Format):
+        fail(f"--format {format_}: choose one of {AUTO}, {', '.join(Format)}.", WRONG_USAGE)
+
     async def work() -> "tuple[str, Plan, dict[str, str]]":
         text = _read(file)
-        chosen = formats.detect(text) if format_ == AUTO else _format(format_)
+        chosen = formats.detect(text) if format_ == AUTO else Format(format_)
         include = None if file == STDIN else _included
-        parsed = formats.read(text, Format(chosen), include)
+        parsed = formats.read(text, chosen, include)
         account = user or getpass.getuser()
         async with workplace() as place:
             async with place.db.reading() as conn:
@@ -76,7 +90,9 @@ def import_servers(  # noqa: PLR0917  # Typer's options.
     _print(plan, dry_run)
 
 
-def export_servers() -> None:
+def export_servers(
+    _as_json: Annotated[bool, typer.Option("--json", help="What it prints anyway.")] = False,
+) -> None:
     """Print all servers as JSON that `import` reads. Keys and passwords are never in it."""
     from server_monitor.fleet import imports, servers
     from server_monitor.fleet.servers import Server
@@ -165,14 +181,6 @@ def _decoded(name: str, content: bytes, limit_bytes: int) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise Invalid.one(name, "It is not UTF-8 text.") from None
-
-
-def _format(word: str) -> str:
-    from server_monitor.fleet.inventory.formats import Format
-
-    if word not in list(Format):
-        raise Invalid.one("format", f"Choose one of {AUTO}, {', '.join(Format)}.")
-    return word
 
 
 def _print(plan: "Plan", dry_run: bool) -> None:

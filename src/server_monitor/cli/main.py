@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from server_monitor.cli import audit, runs, server, token, user
-from server_monitor.cli.output import WRONG_USAGE, emit, run, say, workplace
+from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, workplace
 from server_monitor.cli.run import run_command
 
 app = typer.Typer(
@@ -24,21 +25,37 @@ app.add_typer(user.app, name="user", help="The people who may log in.")
 app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
 app.add_typer(token.app, name="token", help="API tokens for programs.")
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the console keeps its data.", show_default=False)
 ]
 
 
+class Role(StrEnum):
+    """Which part of the console a process plays; in this version one process plays all."""
+
+    ALL = "all"
+    API = "api"
+    TERMINAL = "terminal"
+    WEBSOCKET = "websocket"
+    WORKER = "worker"
+
+
 @app.command()
-def serve(
+def serve(  # Typer's options.
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless set.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 9083 unless set, 0 for a free one.")] = None,
     data_dir: DataDir = None,
     allow_plain_http: Annotated[
         bool, typer.Option("--allow-plain-http", help="Listen beyond loopback without TLS in front.")
     ] = False,
+    role: Annotated[
+        list[Role] | None, typer.Option(help="Only all: this version runs every role in one process.")
+    ] = None,
 ) -> None:
     """Run the console until it is told to stop."""
+    if role and set(role) != {Role.ALL}:
+        fail("This version runs every role in one process: leave --role out, or say --role all.", WRONG_USAGE)
     # What is imported stays. Looking for garbage in it takes a tenth of the start, and later of each full collection.
     gc.disable()
     from server_monitor.lifecycle.run import serve as serve_console
@@ -59,7 +76,7 @@ def serve(
 
 
 @app.command()
-def migrate(data_dir: DataDir = None) -> None:
+def migrate(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Bring the database to this version of the program; `serve` does it by itself for SQLite."""
     from server_monitor.db import migrate as migrations
 
@@ -70,6 +87,9 @@ def migrate(data_dir: DataDir = None) -> None:
             return before
 
     before = run(work)
+    if as_json:
+        emit({"version": migrations.HEAD, "from": before})
+        return
     came_from = "" if before == migrations.HEAD else f", from {before or 'nothing'}"
     say(f"The database is at version {migrations.HEAD}{came_from}.")
 
@@ -83,11 +103,15 @@ def openapi() -> None:
 
 
 @app.command()
-def version() -> None:
+def version(as_json: AsJson = False) -> None:
     """Print the program's version."""
     from importlib.metadata import version as installed
 
-    sys.stdout.write(installed("server-monitor") + "\n")
+    found = installed("server-monitor")
+    if as_json:
+        emit({"version": found})
+    else:
+        sys.stdout.write(found + "\n")
 
 
 def main() -> None:

@@ -112,6 +112,17 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
+def require_consent(question: str, *, unasked: str, declined: str) -> None:
+    """Go on only when the person at the terminal says yes.
+
+    Exits 2 with `unasked` when nobody is there to be asked, 1 with `declined` when they say no.
+    """
+    if not is_interactive():
+        fail(unasked, NEEDS_DECISION)
+    if not typer.confirm(question, err=True):
+        fail(declined)
+
+
 def run(
     work: Callable[[], Coroutine[Any, Any, Result]],
     runner: Callable[[Coroutine[Any, Any, Result]], Result] = asyncio.run,

@@ -17,8 +17,8 @@ from server_monitor.cli.output import (
     Workplace,
     emit,
     fail,
-    is_interactive,
     record,
+    require_consent,
     run,
     say,
     table,
@@ -251,15 +251,19 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a server. Asks first, when somebody is there to be asked."""
+    """Forget a server and its history."""
     from server_monitor.fleet import changes, servers
 
     async def work() -> "Server":
         async with workplace() as place:
             async with place.db.reading() as conn:
                 found = await servers.find(conn, name, actor=place.actor)
-            if not yes and is_interactive() and not typer.confirm(f"Remove {found.name}?", err=True):
-                fail("Nothing was removed.")
+            if not yes:
+                require_consent(
+                    f"Remove {found.name}?",
+                    unasked=f"This removes {found.name} and its history; say --yes.",
+                    declined="Nothing was removed.",
+                )
             async with place.db.transaction() as conn:
                 return await changes.remove(conn, found.id, actor=place.actor)
 
@@ -306,10 +310,11 @@ def _ask(server: "Server", shown: "Sequence[HostKey]") -> str:
     for key in shown:
         say(f"  {key.fingerprint}  {key.key_type}")
     say("Compare with what the host prints itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
-    if not is_interactive():
-        fail(f"Approve it with: --fingerprint {shown[0].fingerprint}", NEEDS_DECISION)
-    if not typer.confirm(f"Trust {shown[0].fingerprint}?", err=True):
-        fail("Nothing was approved.")
+    require_consent(
+        f"Trust {shown[0].fingerprint}?",
+        unasked=f"Approve it with: --fingerprint {shown[0].fingerprint}",
+        declined="Nothing was approved.",
+    )
     return shown[0].fingerprint
 
 

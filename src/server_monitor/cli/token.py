@@ -8,7 +8,6 @@ import typer
 
 from server_monitor.auth.actor import Scope
 from server_monitor.cli.output import emit, run, say, table, workplace
-from server_monitor.errors import Invalid
 
 if TYPE_CHECKING:
     from server_monitor.auth.credentials import NewToken, Token
@@ -32,8 +31,9 @@ def create(
     """Make a token and print it, this once."""
     from server_monitor.auth import credentials, users
 
+    days = days_of(expires)
+
     async def work() -> "NewToken":
-        days = days_of(expires)
         async with workplace() as place, place.db.transaction() as conn:
             owner = await users.find(conn, user, actor=place.actor)
             return await credentials.create(conn, owner.id, name, scope, days, actor=place.actor)
@@ -96,10 +96,12 @@ def revoke(
 
 
 def days_of(period: str) -> int:
-    """The days in `90d`, `12w`, `6m` or `1y`; a bare number is days. Raises Invalid."""
+    """The days in `90d`, `12w`, `6m` or `1y`; a bare number is days. Raises BadParameter."""
     match = re.fullmatch(r"([0-9]{1,4})([dwmy]?)", period.strip().lower())
     if match is None:
-        raise Invalid.one("expires", f"{period!r} is not a period; write it like 30d, 12w, 6m or 1y")
+        raise typer.BadParameter(
+            f"{period!r} is not a period; write it like 30d, 12w, 6m or 1y", param_hint="--expires"
+        )
     return int(match[1]) * DAYS_IN[match[2] or "d"]
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server_monitor.auth.actor import Role
-from server_monitor.cli.output import NEEDS_DECISION, emit, fail, is_interactive, run, say, table, workplace
+from server_monitor.cli.output import (
+    NEEDS_DECISION,
+    emit,
+    fail,
+    is_interactive,
+    require_consent,
+    run,
+    say,
+    table,
+    workplace,
+)
 
 if TYPE_CHECKING:
     from server_monitor.auth.users import User
@@ -110,9 +120,7 @@ def remove(name: Name, yes: Yes = False, as_json: AsJson = False) -> None:
     from server_monitor.auth import users
 
     if not yes:
-        if not is_interactive():
-            fail(f"This deletes {name}; say --yes.", NEEDS_DECISION)
-        typer.confirm(f"Delete {name}?", abort=True, err=True)
+        require_consent(f"Delete {name}?", unasked=f"This deletes {name}; say --yes.", declined="Nothing was deleted.")
 
     async def work() -> "User":
         async with workplace() as place, place.db.transaction() as conn:
