@@ -66,6 +66,27 @@ async def test_a_nul_in_a_body_is_a_mistake_of_its_writer(site: Site, admin: Per
     await admin.ask("POST", "/api/servers", server | {"labels": {"path": r"a\u0000b"}}, status=201)
 
 
+async def test_a_wrong_method_is_told_which_are_right(site: Site) -> None:
+    for method, path, allowed in (
+        ("POST", "/api/health", "GET, HEAD"),
+        ("PUT", "/api/servers", "GET, POST"),
+        ("POST", f"/api/servers/{NUL_ID}", "GET, PATCH, DELETE"),
+        ("DELETE", "/api/auth/login", "POST"),
+    ):
+        answer = await site.client.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+        assert answer.headers["Allow"] == allowed
+    for path in ("/api/nothing", "/api/servers/x/y/z"):
+        answer = await site.client.post(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_monitor_may_ask_for_the_head_alone(site: Site) -> None:
+    answer = await site.client.head("/api/health")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("path", ["/" + "x" * 300, "/" + "x/" * 3_000, "/%00", "/assets/%00"])
 async def test_a_page_that_no_file_system_can_name_is_not_found(site: Site, path: str) -> None:
     answer = await site.client.get(path)

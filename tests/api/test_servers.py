@@ -325,6 +325,8 @@ async def test_ten_thousand_lines_with_mistakes_are_answered_with_all_of_them(
     ]
     problem = await sqlite_admin.ask("POST", "/api/servers/import", {"text": "\n".join(rows)}, status=422)
     assert [error["line"] for error in problem["errors"]] == list(range(2, 10_001))
+    assert problem["detail"].endswith("; and 9,994 more")
+    assert len(problem["detail"]) < 2_000
     assert (await sqlite_admin.get("/api/servers"))["items"] == []
 
 

@@ -53,6 +53,7 @@ async def test_it_says_that_it_lives_and_that_it_is_ready(console: ConsoleProces
     async with httpx2.AsyncClient(base_url=console.url) as client:
         health = await client.get("/api/health")
         ready = await client.get("/api/ready")
+        heads = [await client.head(path) for path in ("/api/health", "/api/ready")]
         metrics = await client.get("/api/metrics")
         openmetrics = await client.get("/api/metrics", headers={"Accept": "application/openmetrics-text"})
         as_json = await client.get("/api/metrics?format=json")
@@ -60,6 +61,7 @@ async def test_it_says_that_it_lives_and_that_it_is_ready(console: ConsoleProces
 
     assert health.json()["status"] == "ok"
     assert ready.json()["status"] == "ready"
+    assert [(head.status_code, head.content) for head in heads] == [(200, b""), (200, b"")]
     assert {"database", "migrations", "secrets", "audit", "bus", "disk"} <= ready.json()["checks"].keys()
     assert "server_monitor_http_requests_total" in metrics.text
     assert openmetrics.text.endswith("# EOF\n")

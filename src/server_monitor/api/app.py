@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
-from starlette.routing import WebSocketRoute
+from starlette.routing import Match, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from server_monitor.api import health, problems, reference
@@ -50,8 +50,8 @@ def describe(routers: Sequence[APIRouter]) -> FastAPI:
     problems.install(app)
     for router in (health.router, reference.router, *routers):
         app.include_router(router)
-    app.add_api_route("/api/{path:path}", _no_such_route, include_in_schema=False, methods=_ALL_METHODS)
-    app.add_api_route("/{path:path}", _page, include_in_schema=False, methods=["GET", "HEAD"])
+    app.add_api_route(_ANY_OF_THE_API, _no_such_route, include_in_schema=False, methods=_ALL_METHODS)
+    app.add_api_route(_ANY_PAGE, _page, include_in_schema=False, methods=["GET", "HEAD"])
     return app
 
 
@@ -63,10 +63,26 @@ async def _know_route(request: Request) -> None:
 
 
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_ANY_OF_THE_API = "/api/{path:path}"
+_ANY_PAGE = "/{path:path}"
+_TAKE_ALL = frozenset({_ANY_OF_THE_API, _ANY_PAGE})
 
 
 async def _no_such_route(request: Request) -> Response:
+    if allowed := _methods_at(request):
+        detail = f"{request.method} is not for this; use {' or '.join(allowed)}."
+        raise HTTPException(405, detail, headers={"Allow": ", ".join(allowed)})
     raise HTTPException(404, f"There is nothing at {request.url.path}.")
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What this path may be asked with: the router tells a wrong method only where nothing else takes the path."""
+    routes = [route for route in request.app.router.routes if getattr(route, "path", None) not in _TAKE_ALL]
+    return [
+        method
+        for method in _ALL_METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _page(path: str) -> Response:

@@ -33,12 +33,14 @@ SMALL_DISK_PARTS = 20  # of a small disk, one part of so many has to be free
 Check = Callable[[Console], Awaitable[str | None]]
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health() -> Response:
     """The process runs."""
     return json_response({"status": "ok", "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")})
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready")
 async def ready(request: Request, parts: ConsoleDep) -> Response:
     """The console can serve: 200, or 503 naming what cannot."""
@@ -135,7 +137,10 @@ async def _bus(_parts: Console) -> str | None:
 
 
 async def _disk(parts: Console) -> str | None:
-    disk = await asyncio.to_thread(shutil.disk_usage, parts.settings.data_dir)
+    try:
+        disk = await asyncio.to_thread(shutil.disk_usage, parts.settings.data_dir)
+    except OSError:
+        return "the data directory cannot be read"
     needed = min(DISK_RESERVE_BYTES, disk.total // SMALL_DISK_PARTS)
     return None if disk.free >= needed else "the disk is almost full"
 

@@ -68,17 +68,25 @@ class EdgeMiddleware:
         token = request_context.set(context)
         try:
             if scope["type"] == "websocket":
-                await self._websocket(scope, receive, send, headers)
+                await self._websocket(scope, receive, send, headers, context)
             else:
                 await self._http(scope, receive, send, headers, context)
         finally:
             request_context.reset(token)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, context: RequestContext
+    ) -> None:
+        async def marked(message: Message) -> None:
+            if message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+                message.setdefault("headers", [])
+                MutableHeaders(scope=message)["X-Request-Id"] = context.request_id
+            await send(message)
+
         if self._is_known_host(headers):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, marked)
             return
-        await _unknown_host(scope, receive, send)
+        await _unknown_host(scope, receive, marked)
 
     async def _http(
         self, scope: Scope, receive: Receive, send: Send, headers: Headers, context: RequestContext

@@ -40,6 +40,7 @@ HTTP_CODES: Mapping[int, str] = {
 }
 
 RETRY_AFTER_UNAVAILABLE_S = 2
+_TOLD = 5
 
 
 def problem(
@@ -83,8 +84,9 @@ def of_failure(failure: errors.Failure) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_UNAVAILABLE_S)
     elif status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    fields = failure.errors if isinstance(failure, errors.Invalid) else ()
-    return problem(status, failure.code, str(failure), fields=fields, headers=headers)
+    if isinstance(failure, errors.Invalid):
+        return problem(status, failure.code, _first_of(failure.errors), fields=failure.errors, headers=headers)
+    return problem(status, failure.code, str(failure), headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -104,14 +106,21 @@ async def _on_failure(_request: Request, error: Exception) -> Response:
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = [_validation_field(mistake) for mistake in error.errors()]
-    detail = "; ".join(f"{field.field}: {field.message}" for field in fields[:5])
-    return problem(422, errors.Invalid.code, detail, fields=fields)
+    return problem(422, errors.Invalid.code, _first_of(fields), fields=fields)
 
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = HTTP_CODES.get(error.status_code, "http_error")
     return problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _first_of(fields: Sequence[errors.FieldError]) -> str:
+    """The first mistakes as one text; all of them stand in `errors`, and there may be ten thousand."""
+    words = [f"{field.field}: {field.message}" for field in fields[:_TOLD]]
+    if len(fields) > _TOLD:
+        words.append(f"and {len(fields) - _TOLD:,} more")
+    return "; ".join(words)
 
 
 def _field(field: errors.FieldError) -> dict[str, Any]:

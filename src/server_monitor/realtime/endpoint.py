@@ -20,7 +20,7 @@ from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.errors import Failure, NotFound, Unavailable
 from server_monitor.realtime import messages
 from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Watching
-from server_monitor.telemetry.logs import logger
+from server_monitor.telemetry.logs import logger, request_context
 
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
@@ -354,12 +354,14 @@ def _bearer(header: str | None) -> str | None:
 
 
 def _problem(refusal: Refusal) -> JSONResponse:
+    context = request_context.get()
     body = {
         "type": "about:blank",
         "title": refusal.code.replace("_", " "),
         "status": refusal.status,
         "detail": refusal.detail,
         "code": refusal.code,
+        "request_id": context.request_id if context else None,
     }
     return JSONResponse(body, refusal.status, media_type="application/problem+json")
 
