@@ -36,6 +36,20 @@ def test_development_generates_secrets_once_for_the_owner_alone(tmp_path: Path) 
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
+def test_an_existing_data_directory_is_closed_to_others(tmp_path: Path) -> None:
+    ours, shared = tmp_path / "ours", tmp_path / "shared"
+    ours.mkdir()
+    shared.mkdir()
+    ours.chmod(0o755)
+    shared.chmod(0o1777)
+
+    for directory in (ours, shared):
+        Settings.load(data_dir=directory)
+
+    assert stat.S_IMODE(ours.stat().st_mode) == 0o700
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777, "such a directory is shared on purpose"
+
+
 def test_production_names_every_bad_secret_and_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "short-but-visible")
     monkeypatch.setenv("ENCRYPTION_KEY", "changeme-changeme-changeme-x")

@@ -6,6 +6,7 @@ that holds the value. `.env.example` lists them all and is checked against this 
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -313,18 +314,23 @@ def _kept_secret(path: Path) -> str:
     try:
         make_private_directory(path.parent.parent)
         make_private_directory(path.parent)
-        _write_new_private_file(path, secrets.token_urlsafe(48))
+        write_new_private_file(path, secrets.token_urlsafe(48))
         return path.read_text().strip()
     except OSError as error:
         raise Invalid.one("DATA_DIR", f"cannot hold generated secrets: {error.strerror}") from None
 
 
 def make_private_directory(path: Path) -> None:
-    """Make the directory, readable by its owner alone, when it is not there yet."""
+    """Make the directory readable by its owner alone, also when it is there already and ours."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    # A sticky one, such as /tmp, is shared by everybody on purpose.
+    is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
+    if is_ours and found.st_mode & 0o077:
+        path.chmod(0o700)
 
 
-def _write_new_private_file(path: Path, text: str) -> None:
+def write_new_private_file(path: Path, text: str) -> None:
     """Write the file whole under mode 0600, unless it exists: a rename of a link never leaves half of it."""
     if path.exists():
         return

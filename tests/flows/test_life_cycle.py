@@ -69,6 +69,13 @@ async def test_it_says_that_it_lives_and_that_it_is_ready(console: ConsoleProces
     assert forwarded.status_code == 401
 
 
+async def test_what_it_writes_is_its_owners_alone(console: ConsoleProcess) -> None:
+    written = [console.data_dir, *console.data_dir.rglob("*")]
+
+    assert len(written) > 5
+    assert [file for file in written if file.stat().st_mode & 0o077] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_asked_to_stop_it_stops_and_records_both(console: ConsoleProcess, number: signal.Signals) -> None:
     assert await console.stop(number) == 0

@@ -1,6 +1,7 @@
 """The commands of the program. Each parses words, calls one function, and prints."""
 
 import gc
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -116,6 +117,7 @@ def version(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """The entry point: wrong usage exits 3, where click would say 2, which here means "a decision is asked for"."""
+    os.umask(0o077)  # Whatever is written, by libraries too, may hold what is nobody else's business.
     try:
         code = app(standalone_mode=False)
     except typer.Abort:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from server_monitor.db.ids import new_id
 from server_monitor.errors import Conflict, Invalid
-from server_monitor.settings import make_private_directory
+from server_monitor.settings import make_private_directory, write_new_private_file
 
 
 def instance_id(data_dir: Path) -> str:
@@ -16,11 +16,16 @@ def instance_id(data_dir: Path) -> str:
     path = data_dir / "instance_id"
     try:
         make_private_directory(data_dir)
-        if not path.exists():
-            path.write_text(new_id() + "\n")
-        return path.read_text().strip()
+        write_new_private_file(path, new_id() + "\n")
+        name = path.read_text().strip()
     except OSError as error:
         raise Invalid.one("DATA_DIR", f"{data_dir} cannot be used: {error.strerror}") from None
+    if not name:
+        # The audit log carries the name: another one, made up here, would make it look like another log.
+        raise Invalid.one(
+            "DATA_DIR", f"{path} is empty: put the id back from a backup, or delete the file to begin under a new one"
+        )
+    return name
 
 
 @contextmanager
