@@ -43,7 +43,7 @@ def set_up_logs(log_format: str, level: str, stream: TextIO = sys.stderr) -> Non
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_request_id,
-        structlog.processors.format_exc_info if as_json else _pass_through,
+        structlog.processors.format_exc_info,  # before it is redacted, and without what the variables hold
         _redact,
     ]
     structlog.configure(
@@ -53,7 +53,9 @@ def set_up_logs(log_format: str, level: str, stream: TextIO = sys.stderr) -> Non
         cache_logger_on_first_use=True,
     )
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -82,8 +84,4 @@ def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> st
         if name == "exc_info" or name.startswith("_"):
             continue
         event[name] = redact_text(event[name]) if name == "event" else redact({name: event[name]})[name]
-    return event
-
-
-def _pass_through(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return event
