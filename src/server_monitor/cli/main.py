@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from server_monitor.cli import audit, runs, server, token, user
+from server_monitor.cli.lean import lean_imports
 from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, workplace
 from server_monitor.cli.run import run_command
 
@@ -59,9 +60,9 @@ def serve(  # Typer's options.
         fail("This version runs every role in one process: leave --role out, or say --role all.", WRONG_USAGE)
     # What is imported stays. Looking for garbage in it takes a tenth of the start, and later of each full collection.
     gc.disable()
-    from server_monitor.lifecycle.run import serve as serve_console
-    from server_monitor.settings import Settings
-
+    with lean_imports():
+        from server_monitor.lifecycle.run import serve as serve_console
+        from server_monitor.settings import Settings
     gc.freeze()
     gc.enable()
 
