@@ -75,6 +75,36 @@ export interface Archive {
   items: Segment[];
 }
 
+export type Proven = "intact" | "broken" | "unproven";
+
+/** The last whole verification. What is absent was not found out: see `why`. */
+export interface Verified {
+  seq: number;
+  at: string;
+  by: string;
+  outcome: "success" | "failure" | "unknown" | "error";
+  integrity?: Proven;
+  completeness?: Proven;
+  authenticity?: Proven;
+  first_bad?: { first: number; last: number };
+  first_seq?: number;
+  size?: number;
+  records?: number;
+  signed_size?: number;
+  duration_ms?: number;
+  findings?: readonly { aspect: string; message: string }[];
+  findings_total?: number;
+  warnings?: readonly string[];
+  why?: string;
+  unreached?: string;
+  recovered?: boolean;
+}
+
+export interface Verification {
+  running: { started_at: string; started_by: string; records: number; total: number | null } | null;
+  last: Verified | null;
+}
+
 export interface Hold {
   id: string;
   name: string;
@@ -104,6 +134,9 @@ export const proof = (seq: number, signal?: AbortSignal) =>
   get<{ seq: number; proof: string[]; checkpoint: Checkpoint }>(`/api/audit/proof/${seq}`, signal);
 export const consistency = (from: number, to: number, signal?: AbortSignal) =>
   get<{ from: number; to: number; proof: string[] }>(`/api/audit/consistency?from=${from}&to=${to}`, signal);
+
+export const verification = (signal?: AbortSignal) => get<Verification>("/api/audit/verify", signal);
+export const start_verification = () => call<unknown>("POST", "/api/audit/verify");
 
 export const archive = () => get<Archive>("/api/audit/segments");
 export const archive_now = () => call<unknown>("POST", "/api/audit/archive");

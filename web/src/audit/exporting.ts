@@ -5,11 +5,19 @@ import type { Filters } from "./calls";
 
 export type Format = "csv" | "json";
 
+/** What the database has no longer: records before `first_seq`, from before this time. Only the archive has them. */
+export interface Pruned {
+  first_seq: number;
+  before: string;
+}
+
 export interface Progress {
   /** Records of the parts that have begun; what each part holds is known before its first byte. */
   rows: number;
   size_bytes: number;
   has_more: boolean;
+  /** What the file may lack. */
+  pruned: Pruned | null;
 }
 
 export interface Exported extends Progress {
@@ -18,6 +26,7 @@ export interface Exported extends Progress {
 }
 
 const PART = 50_000;
+const BLOB_BYTES = 8 * 1024 * 1024;
 
 export async function run(
   format: Format,
@@ -27,7 +36,7 @@ export async function run(
   signal: AbortSignal,
 ): Promise<Exported> {
   const parts: BlobPart[] = [];
-  const progress: Progress = { rows: 0, size_bytes: 0, has_more: false };
+  const progress: Progress = { rows: 0, size_bytes: 0, has_more: false, pruned: null };
   let checkpoint: unknown = null;
   let cursor = "";
   let name = `audit.${format}`;
@@ -35,7 +44,8 @@ export async function run(
     const search = new URLSearchParams({ ...filters, limit: String(PART), ...(cursor ? { cursor } : {}) });
     const response = await stream(`/api/export/audit/${format}?${search}`, signal);
     const rows = Number(response.headers.get("X-Row-Count"));
-    name = cursor ? name : (/filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? name);
+    name = cursor ? name : (file_name(response) ?? name);
+    progress.pruned ??= pruned(response);
     const is_first = cursor === "";
     cursor = response.headers.get("X-Next-Cursor") ?? "";
     progress.rows += rows;
@@ -55,6 +65,37 @@ export async function run(
   if (format === "json") parts.push(`],"count":${progress.rows},"next":${cursor ? JSON.stringify(cursor) : "null"},"checkpoint":${JSON.stringify(checkpoint)}}`);
   const type = format === "csv" ? "text/csv;charset=utf-8" : "application/json";
   return { ...progress, blob: new Blob(parts, { type }), name };
+}
+
+/** The log as one file, with its checkpoints and a verifier. */
+export async function bundle(
+  with_archive: boolean,
+  tell: (progress: { rows: number; size_bytes: number }) => void,
+  signal: AbortSignal,
+): Promise<{ blob: Blob; name: string }> {
+  const response = await stream(`/api/audit/bundle${with_archive ? "?archive=true" : ""}`, signal);
+  const rows = Number(response.headers.get("X-Row-Count"));
+  let blob = new Blob();
+  let waiting: BlobPart[] = [];
+  let waiting_bytes = 0;
+  const reader = response.body?.getReader();
+  for (let read = await reader?.read(); read && !read.done; read = await reader?.read()) {
+    waiting.push(read.value as Uint8Array<ArrayBuffer>);
+    waiting_bytes += read.value.length;
+    tell({ rows, size_bytes: blob.size + waiting_bytes });
+    // A browser may keep a blob on its disk, and cannot do so with what scripts hold.
+    if (waiting_bytes > BLOB_BYTES) [blob, waiting, waiting_bytes] = [new Blob([blob, ...waiting]), [], 0];
+  }
+  return { blob: new Blob([blob, ...waiting], { type: "application/gzip" }), name: file_name(response) ?? "audit.tar.gz" };
+}
+
+function file_name(response: Response): string | undefined {
+  return /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1];
+}
+
+function pruned(response: Response): Pruned | null {
+  const before = response.headers.get("X-Pruned-Before");
+  return before === null ? null : { first_seq: Number(response.headers.get("X-First-Seq")), before };
 }
 
 async function received(response: Response, tell: (size_bytes: number) => void): Promise<Uint8Array<ArrayBuffer>[]> {

@@ -1,5 +1,6 @@
-// The verification that a browser can do: a list of findings and one verdict over them, the worst of them.
+// What a browser can check by itself, quickly: a list of findings and one verdict over them, the worst of them.
 
+import { ApiError } from "../api";
 import { ago, seconds } from "../format";
 import { t } from "../messages";
 import * as calls from "./calls";
@@ -8,7 +9,8 @@ import * as proofs from "./proofs";
 import type { Bytes, Note } from "./proofs";
 import { last_seen, remember, type Seen } from "./remembered";
 
-export type Tone = "good" | "warn" | "bad";
+/** `open`: it could not be checked, which is neither good nor bad. */
+export type Tone = "good" | "warn" | "open" | "bad";
 
 export interface Finding {
   about: string;
@@ -22,31 +24,34 @@ export interface Verdict {
   checkpoint: Checkpoint;
   origin: string;
   vkey: string;
+  /** The checkpoint of an earlier visit, where the newest has not been shown to continue it: it stays the evidence. */
+  kept: Seen | null;
 }
 
 const SAMPLES = 5;
 const DAY_S = 86_400;
+const NOT_FOUND = 404;
 const words = t.audit.proof;
 
-/** Verify what can be verified here, and remember the checkpoint when nothing is wrong. */
+/** Check what can be checked here. The newest checkpoint takes the place of an earlier one only when it continues it. */
 export async function verify(user_id: string): Promise<Verdict> {
   const [checkpoint, { origin, vkey }] = await Promise.all([calls.checkpoint(), calls.key()]);
-  const found = (findings: readonly Finding[]) => ({ tone: worst(findings), findings, checkpoint, origin, vkey });
-  if (!proofs.can_compute()) return found([{ about: words.signature, tone: "warn", says: words.unable }]);
   const seen = last_seen(user_id);
+  const found = (findings: readonly Finding[], kept = seen) => ({ tone: worst(findings), findings, checkpoint, origin, vkey, kept });
+  if (!proofs.can_compute()) return found([{ about: words.signature, tone: "open", says: words.unable }]);
   const note = proofs.read_note(checkpoint.note);
   const signature = await judge_signature(note, checkpoint, vkey);
   if (!note || signature.tone === "bad") return found([signature]);
-  const findings = [
-    signature,
-    judge_key(seen, vkey),
-    await judge_history(seen, note),
-    await judge_newest(note),
-    judge_anchor(checkpoint),
-  ];
-  const verdict = found(findings);
-  if (verdict.tone !== "bad") remember(user_id, { note: checkpoint.note, vkey, at: new Date().toISOString() });
-  return verdict;
+  const history = await judge_history(seen, note);
+  const findings = [signature, judge_key(seen, vkey), history, await judge_newest(note), judge_anchor(checkpoint)];
+  if (history.tone !== "good" || worst(findings) === "bad") return found(findings);
+  const is_kept = remember(user_id, { note: checkpoint.note, vkey, at: new Date().toISOString() });
+  return found(is_kept ? findings : [...findings, { about: words.memory, tone: "warn", says: words.memory_none }], null);
+}
+
+/** Let go of the earlier checkpoint, as somebody who has kept it elsewhere says. */
+export function begin_anew(user_id: string, { checkpoint, vkey }: Verdict): void {
+  remember(user_id, { note: checkpoint.note, vkey, at: new Date().toISOString() });
 }
 
 async function judge_signature(note: Note | null, checkpoint: Checkpoint, vkey: string): Promise<Finding> {
@@ -56,7 +61,7 @@ async function judge_signature(note: Note | null, checkpoint: Checkpoint, vkey: 
     return { about, tone: "bad", says: words.root_differs };
   }
   const signed = await proofs.is_signed(note, vkey);
-  if (signed === null) return { about, tone: "warn", says: words.signature_unable };
+  if (signed === null) return { about, tone: "open", says: words.signature_unable };
   return signed ? { about, tone: "good", says: words.signed } : { about, tone: "bad", says: words.forged };
 }
 
@@ -76,8 +81,9 @@ async function judge_history(seen: Seen | null, note: Note): Promise<Finding> {
   let path: Bytes[] | null;
   try {
     path = old.size === note.size || old.size === 0 ? [] : decoded((await calls.consistency(old.size, note.size)).proof);
-  } catch {
-    return { about, tone: "warn", says: words.history_unable };
+  } catch (refusal) {
+    const is_pruned = refusal instanceof ApiError && refusal.status === NOT_FOUND;
+    return { about, tone: "open", says: is_pruned ? words.history_pruned(when) : words.history_unable };
   }
   if (!path || !(await proofs.is_consistent(old.size, note.size, path, old.root, note.root))) {
     return { about, tone: "bad", says: words.history_differs };
@@ -91,8 +97,10 @@ async function judge_newest(note: Note): Promise<Finding> {
   const first = Math.max(0, note.size - SAMPLES);
   const sampled = Array.from({ length: note.size - first }, (_, index) => first + index);
   if (sampled.length === 0) return { about, tone: "warn", says: words.newest_none };
-  const wrong = (await Promise.all(sampled.map(async (seq) => ((await prove(seq)).tone === "bad" ? seq : null)))).find((seq) => seq !== null);
-  if (wrong != null) return { about, tone: "bad", says: words.newest_bad(wrong) };
+  const tried = await Promise.allSettled(sampled.map((seq) => prove(seq)));
+  const wrong = tried.findIndex((one) => one.status === "fulfilled" && one.value.tone === "bad");
+  if (wrong >= 0) return { about, tone: "bad", says: words.newest_bad(first + wrong) };
+  if (tried.some((one) => one.status === "rejected")) return { about, tone: "open", says: words.newest_unable };
   return { about, tone: "good", says: words.newest_good(sampled.length) };
 }
 
@@ -112,7 +120,7 @@ export interface Proven {
 
 /** Whether one record is in the log, from its own content. `listed` is the hash that a list gave. */
 export async function prove(seq: number, listed?: string): Promise<Proven> {
-  if (!proofs.can_compute()) return { tone: "warn", says: t.audit.record.unable };
+  if (!proofs.can_compute()) return { tone: "open", says: t.audit.record.unable };
   const [{ record }, answer, { vkey }] = await Promise.all([calls.record(seq), calls.proof(seq), calls.key()]);
   const leaf = await proofs.record_hash(record);
   if (listed !== undefined && proofs.hex(leaf) !== listed) return { tone: "bad", says: t.audit.record.hash_differs };
@@ -122,7 +130,7 @@ export async function prove(seq: number, listed?: string): Promise<Proven> {
   if (!note || !path || signed === false || !(await proofs.is_included(leaf, seq, note.size, path, note.root))) {
     return { tone: "bad", says: t.audit.record.refuted };
   }
-  if (signed === null) return { tone: "warn", says: words.signature_unable };
+  if (signed === null) return { tone: "open", says: words.signature_unable };
   return { tone: "good", says: t.audit.record.proven(note.size) };
 }
 
@@ -132,6 +140,6 @@ function decoded(written: readonly string[]): Bytes[] | null {
 }
 
 function worst(findings: readonly Finding[]): Tone {
-  if (findings.some(({ tone }) => tone === "bad")) return "bad";
-  return findings.some(({ tone }) => tone === "warn") ? "warn" : "good";
+  const order: readonly Tone[] = ["bad", "open", "warn"];
+  return order.find((tone) => findings.some((finding) => finding.tone === tone)) ?? "good";
 }
