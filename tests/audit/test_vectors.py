@@ -2,7 +2,9 @@
 
 import base64
 import json
+import tarfile
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from server_monitor.audit import note, reading, segment, sources, standalone, tree
 from server_monitor.audit.note import Checkpoint, Verifier
+from server_monitor.errors import Unavailable
 from tests.audit.test_verify_database import _verified
 
 VECTORS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "audit-vectors"
@@ -71,3 +74,37 @@ def test_signatures_are_judged_as_the_library_judges_them(message: bytes, seed: 
     # The same signature with a scalar beyond the order of the group (RFC 8032, 5.1.7) is another, and wrong.
     scalar = int.from_bytes(signature[32:], "little") + standalone.ORDER
     assert not standalone.has_signed(public, message, signature[:32] + scalar.to_bytes(32, "little"))
+
+
+@given(offset=st.integers(0, len(BUNDLE.read_bytes()) - 1), mask=st.integers(1, 255))
+@settings(max_examples=150, deadline=None)
+def test_no_byte_of_a_bundle_can_be_changed(offset: int, mask: int) -> None:
+    """For either verifier it is broken then, or cannot be read, unless the file still holds the very same."""
+    data = bytearray(BUNDLE.read_bytes())
+    data[offset] ^= mask
+    with NamedTemporaryFile(suffix=".tar.gz") as file:
+        file.write(data)
+        file.flush()
+        path = Path(file.name)
+        if _is_intact(path) or _is_intact_to_the_other(path):
+            assert members(path) == members(BUNDLE)
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        return _verified(sources.bundle(path), [], [Verifier.parse(LOG["vkey"])]).is_intact
+    except Unavailable:
+        return False
+
+
+def _is_intact_to_the_other(path: Path) -> bool:
+    try:
+        found = standalone.verify(str(path), [standalone.parse_key(LOG["vkey"])], [])
+    except standalone.Unreadable:
+        return False
+    return {found.verdict(verdict) for verdict in found.broken} == {"intact"}
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {entry.name: content.read() for entry in archive if (content := archive.extractfile(entry)) is not None}

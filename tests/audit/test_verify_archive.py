@@ -8,6 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from server_monitor.audit import segment, sources, tree
 from server_monitor.audit.chain import Event
@@ -24,10 +26,10 @@ ORIGIN = SIGNER.origin(1)
 
 
 @pytest.fixture
-async def forger(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> Forger:
+async def forger(db: Database, database_url: str, tmp_path: Path) -> Forger:
     """A log of 301 records, of which the first 200 are in two segments and the first 100 pruned."""
-    notes = await forging.fill(sqlite_db, SIGNER, [100, 100, 100])
-    forger = Forger(sqlite_url)
+    notes = await forging.fill(db, SIGNER, [100, 100, 100])
+    forger = Forger(database_url)
     bodies = await forger.bodies()
     folder = tmp_path / "archive" / ORIGIN
     folder.mkdir(parents=True)
@@ -37,8 +39,8 @@ async def forger(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> Forger
         manifest = Manifest(ORIGIN, first, end, forging.frontier_of(bodies, first), root)
         packed = b"".join(segment.pack(manifest, [note], bodies[first:end]))
         (folder / f"{first:012}-{end:012}-{root.hex()[:16]}.tar.gz").write_bytes(packed)
-    await forging.append(sqlite_db, Event("audit.cleanup", ACTOR, meta={"end_seq": 100}))
-    newest = await forging.sign(sqlite_db, SIGNER)
+    await forging.append(db, Event("audit.cleanup", ACTOR, meta={"end_seq": 100}))
+    newest = await forging.sign(db, SIGNER)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / f"{301:012}-0123456789abcdef.txt").write_text(newest)
     await forger.prune(100)
@@ -234,6 +236,62 @@ async def test_an_archive_that_was_touched_is_not_intact(archive: Path, attack: 
     assert not report.is_intact, report
 
 
+def delete_last(archive: Path) -> None:
+    second_segment(archive).unlink()
+
+
+def alter_last(archive: Path) -> None:
+    second_segment(archive).write_bytes(second_segment(archive).read_bytes()[:-9] + bytes(9))
+
+
+def delete_all(archive: Path) -> None:
+    delete_last(archive)
+    delete_first(archive)
+
+
+@pytest.fixture
+async def all_pruned(forger: Forger, db: Database) -> Forger:
+    """The same log after everything that is archived was pruned."""
+    await forging.append(db, Event("audit.cleanup", ACTOR, meta={"end_seq": 200}))
+    await forging.sign(db, SIGNER)
+    await forger.prune(200)
+    return forger
+
+
+ATTACKS = [delete_first, delete_last, delete_all, alter, alter_last, cut, empty, exchange, copy, repack]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_what_is_only_in_the_archive_cannot_be_touched(
+    archive: Path, all_pruned: Forger, attack: Callable[[Path], None]
+) -> None:
+    assert (await judge(archive, all_pruned.url)).is_intact
+    attack(archive)
+
+    report = await judge(archive, all_pruned.url)
+
+    assert report.is_broken, report
+    assert report.first_bad is not None
+    assert report.first_bad[0] < 200
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(data=st.data())
+def test_no_byte_of_a_segment_can_be_changed(archive: Path, all_pruned: Forger, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(archive.rglob("*.tar.gz"))))
+    honest = path.read_bytes()
+    forged = bytearray(honest)
+    forged[data.draw(st.integers(0, len(honest) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(forged)
+    try:
+        report = judged(archive, all_pruned.url)
+    finally:
+        path.write_bytes(honest)
+
+    # A few bits only choose between two spellings of the same content for gzip.
+    assert report.is_broken or report.root == judged(archive, all_pruned.url).root
+
+
 async def test_a_missing_segment_is_named(archive: Path, forger: Forger) -> None:
     delete_first(archive)
 
@@ -247,7 +305,7 @@ async def test_a_missing_last_segment_is_seen_with_the_database(archive: Path, f
     """While the database still holds its records nothing is lost; when they are pruned, they are missing."""
     second_segment(archive).unlink()
     assert (await judge(archive, forger.url)).is_intact
-    await forger.prune_more(150)
+    await forger.prune(150)
 
     report = await judge(archive, forger.url)
 

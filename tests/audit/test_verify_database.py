@@ -1,7 +1,8 @@
 """Nothing that an owner of the database does to its records goes unseen, and nothing makes the verifier fall over.
 
-Each forgery is judged three times: in the database, and in the bundle that a console that believes its database would
-give out, there by the console's verifier and by the one that travels in bundles.
+Each forgery is done to a whole log and to one that was pruned, on both databases, and judged three times: in the
+database, and in the bundle that a console that believes its database would give out, there by the console's verifier
+and by the one that travels in bundles.
 """
 
 import asyncio
@@ -25,19 +26,45 @@ from tests.support import forger as forging
 from tests.support.forger import ACTOR, Forger
 from tests.support.postgres import Postgres
 
-COUNTS = (100, 150, 50)
-SIZE = sum(COUNTS)
+SIGNED = (100, 250, 300)
+SIZE = SIGNED[-1]
+PRUNED = 130
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SIGNER = Signer("test-node", KEY)
 STRANGER = Signer("test-node", Ed25519PrivateKey.from_private_bytes(b"\7" * 32))
 INTEGRITY, COMPLETENESS, AUTHENTICITY = Aspect
 
 
+async def write(db: Database, middle: Event) -> None:
+    """A log of SIZE records, of which `middle` is one, with checkpoints at SIGNED."""
+    await forging.fill(db, SIGNER, [100])
+    await forging.append(db, *map(forging.event, range(50)), middle, *map(forging.event, range(99)))
+    await forging.sign(db, SIGNER)
+    await forging.fill(db, SIGNER, [50])
+
+
 @pytest.fixture
 async def forger(db: Database, database_url: str) -> Forger:
-    """A log of SIZE records with a checkpoint after each of COUNTS, in the hands of an attacker."""
-    await forging.fill(db, SIGNER, COUNTS)
-    return Forger(database_url)
+    """A whole log in the hands of an attacker."""
+    return await whole_log(db, database_url)
+
+
+@pytest.fixture
+async def pruned(db: Database, database_url: str) -> Forger:
+    return await pruned_log(db, database_url)
+
+
+async def whole_log(db: Database, url: str) -> Forger:
+    await write(db, forging.event(150))
+    return Forger(url)
+
+
+async def pruned_log(db: Database, url: str) -> Forger:
+    """The same log; its first PRUNED records have been pruned, and it says so."""
+    await write(db, Event("audit.cleanup", ACTOR, meta={"end_seq": PRUNED}))
+    forger = Forger(url)
+    await forger.prune(PRUNED)
+    return forger
 
 
 async def judge(url: str, outside: list[str] | None = None, keys: list[Verifier] | None = None) -> Report:
@@ -83,83 +110,98 @@ async def test_an_untouched_log_is_intact(forger: Forger, tmp_path: Path) -> Non
 
 # --- the matrix ---
 
+Place = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
-    """What is done, which verdict breaks by it, and where the first bad record must be said to be."""
+    """What is done, which verdict breaks by it, and where the first bad record must be said to be.
+
+    A place may depend on the first record that has not been pruned; where it says otherwise, it begins there at least.
+    """
 
     do: Callable[[Forger], Awaitable[object]]
     breaks: Aspect
-    place: tuple[int, int] | None = None
+    place: Place | Callable[[int], Place] | None = None
     is_in_bundle: bool = True
+
+    def expected(self, first: int) -> Place | None:
+        if self.place is None or callable(self.place):
+            return self.place and self.place(first)
+        return max(self.place[0], first), self.place[1]
 
 
 def column(name: str, value: object) -> Forgery:
     return Forgery(
-        lambda f: f.run(f"UPDATE audit_records SET {name} = ? WHERE seq = 120", value), INTEGRITY, (120, 120), False
+        lambda f: f.run(f"UPDATE audit_records SET {name} = ? WHERE seq = 200", value), INTEGRITY, (200, 200), False
     )
 
 
 async def change_body(f: Forger) -> None:
-    body = (await f.bodies())[120].replace(b'"web 20"', b'"web 99"')
-    await f.run("UPDATE audit_records SET body = ? WHERE seq = 120", body)
+    body = (await f.records())[200].replace(b'"web ', b'"wob ')
+    await f.run("UPDATE audit_records SET body = ? WHERE seq = 200", body)
 
 
 async def spell_otherwise(f: Forger) -> None:
-    body = (await f.bodies())[120].replace(b'"seq":120', b'"seq": 120')
-    await f.run("UPDATE audit_records SET body = ? WHERE seq = 120", body)
+    body = (await f.records())[200].replace(b'"seq":200', b'"seq": 200')
+    await f.run("UPDATE audit_records SET body = ? WHERE seq = 200", body)
 
 
 async def change_time(f: Forger) -> None:
     moved = "'2020-01-01T00:00:00.000000Z'" if f.is_sqlite else "'2020-01-01T00:00:00Z'"
-    await f.run(f"UPDATE audit_records SET ts = {moved} WHERE seq = 120")
+    await f.run(f"UPDATE audit_records SET ts = {moved} WHERE seq = 200")
+
+
+async def delete_first(f: Forger) -> None:
+    await f.run("DELETE FROM audit_records WHERE seq = ?", await f.first())
 
 
 async def delete_and_renumber(f: Forger) -> None:
-    await f.run("DELETE FROM audit_records WHERE seq = 120")
-    bodies = await f.bodies()
-    moved = [(seq, renumber(bodies[seq], seq), seq + 1) for seq in range(120, SIZE - 1)]
+    await f.run("DELETE FROM audit_records WHERE seq = 200")
+    records = await f.records()
+    moved = [(seq, renumber(records[seq + 1], seq), seq + 1) for seq in range(200, SIZE - 1)]
     await f.run_many("UPDATE audit_records SET seq = ?, body = ? WHERE seq = ?", moved)
     await f.fix_head()
 
 
 async def insert_and_renumber(f: Forger) -> None:
-    bodies = await f.bodies()
-    moved = [(seq + 1, renumber(bodies[seq], seq + 1), seq) for seq in range(SIZE - 1, 119, -1)]
+    records = await f.records()
+    moved = [(seq + 1, renumber(records[seq], seq + 1), seq) for seq in range(SIZE - 1, 199, -1)]
     await f.run_many("UPDATE audit_records SET seq = ?, body = ? WHERE seq = ?", moved)
-    await f.run(
-        "INSERT INTO audit_records (seq, body, id, ts, action, actor_id, actor_name, target_type, target_id, outcome) "
-        "SELECT 120, ?, 'x', ts, action, actor_id, actor_name, target_type, target_id, outcome FROM audit_records "
-        "WHERE seq = 119",
-        renumber(bodies[119], 120),
-    )
+    await insert_copy(f, 200, records[199])
     await f.fix_head()
 
 
 async def append_beyond_the_head(f: Forger) -> None:
+    await insert_copy(f, SIZE, (await f.records())[199])
+
+
+async def insert_copy(f: Forger, seq: int, body: bytes) -> None:
+    """Of record 199, whose body this is."""
+    columns = "ts, action, actor_id, actor_name, target_type, target_id, outcome"
     await f.run(
-        "INSERT INTO audit_records (seq, body, id, ts, action, actor_id, actor_name, target_type, target_id, outcome) "
-        f"SELECT {SIZE}, ?, 'x', ts, action, actor_id, actor_name, target_type, target_id, outcome FROM audit_records "
-        "WHERE seq = 119",
-        renumber((await f.bodies())[119], SIZE),
+        f"INSERT INTO audit_records (seq, body, id, {columns}) "
+        f"SELECT {seq}, ?, 'x', {columns} FROM audit_records WHERE seq = 199",
+        renumber(body, seq),
     )
 
 
 async def swap(f: Forger) -> None:
-    bodies = await f.bodies()
-    for seq, other in ((120, 121), (121, 120)):
-        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", bodies[other], seq)
+    records = await f.records()
+    for seq, other in ((200, 201), (201, 200)):
+        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", records[other], seq)
 
 
 async def swap_with_numbers(f: Forger) -> None:
-    bodies = await f.bodies()
-    for seq, other in ((120, 121), (121, 120)):
-        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", renumber(bodies[other], seq), seq)
+    records = await f.records()
+    for seq, other in ((200, 201), (201, 200)):
+        await f.run("UPDATE audit_records SET body = ? WHERE seq = ?", renumber(records[other], seq), seq)
     await f.fix_head()
 
 
 async def reverse(f: Forger) -> None:
-    reversed_ = [(renumber(body, seq), seq) for seq, body in enumerate(reversed(await f.bodies()))]
+    records = await f.records()
+    reversed_ = [(renumber(body, seq), seq) for seq, body in zip(records, reversed(records.values()), strict=True)]
     await f.run_many("UPDATE audit_records SET body = ? WHERE seq = ?", reversed_)
     await f.fix_head()
 
@@ -179,12 +221,12 @@ async def delete_everything(f: Forger) -> None:
 
 
 async def pretend_to_have_pruned(f: Forger) -> None:
-    await f.prune(130)
+    await f.prune(140)
 
 
 async def forge_checkpoint(f: Forger) -> None:
     """Signed by a stranger under the name of the log."""
-    root = tree.root(forging.frontier_of(await f.bodies(), 200))
+    root = tree.root((await f.frontier(200))[1])
     text = note.sign(Checkpoint(SIGNER.origin(1), 200, root), {SIGNER.origin(1): STRANGER.key})
     await f.add_checkpoint(200, root, text)
 
@@ -243,30 +285,30 @@ def on_checkpoint(assignment: str, *values: object, breaks: Aspect = INTEGRITY) 
 FORGERIES = {
     **{f"column {name}": column(name, "x") for name in ("id", "action", "actor_id", "actor_name", "target_type")},
     **{f"column {name}": column(name, "x") for name in ("target_id", "outcome", "ip", "request_id")},
-    "column ts": Forgery(change_time, INTEGRITY, (120, 120), False),
+    "column ts": Forgery(change_time, INTEGRITY, (200, 200), False),
     "column seq": Forgery(
-        lambda f: f.run("UPDATE audit_records SET seq = 1000 WHERE seq = 120"), COMPLETENESS, (120, 120), False
+        lambda f: f.run("UPDATE audit_records SET seq = 1000 WHERE seq = 200"), COMPLETENESS, (200, 200), False
     ),
     "column body emptied": Forgery(
-        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 120", b""), INTEGRITY, (120, 120)
+        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 200", b""), INTEGRITY, (200, 200)
     ),
     "column body not JSON": Forgery(
-        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 120", b"\xff{"), INTEGRITY, (120, 120)
+        lambda f: f.run("UPDATE audit_records SET body = ? WHERE seq = 200", b"\xff{"), INTEGRITY, (200, 200)
     ),
     "record changed": Forgery(change_body, INTEGRITY, (100, 249)),
-    "record spelled otherwise": Forgery(spell_otherwise, INTEGRITY, (120, 120)),
-    "record deleted": Forgery(lambda f: f.run("DELETE FROM audit_records WHERE seq = 120"), COMPLETENESS, (120, 120)),
-    "first record deleted": Forgery(lambda f: f.run("DELETE FROM audit_records WHERE seq = 0"), COMPLETENESS, (0, 0)),
+    "record spelled otherwise": Forgery(spell_otherwise, INTEGRITY, (200, 200)),
+    "record deleted": Forgery(lambda f: f.run("DELETE FROM audit_records WHERE seq = 200"), COMPLETENESS, (200, 200)),
+    "first record deleted": Forgery(delete_first, COMPLETENESS, lambda first: (first, first)),
     "record deleted and the others renumbered": Forgery(delete_and_renumber, INTEGRITY),
     "record inserted and the others renumbered": Forgery(insert_and_renumber, INTEGRITY),
     "record appended beyond the head": Forgery(append_beyond_the_head, INTEGRITY, (SIZE, SIZE)),
-    "records swapped": Forgery(swap, INTEGRITY, (120, 120), False),
+    "records swapped": Forgery(swap, INTEGRITY, (200, 200), False),
     "records swapped with their numbers": Forgery(swap_with_numbers, INTEGRITY),
     "records in reverse": Forgery(reverse, INTEGRITY),
     "tail cut, head left": Forgery(cut_tail_leaving_the_head, COMPLETENESS, (260, SIZE - 1)),
     "tail cut, head fixed": Forgery(cut_tail, COMPLETENESS, (260, SIZE - 1)),
-    "everything deleted": Forgery(delete_everything, COMPLETENESS, (0, 99)),
-    "first records deleted as if pruned": Forgery(pretend_to_have_pruned, COMPLETENESS, (0, 129)),
+    "everything deleted": Forgery(delete_everything, COMPLETENESS, lambda first: (0, PRUNED - 1 if first else 99)),
+    "first records deleted as if pruned": Forgery(pretend_to_have_pruned, COMPLETENESS, lambda first: (first, 139)),
     "checkpoint of a stranger": Forgery(forge_checkpoint, AUTHENTICITY),
     "checkpoint with a forged signature": Forgery(forge_signature, AUTHENTICITY),
     "checkpoint of another log": Forgery(borrow_another_logs_checkpoint, AUTHENTICITY),
@@ -277,7 +319,7 @@ FORGERIES = {
     "head size grown": on_head("size = size + 1", breaks=COMPLETENESS),
     "head frontier": on_head("frontier = ?", b"\1" * 128),
     "head frontier cut": on_head("frontier = ?", b"\1" * 31),
-    "head start": on_head("min_index = 5"),
+    "head start": on_head("min_index = 7"),
     "head start beyond the end": on_head(f"min_index = {SIZE + 1}"),
     "head size negative": on_head("size = -1"),
     "head prefix": on_head("prefix = ?", b"\1" * 32),
@@ -288,16 +330,23 @@ FORGERIES = {
 }
 
 
+@pytest.fixture(params=[whole_log, pruned_log])
+async def any_log(request: pytest.FixtureRequest, db: Database, database_url: str) -> Forger:
+    log: Forger = await request.param(db, database_url)
+    return log
+
+
 @pytest.mark.parametrize("name", FORGERIES)
-async def test_a_forgery_is_seen_and_located(forger: Forger, tmp_path: Path, name: str) -> None:
-    forgery = FORGERIES[name]
+async def test_a_forgery_is_seen_and_located(any_log: Forger, tmp_path: Path, name: str) -> None:
+    forgery, forger = FORGERIES[name], any_log
+    place = forgery.expected(await forger.first())
     await forgery.do(forger)
 
     report = await judge(forger.url)
 
     assert report.verdicts[forgery.breaks] is Verdict.BROKEN, report
-    if forgery.place is not None:
-        assert report.first_bad == forgery.place, report
+    if place is not None:
+        assert report.first_bad == place, report
     if forgery.is_in_bundle:
         path = tmp_path / "bundle.tar.gz"
         path.write_bytes(await forger.bundle())
@@ -388,20 +437,11 @@ async def test_records_newer_than_the_last_kept_checkpoint_may_be_cut(forger: Fo
 # --- after pruning ---
 
 
-@pytest.fixture
-async def pruned(forger: Forger, db: Database) -> Forger:
-    """A log whose first 130 records have been pruned, and say so."""
-    await forging.append(db, Event("audit.cleanup", ACTOR, phase="single", meta={"end_seq": 130}))
-    await forging.sign(db, SIGNER)
-    await forger.prune(130)
-    return forger
-
-
 async def test_a_pruned_log_is_intact(pruned: Forger, tmp_path: Path) -> None:
     report = await judge(pruned.url)
 
     assert report.is_intact, report
-    assert (report.first_seq, report.size) == (130, SIZE + 1)
+    assert (report.first_seq, report.size) == (PRUNED, SIZE)
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(await pruned.bundle())
     assert all(set(verdicts.values()) == {"intact"} for verdicts in verdicts_of_bundle(path, []))

@@ -25,7 +25,7 @@ async def fill(db: Database, signer: Signer, counts: Sequence[int]) -> list[str]
     notes = []
     for count in counts:
         async with db.transaction() as conn:
-            await log.append(conn, *[_event(number) for number in range(count)])
+            await log.append(conn, *[event(number) for number in range(count)])
         notes.append(await sign(db, signer))
     return notes
 
@@ -40,7 +40,7 @@ async def sign(db: Database, signer: Signer) -> str:
         return (await checkpoints.make(conn, signer, "grown", datetime.now(UTC))).note
 
 
-def _event(number: int) -> Event:
+def event(number: int) -> Event:
     target = AuditTarget("server", f"s{number}", f"web {number}")
     return Event("server.create", ACTOR, target, meta={"number": number})
 
@@ -86,38 +86,42 @@ class Forger:
     async def bodies(self) -> list[bytes]:
         return [body for (body,) in await self.run("SELECT body FROM audit_records ORDER BY seq")]
 
+    async def records(self) -> dict[int, bytes]:
+        """Each body by its place."""
+        return dict((await self.run_many("SELECT seq, body FROM audit_records ORDER BY seq", [()]))[0])  # type: ignore[arg-type]
+
+    async def first(self) -> int:
+        """The first record that has not been pruned."""
+        return int((await self.run("SELECT min_index FROM audit_head"))[0][0])
+
+    async def frontier(self, size: int | None = None) -> tuple[int, tuple[bytes, ...]]:
+        """(size, frontier) of the tree of the first `size` records, or of all, as the records are now."""
+        [(reached, prefix)] = await self.run("SELECT min_index, prefix FROM audit_head")
+        frontier = tree.split(prefix or b"")
+        for body in (await self.bodies())[: None if size is None else size - reached]:
+            frontier, reached = tree.grow(frontier, reached, tree.leaf_hash(body)), reached + 1
+        return reached, frontier
+
     async def fix_head(self) -> None:
         """Make the head fit the records, as whoever wrote them would."""
-        [(size, prefix)] = await self.run("SELECT min_index, prefix FROM audit_head")
-        frontier = tree.split(prefix or b"")
-        for body in await self.bodies():
-            frontier, size = tree.grow(frontier, size, tree.leaf_hash(body)), size + 1
+        size, frontier = await self.frontier()
         await self.run("UPDATE audit_head SET size = ?, frontier = ?", size, b"".join(frontier))
 
     async def rewrite(self, change: Callable[[bytes], bytes], signer: Signer) -> None:
         """Change every record, and sign the whole history anew."""
-        bodies = [change(body) for body in await self.bodies()]
-        changed = [(body, orjson.loads(body)["actor"]["name"], seq) for seq, body in enumerate(bodies)]
+        bodies = {seq: change(body) for seq, body in (await self.records()).items()}
+        changed = [(body, orjson.loads(body)["actor"]["name"], seq) for seq, body in bodies.items()]
         await self.run_many("UPDATE audit_records SET body = ?, actor_name = ? WHERE seq = ?", changed)
         await self.fix_head()
-        sizes = [size for (size,) in await self.run("SELECT size FROM audit_checkpoints")]
-        for size in sizes:
-            root = tree.root(frontier_of(bodies, size))
+        first = await self.first()
+        for (size,) in await self.run("SELECT size FROM audit_checkpoints WHERE size >= ?", first):
+            root = tree.root((await self.frontier(size))[1])
             signed = note.sign(Checkpoint(signer.origin(1), size, root), {signer.origin(1): signer.key})
             await self.run("UPDATE audit_checkpoints SET root = ?, note = ? WHERE size = ?", root, signed, size)
 
     async def prune(self, below: int) -> None:
-        bodies = await self.bodies()
-        await self.run("DELETE FROM audit_records WHERE seq < ?", below)
-        prefix = b"".join(frontier_of(bodies, below))
-        await self.run("UPDATE audit_head SET min_index = ?, prefix = ?", below, prefix)
-
-    async def prune_more(self, below: int) -> None:
-        """Delete records of a log that has been pruned before."""
-        [(first, prefix)] = await self.run("SELECT min_index, prefix FROM audit_head")
-        frontier = tree.split(prefix)
-        for index, body in enumerate((await self.bodies())[: below - first], first):
-            frontier = tree.grow(frontier, index, tree.leaf_hash(body))
+        """Delete the first records, as if they were archived; some may have been before."""
+        _, frontier = await self.frontier(below)
         await self.run("DELETE FROM audit_records WHERE seq < ?", below)
         await self.run("UPDATE audit_head SET min_index = ?, prefix = ?", below, b"".join(frontier))
 

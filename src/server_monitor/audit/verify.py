@@ -347,12 +347,20 @@ class _Verification:
                     progress(self._records)
         except Unreadable as error:
             self._is_cut = True
-            message = f"{part.name} cannot be read from record {self._size} on: {error}."
-            self._findings.add(Aspect.INTEGRITY, "unreadable", message, self._size)
+            self._damaged(part, str(error))
             return
         if joint is not None:
             self._missing(self._size, joint[0] - 1, f"at the end of {part.name}")
         self._end(part)
+
+    def _damaged(self, part: Part, how: str) -> None:
+        if part.end_seq is not None and part.first_seq < part.end_seq <= self._size:
+            # Every record came, and what says that they are those that were packed is damaged.
+            message = f"{part.name} is damaged: {how}."
+            self._findings.add(Aspect.INTEGRITY, "unreadable", message, part.first_seq, part.end_seq - 1)
+        else:
+            message = f"{part.name} cannot be read from record {self._size} on: {how}."
+            self._findings.add(Aspect.INTEGRITY, "unreadable", message, self._size)
 
     def _begin(self, part: Part) -> tuple[int, list[bytes] | None] | None:
         """Start the tree from what the part says came before it; returns the point where it meets the part before."""
