@@ -273,3 +273,22 @@ async def test_an_auditor_of_one_group_may_not(site: Site, auditor: Person, db: 
     person = await site.person(None, {group["id"]: Role.AUDITOR})
 
     assert (await person.send("GET", CSV)).status_code == 403
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "1.5", str(2**53), str(2**63), "1" + "0" * 30, "9" * 5000])
+async def test_a_number_that_no_record_has_is_refused(auditor: Person, number: str) -> None:
+    answers = [
+        await auditor.send("GET", f"/api/audit/proof/{number}"),
+        await auditor.send("GET", f"/api/audit-logs/{number}"),
+        await auditor.send("GET", "/api/audit/consistency", **{"from": number, "to": "1"}),
+        await auditor.send("GET", "/api/audit/consistency", **{"from": "0", "to": number}),
+    ]
+
+    assert {answer.status_code for answer in answers} == {422}
+
+
+@pytest.mark.parametrize("number", ["1000000", str(2**53 - 1)])
+async def test_a_record_that_is_not_there_is_not_found(auditor: Person, number: str) -> None:
+    assert (await auditor.send("GET", f"/api/audit/proof/{number}")).status_code == 404
+    answer = await auditor.send("GET", "/api/audit/consistency", **{"from": "1", "to": number})
+    assert answer.status_code == 404

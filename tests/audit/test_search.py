@@ -1,8 +1,10 @@
 """Filters: each mistake is named, nothing is cut silently, and a day is a whole day."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from server_monitor.audit import log, search
@@ -23,6 +25,14 @@ INJECTION = "x' OR '1'='1"
         ("to", "2026-02-30"),
         ("to", "9999-12-31"),
         ("to", INJECTION),
+        ("to", "2026-W05-6"),
+        ("to", "2026W056"),
+        ("to", "2026-W05"),
+        ("to", "2026W056T12:00"),
+        ("from", "20261301"),
+        ("from", "2026-031"),
+        ("from", "2026031"),
+        ("from", "٢٠٢٦-٠١-٠١"),
         ("action", "auth.nothing"),
         ("action", "*"),
         ("action", INJECTION),
@@ -65,6 +75,27 @@ def test_a_date_means_the_whole_day_and_an_offset_is_understood() -> None:
     assert filters.to_at == datetime(2026, 2, 1, tzinfo=UTC)
     assert search.parse({"from": "2026-01-31T12:00:00+02:00"}).from_at == datetime(2026, 1, 31, 10, tzinfo=UTC)
     assert filters.document() == {"from": "2026-01-31T00:00:00.000000Z", "to": "2026-02-01T00:00:00.000000Z"}
+
+
+def test_a_date_without_hyphens_is_the_same_day() -> None:
+    assert search.parse({"from": "20260131", "to": "20260131"}) == search.parse(
+        {"from": "2026-01-31", "to": "2026-01-31"}
+    )
+
+
+@example("20260131")
+@example("2026-01-31")
+@example("2026-01-31T12")
+@given(st.from_regex(r"[0-9W:T.+Z -]{1,26}", fullmatch=True))
+def test_what_is_taken_for_a_time_is_one_and_what_has_no_time_is_a_day(text: str) -> None:
+    try:
+        begin, end = search.parse({"from": text}).from_at, search.parse({"to": text}).to_at
+    except Invalid:
+        return
+    assert begin is not None
+    assert end is not None
+    has_time = len(text) > 10
+    assert end - begin == timedelta(days=0 if has_time else 1)
 
 
 def test_a_time_that_ends_before_it_begins_is_refused() -> None:

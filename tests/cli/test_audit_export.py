@@ -90,10 +90,10 @@ async def test_what_cannot_be_written_is_a_failure(shell: ConsoleProcess, tmp_pa
     ("words", "code", "said"),
     [
         (("--format", "xml"), 3, "format"),
-        (("--format", "csv", "--from", "2026-13-01"), 1, "from: must be a date"),
-        (("--format", "csv", "--action", "nothing"), 1, "action: must be"),
+        (("--format", "csv", "--from", "2026-13-01"), 3, "from: must be a date"),
+        (("--format", "csv", "--action", "nothing"), 3, "action: must be"),
         (("--format", "csv", "--limit", "0"), 3, "limit"),
-        (("--format", "csv", "--json"), 1, "--output"),
+        (("--format", "csv", "--json"), 3, "--output"),
     ],
 )
 async def test_a_mistake_is_named(shell: ConsoleProcess, words: tuple[str, ...], code: int, said: str) -> None:

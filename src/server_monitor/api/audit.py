@@ -3,7 +3,7 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from server_monitor.api.deps import ActorDep, ConsoleDep, json_response, require
 from server_monitor.audit import checkpoints, note, proofs, verifying
@@ -14,6 +14,7 @@ from server_monitor.errors import NotFound, Unavailable
 
 router = APIRouter(prefix="/api/audit", tags=["audit"])
 
+LARGEST_SEQ = 2**53 - 1  # of a record: its number is JSON
 _SIGNED_NOTE = "text/plain"
 
 
@@ -41,11 +42,11 @@ async def public_key(parts: ConsoleDep, actor: ActorDep) -> Response:
 
 
 @router.get("/proof/{seq}")
-async def proof(seq: int, parts: ConsoleDep, actor: ActorDep) -> Response:
+async def proof(parts: ConsoleDep, actor: ActorDep, seq: Annotated[int, Path(ge=0, le=LARGEST_SEQ)]) -> Response:
     """What shows that record `seq` is in the log of the oldest checkpoint that covers it."""
     require(actor, Permission.AUDIT_READ)
     async with parts.db.reading() as conn:
-        covering = await checkpoints.covering(conn, seq + 1) if seq >= 0 else None
+        covering = await checkpoints.covering(conn, seq + 1)
         if covering is None:
             raise NotFound("audit record under a checkpoint", str(seq))
         path = await proofs.inclusion(conn, seq, covering.size)
@@ -56,8 +57,8 @@ async def proof(seq: int, parts: ConsoleDep, actor: ActorDep) -> Response:
 async def consistency(
     parts: ConsoleDep,
     actor: ActorDep,
-    old_size: Annotated[int, Query(alias="from", ge=0)],
-    new_size: Annotated[int, Query(alias="to", ge=0)],
+    old_size: Annotated[int, Query(alias="from", ge=0, le=LARGEST_SEQ)],
+    new_size: Annotated[int, Query(alias="to", ge=0, le=LARGEST_SEQ)],
 ) -> Response:
     """What shows that the log of `to` records begins with that of `from` records."""
     require(actor, Permission.AUDIT_READ)

@@ -26,7 +26,7 @@ MAX_LIST_LIMIT = 1000
 # A reader that takes nothing for so long, or not all of it in this time, has left: its snapshot is let go.
 STALLED_S = 30
 WHOLE_S = 900
-LARGEST_SEQ = 2**63 - 1
+LARGEST_SEQ = 2**53 - 1  # of a record: its number is JSON
 
 _log = logger(__name__)
 

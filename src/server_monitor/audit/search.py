@@ -17,7 +17,9 @@ DEFAULT_LIMIT = 10_000
 MAX_LIMIT = 50_000
 TEXT_LIMIT = 256
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+# ISO 8601 writes a day in two ways; its weeks are days too, and no one who writes one means the midnight before.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}")
+_WEEK = re.compile(r"[0-9]{4}-?[Ww].*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def _instant(name: str, text: str, days_later: int) -> datetime:
         if _DATE.fullmatch(text):
             day = date.fromisoformat(text) + timedelta(days=days_later)
             return datetime(day.year, day.month, day.day, tzinfo=UTC)
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat("" if _WEEK.fullmatch(text) else text)
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise Invalid.one(name, "must be a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z") from None

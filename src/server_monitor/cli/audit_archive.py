@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server_monitor.cli.output import FAILED, emit, name_and_value, run, say, table, workplace
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, name_and_value, run, say, table, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.holds import Hold
@@ -79,7 +79,7 @@ def add(
         async with workplace() as place, place.db.transaction() as conn:
             return await holds.add(conn, name, reason, filters, actor=audited(place.actor))
 
-    made = run(work)
+    made = run(work, when_invalid=WRONG_USAGE)
     if as_json:
         emit(_shown(made))
         return

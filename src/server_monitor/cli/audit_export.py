@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from server_monitor.cli.output import FAILED, emit, fail, run, say, workplace
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, run, say, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.export import Export
@@ -75,9 +75,9 @@ def export(  # noqa: PLR0917  # One for each option.
     }
     given = {name: text for name, text in options.items() if text is not None}
     if as_json and output is None:
-        fail("--json describes a file: name it with --output. Records as JSON: --format json.")
+        fail("--json describes a file: name it with --output. Records as JSON: --format json.", WRONG_USAGE)
     try:
-        done = run(lambda: _export(form, given, limit, output, archive))
+        done = run(lambda: _export(form, given, limit, output, archive), when_invalid=WRONG_USAGE)
     except BrokenPipeError:
         # Whoever read has gone; so that nothing is written to them at exit either:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -126,15 +126,20 @@ def require_consent(question: str, *, unasked: str, declined: str) -> None:
 def run(
     work: Callable[[], Coroutine[Any, Any, Result]],
     runner: Callable[[Coroutine[Any, Any, Result]], Result] = asyncio.run,
+    *,
+    when_invalid: int = FAILED,
 ) -> Result:
-    """Run a command's work, turning what a caller can act on into words and an exit code."""
+    """Run a command's work, turning what a caller can act on into words and an exit code.
+
+    `when_invalid` is WRONG_USAGE where only the command's own options can be wrong.
+    """
     try:
         return runner(work())
     except Invalid as error:
         for mistake in error.errors:
             line = "" if mistake.line is None else f"line {mistake.line}: "
             say(f"{line}{mistake.field}: {mistake.message}")
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(when_invalid) from None
     except Failure as error:
         fail(str(error))
 
