@@ -52,10 +52,11 @@ class Lock:
 
 
 class Archive:
-    """One place for objects. `url` says where and holds no secret."""
+    """One place for objects. `url` says where and holds no secret; `timeout_s` is for one object, all attempts."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self.url = url
+        self._timeout_s = timeout_s
         self._directory: Path | None = None
         self._opened: Any = None
 
@@ -65,7 +66,7 @@ class Archive:
         It is durable when this returns. What was there already may be anything: read it back.
         """
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 store = await asyncio.to_thread(self._store)
                 try:
                     version = await self._create(store, key, data)
@@ -95,7 +96,7 @@ class Archive:
     async def get(self, key: str, version: str | None = None) -> Stored:
         """The object as it is in the archive. Raises NotFound and Unavailable."""
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 store = await asyncio.to_thread(self._store)
                 found = await obstore.get_async(store, key, options={"version": version} if version else None)
                 if found.meta["size"] > OBJECT_LIMIT_BYTES:
@@ -114,7 +115,7 @@ class Archive:
         if not self.url.startswith("s3:"):
             return None
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 store = await asyncio.to_thread(self._store)
                 url = await obstore.sign_async(store, "HEAD", key, timedelta(seconds=60))
                 said = await asyncio.to_thread(_head, url)
@@ -127,7 +128,7 @@ class Archive:
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Every object's name, in order. Raises Unavailable."""
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 store = await asyncio.to_thread(self._store)
                 names = [meta["path"] async for batch in obstore.list(store, prefix or None) for meta in batch]
         except (BaseError, OSError, TimeoutError, ValueError) as error:

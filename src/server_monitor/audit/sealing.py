@@ -124,13 +124,24 @@ class Sealer:
 
     async def _read_back(self, row: Row) -> tuple[Stored | None, str | None]:
         """The object, None when there is none, and what is wrong with it. Raises Unavailable."""
+        archive = self._archive_of(row)
         try:
-            stored = await self._archive_of(row).get(row.key, row.version)
+            stored = await archive.get(row.key, row.version)
+            wrong = await self._judge(stored, row)
+            if wrong is not None:
+                # What is spoiled on its way is not spoiled twice in the same way; what is stored wrong is.
+                first, stored = stored, await archive.get(row.key, row.version)
+                wrong = await self._judge(stored, row)
+                if wrong is not None and stored.data != first.data:
+                    raise Unavailable(f"{row.key} is read differently each time. Nothing is pruned.")
         except NotFound:
             return None, "it is gone"
+        return stored, wrong
+
+    async def _judge(self, stored: Stored, row: Row) -> str | None:
         async with self._db.reading() as conn:
             epoch = (await conn.execute(select(audit_head.c.epoch))).scalar_one()
-        return stored, await asyncio.to_thread(what_is_wrong, stored.data, row, self._signer, epoch)
+        return await asyncio.to_thread(what_is_wrong, stored.data, row, self._signer, epoch)
 
     async def _upload(self, row: Row, *, is_taken: bool) -> Row:
         """Put the segment into the archive; under another name when something else has taken its own.
