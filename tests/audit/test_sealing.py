@@ -11,10 +11,11 @@ import orjson
 import pytest
 from sqlalchemy import select, text, update
 
-from server_monitor.audit import sealing
+from server_monitor.audit import sealing, sources, verify
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.retention import State
 from server_monitor.audit.sealing import Row
+from server_monitor.audit.verify import Report
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records, audit_segments
 from server_monitor.errors import Unavailable
@@ -62,6 +63,13 @@ def restore(url: str, seq: int) -> None:
         )
 
 
+def judged_archive(data_dir: Path) -> Report:
+    with sources.archive(str(data_dir / "archive")) as found:
+        alone = sources.alone(found)
+        trusted = [signer_of(data_dir).verifier(1)]
+        return verify.verify(alone.parts, alone.notes, outside=alone.outside, trusted=trusted, now=datetime.now(UTC))
+
+
 # --- what is wrong does not go out ---
 
 
@@ -107,6 +115,10 @@ async def test_a_segment_that_was_never_right_is_put_under_a_second_name(
     assert again.state is State.PRUNED
     stored = await Archive((tmp_path / "archive").as_uri()).get(again.key)
     assert sealing.what_is_wrong(stored.data, again, signer_of(tmp_path), 1) is None
+    assert (await asyncio.to_thread(judged_archive, tmp_path)).is_intact
+
+    (tmp_path / "archive" / again.key).write_bytes(b"forged later")
+    assert (await asyncio.to_thread(judged_archive, tmp_path)).is_broken
 
 
 async def test_half_a_file_never_has_the_name_of_a_whole_one(tmp_path: Path) -> None:

@@ -42,9 +42,11 @@ CONNECT_TIMEOUT_S = 15.0
 STATEMENT_TIMEOUT_S = 120.0
 NOTES_LIMIT_BYTES = 64 * 1024 * 1024
 EPOCHS = 1000  # far more than a log is ever continued after a rollback
+ATTEMPTS = 100  # more than a segment is ever put
 ANCHORS = 50  # the newest checkpoints that were stored in an archive
 LIVE = "the database"
-_SEGMENT = re.compile(r"(?:.*/)?([0-9]{12,18})-([0-9]{12,18})-[0-9a-f]{16}\.tar\.gz").fullmatch
+_SEGMENT = re.compile(r"(?:.*/)?([0-9]{12,18})-([0-9]{12,18})-[0-9a-f]{16}(?:-[0-9]+)?\.tar\.gz").fullmatch
+_AGAIN = re.compile(r"(.*)-([0-9]+)\.tar\.gz").fullmatch
 _ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmatch
 
 
@@ -324,7 +326,20 @@ def alone(archived: Log) -> Log:
 
 
 async def _names(store: Archive) -> list[str]:
-    return [name async for name in store.keys()]  # noqa: SIM118  # Not a mapping.
+    return _without_failed([name async for name in store.keys()])  # noqa: SIM118  # Not a mapping.
+
+
+def _without_failed(names: Sequence[str]) -> list[str]:
+    """The objects without those that were put again under a further name because they had never been right.
+
+    Nothing can be hidden so: the last of them has to be right, and to hold what the others are named for.
+    """
+    known, failed = set(names), set()
+    for name in names:
+        again = _AGAIN(name)
+        if again and (first := f"{again[1]}.tar.gz") in known:
+            failed |= {first, *(f"{again[1]}-{attempt}.tar.gz" for attempt in range(2, min(int(again[2]), ATTEMPTS)))}
+    return [name for name in names if name not in failed]
 
 
 def _archived(names: Sequence[Sequence[str]], get: Callable[[str, int], bytes]) -> Log:
