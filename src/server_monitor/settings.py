@@ -109,6 +109,13 @@ class Settings(BaseSettings):
     history_minute_days: int = Field(30, ge=1, le=3650, description="How long one-minute values are kept.")
     history_hour_days: int = Field(730, ge=1, le=36500, description="How long one-hour values are kept.")
 
+    disk_reserve_mib: int = Field(
+        64,
+        ge=0,
+        le=4096,
+        description="MiB of DATA_DIR kept for the audit log and given up when the disk is full; 0: none.",
+    )
+
     audit_retention_days: int = Field(
         90, ge=0, le=36500, description="Audit records older than this leave the database once archived; 0: never."
     )

@@ -38,7 +38,7 @@ class ConsoleProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=self.data_dir.parent,
-                env={**os.environ, "LOG_FORMAT": "json", **self.environment},
+                env={**os.environ, "LOG_FORMAT": "json", "DISK_RESERVE_MIB": "0", **self.environment},
             )
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._read_announcement()

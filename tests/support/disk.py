@@ -30,7 +30,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def console_on_it(small_disk: Path) -> AsyncIterator[ConsoleProcess]:
-    process = ConsoleProcess(small_disk / "data")
+    """A console that keeps its data there, and 1 MiB of it for its log."""
+    process = ConsoleProcess(small_disk / "data", {"DISK_RESERVE_MIB": "1"})
     await process.start()
     try:
         yield process
@@ -39,9 +40,9 @@ async def console_on_it(small_disk: Path) -> AsyncIterator[ConsoleProcess]:
             await process.kill()
 
 
-def fill(disk: Path) -> Path:
-    """Take every byte that is left."""
-    filler = disk / "filler"
+def fill(disk: Path, name: str = "filler") -> Path:
+    """Take every byte that is left, in a file of this name."""
+    filler = disk / name
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 4096):
             try:

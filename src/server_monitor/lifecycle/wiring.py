@@ -47,6 +47,7 @@ from server_monitor.collect.supervisor import Supervisor, Verdict
 from server_monitor.db.engine import Database
 from server_monitor.fleet import reasons, trust
 from server_monitor.fleet import servers as fleet
+from server_monitor.lifecycle.reserve import Reserve
 from server_monitor.lifecycle.tidy import Tidy
 from server_monitor.lifecycle.worker import outputs_of, task_limits
 from server_monitor.realtime.endpoint import Access, Live, Rules
@@ -194,6 +195,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "verifying": verifying.run,
                     "tasks": dispatcher.run,
                     "tidy": tidy.run,
+                    "reserve": Reserve(settings.data_dir, settings.disk_reserve_mib << 20).run,
                 },
                 send_browsers_away=send_browsers_away,
                 keeper=keeper,
