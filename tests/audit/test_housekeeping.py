@@ -3,7 +3,9 @@
 import asyncio
 import random
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,22 @@ async def test_the_file_shrinks(sqlite_db: Database, sqlite_url: str, tmp_path: 
         after = (await conn.execute(text("PRAGMA page_count"))).scalar_one()
         assert (await conn.execute(text("PRAGMA freelist_count"))).scalar_one() == 0
     assert after < before / 2
+
+
+async def test_a_file_that_cannot_shrink_is_left_as_it_is(sqlite_db: Database, sqlite_url: str, tmp_path: Path) -> None:
+    """A database that somebody has copied row by row gives no page back, however often it is asked."""
+    await fill(sqlite_db, 3000)
+    await sqlite_db.close()
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA auto_vacuum = NONE", "VACUUM"):
+            connection.execute(statement)
+    reopened = await Database.open(sqlite_url, node="test-node")
+    try:
+        async with asyncio.timeout(60):
+            await housekeeping(reopened, tmp_path).once(later(0))
+            assert (await housekeeping(reopened, tmp_path).once(later())).pruned == 3000
+    finally:
+        await reopened.close()
 
 
 @pytest.mark.long

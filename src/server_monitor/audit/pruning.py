@@ -29,6 +29,7 @@ MOST_ROWS = 512
 FEWEST_ROWS = 32
 BATCH_TARGET_S = 0.020
 REST_S = 0.010  # and at least as long as the batch took, so that half of the time belongs to others
+_INCREMENTAL = 2  # how our files are made; one that was copied row by row may be of another kind, and keeps its size
 PAGES = 64  # given back to the disk at once
 
 
@@ -72,7 +73,8 @@ async def give_back(db: Database) -> None:
         return  # PostgreSQL's autovacuum does it.
     async with db.reading() as conn:
         empty = (await conn.execute(text("PRAGMA freelist_count"))).scalar_one()
-    while empty:
+        can_shrink = (await conn.execute(text("PRAGMA auto_vacuum"))).scalar_one() == _INCREMENTAL
+    while empty and can_shrink:
         began = time.monotonic()
         async with db.transaction() as conn:
             raw = (await conn.get_raw_connection()).driver_connection
