@@ -270,14 +270,16 @@ class Sealer:
             manifest = Manifest(origin, first_seq, end_seq, tuple(prefix), root)
             notes = await self._notes(conn, first_seq, Checkpoint(origin, end_seq, root))
             packer = Packer()
-            pieces = [packer.begin(manifest), *packer.checkpoints(notes)]
+            data = io.BytesIO(packer.begin(manifest))
+            data.seek(0, io.SEEK_END)
+            data.writelines(packer.checkpoints(notes))
             for start in range(first_seq, end_seq, BATCH):
                 bodies = select(audit_records.c.body).order_by(audit_records.c.seq)
                 batch = bodies.where(audit_records.c.seq >= start, audit_records.c.seq < min(start + BATCH, end_seq))
-                pieces.append(await asyncio.to_thread(packer.records, (await conn.execute(batch)).scalars().all()))
-        pieces.append(await asyncio.to_thread(packer.end))
-        data = b"".join(pieces)
-        return _Packed(data, hashlib.sha256(data).digest(), root, origin, head.epoch)
+                data.write(await asyncio.to_thread(packer.records, (await conn.execute(batch)).scalars().all()))
+        data.write(await asyncio.to_thread(packer.end))
+        whole = data.getvalue()
+        return _Packed(whole, hashlib.sha256(whole).digest(), root, origin, head.epoch)
 
     async def _notes(self, conn: AsyncConnection, first_seq: int, end: Checkpoint) -> list[str]:
         """The first checkpoint of each size within the segment, and always one of its end."""

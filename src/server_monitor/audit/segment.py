@@ -8,7 +8,8 @@ The members, in this order, and nothing else::
     records/000000000000.ndjson …       canonical records, one a line, named by the first
 
 The same records and notes always make the same bytes: no times, no names of users, one gzip header. Both packing and
-reading go through the bytes once and keep no more than one member in memory. Reading accepts only what packing writes.
+reading go through the bytes once. Packing keeps one member in memory, because its size stands before it; reading keeps
+a piece of one. Reading accepts only what packing writes.
 """
 
 import base64
@@ -74,8 +75,8 @@ class Packer:
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._crc = self._length = 0
-        self._chunk: list[bytes] = []
-        self._chunk_bytes = 0
+        self._chunk = bytearray(_BLOCK_BYTES)  # the records of a member, behind room for its header
+        self._chunk_records = 0
         self._next_seq = 0
 
     def begin(self, manifest: Manifest, beside: Iterable[tuple[str, bytes]] = ()) -> bytes:
@@ -99,28 +100,31 @@ class Packer:
         """The next records."""
         packed = []
         for body in bodies:
-            self._chunk.append(body)
-            self._chunk_bytes += len(body) + 1
-            if self._chunk_bytes >= CHUNK_BYTES:
+            self._chunk += body
+            self._chunk += b"\n"
+            self._chunk_records += 1
+            if len(self._chunk) >= _BLOCK_BYTES + CHUNK_BYTES:
                 packed.append(self._close_chunk())
         return b"".join(packed)
 
     def end(self) -> bytes:
-        last = self._close_chunk() if self._chunk else b""
+        last = self._close_chunk() if self._chunk_records else b""
         last += self._packed(b"\0" * (2 * _BLOCK_BYTES)) + self._deflate.flush()
         return last + self._crc.to_bytes(4, "little") + (self._length & 0xFFFFFFFF).to_bytes(4, "little")
 
     def _close_chunk(self) -> bytes:
-        name = f"{RECORDS}{self._next_seq:012}.ndjson"
-        self._next_seq += len(self._chunk)
-        data = b"\n".join(self._chunk) + b"\n"
-        self._chunk, self._chunk_bytes = [], 0
-        return self._member(name, data)
+        size = len(self._chunk) - _BLOCK_BYTES
+        self._chunk[:_BLOCK_BYTES] = _header(f"{RECORDS}{self._next_seq:012}.ndjson", size)
+        self._chunk += b"\0" * (-size % _BLOCK_BYTES)
+        self._next_seq += self._chunk_records
+        packed = self._packed(self._chunk)
+        self._chunk, self._chunk_records = bytearray(_BLOCK_BYTES), 0
+        return packed
 
     def _member(self, name: str, data: bytes) -> bytes:
         return self._packed(_header(name, len(data)) + data + b"\0" * (-len(data) % _BLOCK_BYTES))
 
-    def _packed(self, data: bytes) -> bytes:
+    def _packed(self, data: bytes | bytearray) -> bytes:
         self._crc = zlib.crc32(data, self._crc)
         self._length += len(data)
         return self._deflate.compress(data)
@@ -148,21 +152,24 @@ class Segment:
     def notes(self) -> Iterator[StoredNote]:
         """The checkpoints in it. Raises Unreadable."""
         with self.open_file() as file:
-            for name, data in _members(file):
+            for name, pieces in _members(file):
                 if name.startswith(RECORDS):
                     return
                 if name.startswith(CHECKPOINTS):
-                    for text in split_notes(_text(name, data)):
+                    for text in split_notes(_text(name, b"".join(pieces))):
                         yield StoredNote(text, place=self.name)
 
     def records(self) -> Iterator[Sequence[Row]]:
-        """Every record, a member at a time, and every byte of the file up to its end. Raises Unreadable."""
+        """Every record, some at a time, and every byte of the file up to its end. Raises Unreadable."""
         with self.open_file() as file:
-            for name, data in _members(file):
+            for name, pieces in _members(file):
                 if name.startswith(RECORDS):
-                    if not data.endswith(b"\n"):
+                    piece = rest = b""
+                    for piece in pieces:
+                        *bodies, rest = (rest + piece).split(b"\n")
+                        yield [(None, body) for body in bodies]
+                    if not piece.endswith(b"\n"):
                         raise Unreadable(f"{name} ends in the middle of a record")
-                    yield [(None, body) for body in data[:-1].split(b"\n")]
 
     def part(self, *, is_prunable: bool) -> Part:
         said = self.manifest
@@ -181,9 +188,9 @@ class Segment:
 def open_segment(name: str, open_file: Callable[[], BinaryIO]) -> Segment:
     """What the file says it holds. Raises Unreadable."""
     with open_file() as file:
-        for member, data in _members(file):
+        for member, pieces in _members(file):
             if member == MANIFEST:
-                return Segment(name, _manifest(data), open_file)
+                return Segment(name, _manifest(b"".join(pieces)), open_file)
             if member not in BESIDE:
                 break
     raise Unreadable("it does not begin with a manifest")
@@ -222,15 +229,17 @@ def _manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _members(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Every member with its bytes, then that nothing follows. Raises Unreadable."""
+def _members(file: BinaryIO) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Every member with its bytes, piece by piece, then that nothing follows. Raises Unreadable."""
     plain = _Plain(file)
     while (block := plain.read(_BLOCK_BYTES)) != b"\0" * _BLOCK_BYTES:
         name, size = _entry(block)
-        data = plain.read(size)
+        pieces = plain.pieces(size)
+        yield name, pieces
+        for _ in pieces:  # Those that nobody wanted count for the checksum all the same.
+            pass
         if plain.read(-size % _BLOCK_BYTES).strip(b"\0"):
             raise Unreadable(f"{name} is followed by something that belongs to nothing")
-        yield name, data
     plain.end()
 
 
@@ -259,22 +268,26 @@ class _Plain:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._ready = bytearray()
+        self._ready = b""
         self._crc = self._length = 0
         if self._raw(len(_GZIP_HEADER)) != _GZIP_HEADER:
             raise Unreadable("it is not a segment or bundle of an audit log")
 
     def read(self, size: int) -> bytes:
-        while len(self._ready) < size:
-            if not self._more():
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        while size:
+            if not self._ready and not self._more():
                 raise Unreadable("it ends too early")
-        data = bytes(self._ready[:size])
-        del self._ready[:size]
-        return data
+            piece, self._ready = self._ready[:size], self._ready[size:]
+            size -= len(piece)
+            if piece:
+                yield piece
 
     def end(self) -> None:
         """One more block of zeros, the right checksum, and no byte more."""
-        if self.read(_BLOCK_BYTES).strip(b"\0") or self._more() or self._ready:
+        if self.read(_BLOCK_BYTES).strip(b"\0") or self._ready or self._more():
             raise Unreadable("something follows its end")
         rest = self._inflate.unused_data + self._raw(_READ_BYTES)
         if rest != self._crc.to_bytes(4, "little") + (self._length & 0xFFFFFFFF).to_bytes(4, "little"):
@@ -290,7 +303,7 @@ class _Plain:
             raise Unreadable("it is damaged") from error
         self._crc = zlib.crc32(data, self._crc)
         self._length += len(data)
-        self._ready += data
+        self._ready = data
         return bool(data) or bool(fed)
 
     def _raw(self, size: int) -> bytes:
