@@ -29,7 +29,7 @@ class Shape:
     """What to make of records, and how large a chunk may be; a single record is never cut."""
 
     make: Callable[[Sequence[Stored]], bytes]
-    separator: bytes  # between what was made
+    separator: bytes  # between records, and so before each chunk but the first
     most: int  # records
     most_bytes: int
 
@@ -61,23 +61,25 @@ async def _from_postgres(
     largest_bytes = (await conn.execute(select(func.max(bodies.c.size_bytes)))).scalar() or 0
     at_once = max(1, min(shape.most, shape.most_bytes // (largest_bytes + 1)))
     result = await conn.stream(records, execution_options={"yield_per": at_once})
+    is_first = True
     async for batch in result.partitions(at_once):
-        for chunk in await asyncio.to_thread(list, _made(batch, shape)):
+        for chunk in await asyncio.to_thread(list, _made(batch, shape, is_first=is_first)):
             yield chunk
+        is_first = False
 
 
-def _made(rows: Iterable[Stored], shape: Shape) -> Iterator[Chunk]:
-    pieces: list[bytes] = []
+def _made(rows: Iterable[Stored], shape: Shape, *, is_first: bool = True) -> Iterator[Chunk]:
+    pieces = [] if is_first else [b""]
     count = size_bytes = 0
     for few in _few(rows):
         piece = shape.make(few)
-        if pieces and (count + len(few) > shape.most or size_bytes + len(piece) > shape.most_bytes):
+        if count and (count + len(few) > shape.most or size_bytes + len(piece) > shape.most_bytes):
             yield count, shape.separator.join(pieces)
-            pieces, count, size_bytes = [], 0, 0
+            pieces, count, size_bytes = [b""], 0, 0
         pieces.append(piece)
         count += len(few)
         size_bytes += len(piece) + len(shape.separator)
-    if pieces:
+    if count:
         yield count, shape.separator.join(pieces)
 
 

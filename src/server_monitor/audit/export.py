@@ -44,6 +44,7 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 _FORMATTERS: Mapping[str, Callable[[Sequence[Stored]], bytes]] = MappingProxyType(
     {CSV: cells.csv_rows, JSON: cells.json_items, JSONL: cells.json_lines}
 )
+_BEGINS: Mapping[str, bytes] = MappingProxyType({CSV: cells.CSV_HEADER, JSON: b'{"items":['})
 
 
 class Turns:
@@ -96,28 +97,19 @@ class Export:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The whole text, at most a thousand records at a time."""
-        begin, separator, end = self._frame()
-        if begin:
+        if begin := _BEGINS.get(self.format):
             yield self._counted(begin)
-        shape = Shape(_FORMATTERS[self.format], separator, BATCH, BATCH_BYTES)
+        shape = Shape(_FORMATTERS[self.format], b"," if self.format == JSON else b"", BATCH, BATCH_BYTES)
         async with aclosing(batches.chunks(self.conn, self.page.records, shape)) as made:
             async for count, chunk in made:
-                whole = chunk if self.rows == 0 else separator + chunk
                 self.rows += count
-                yield self._counted(whole)
-        if end:
-            yield self._counted(end)
+                yield self._counted(chunk)
+        if self.format == JSON:
+            rest = {"count": self.rows, "next": self.next, "checkpoint": self.checkpoint}
+            yield self._counted(b"]," + orjson.dumps(rest)[1:])
 
     def delivered(self) -> None:
         self.was_delivered = True
-
-    def _frame(self) -> tuple[bytes, bytes, bytes]:
-        if self.format == CSV:
-            return cells.CSV_HEADER, b"", b""
-        if self.format == JSONL:
-            return b"", b"", b""
-        rest = {"count": self.page.count, "next": self.next, "checkpoint": self.checkpoint}
-        return b'{"items":[', b",", b"]," + orjson.dumps(rest)[1:]
 
     def _counted(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)

@@ -148,16 +148,26 @@ async def choose(conn: AsyncConnection, wanted: Wanted, place: Place) -> Page:
     is_ascending = wanted.order == ASCENDING
     order = seq.asc() if is_ascending else seq.desc()
     bounds = [seq < place.snapshot, seq >= place.next_seq if is_ascending else seq <= place.next_seq]
-    conditions = [*bounds, *wanted.filters.where()]
-    extra = None if wanted.limit is None else wanted.limit + 1
-    chosen = select(seq).where(*conditions).order_by(order).limit(extra).subquery()
-    last = func.max(chosen.c.seq) if is_ascending else func.min(chosen.c.seq)
-    count, beyond = (await conn.execute(select(func.count(), last).select_from(chosen))).one()
-    records = select(seq, audit_records.c.body).where(*conditions).order_by(order)
-    if extra is None or count < extra:
+    filters = wanted.filters.where()
+    records = select(seq, audit_records.c.body).where(*bounds, *filters).order_by(order)
+    count, beyond = _all(wanted, place)
+    if filters:
+        extra = None if wanted.limit is None else wanted.limit + 1
+        chosen = records.with_only_columns(seq).limit(extra).subquery()
+        last = func.max(chosen.c.seq) if is_ascending else func.min(chosen.c.seq)
+        count, beyond = (await conn.execute(select(func.count(), last).select_from(chosen))).one()
+    if wanted.limit is None or count <= wanted.limit:
         return Page(count, None, records)
     until = seq < beyond if is_ascending else seq > beyond
-    return Page(count - 1, replace(place, next_seq=beyond), records.where(until))
+    return Page(wanted.limit, replace(place, next_seq=beyond), records.where(until))
+
+
+def _all(wanted: Wanted, place: Place) -> tuple[int, int]:
+    """How many records there are without filters, and which is the first of the next page: their numbers say so."""
+    limit = wanted.limit or 0
+    if wanted.order == ASCENDING:
+        return place.snapshot - place.next_seq, place.next_seq + limit
+    return place.next_seq - place.oldest + 1, place.next_seq - limit
 
 
 def _order(text: str) -> str:
