@@ -5,6 +5,7 @@ change of the console goes: `Database.transaction()`, and in it `log.append`.
 """
 
 import asyncio
+import gc
 import sqlite3
 import tempfile
 import time
@@ -49,6 +50,8 @@ def measure(options: Options) -> Result:
             "one commit each": ours(1, few),
             "sqlite3, one commit each": lambda: {"per_s": few / _bare(Path(folder), few)},
         }
+        runner.run(_append(db, WRITERS, 2))
+        gc.freeze()  # As the console does when it starts.
         try:
             found = in_turn(sides, options.rounds)
         finally:

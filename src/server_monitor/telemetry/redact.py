@@ -42,7 +42,7 @@ def redact(value: Any) -> Any:
     """A copy of a JSON-like value with secret-looking strings, and whatever stands under a secret name, masked."""
     if isinstance(value, str):
         return redact_text(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # Nearly always the former, which is found at once.
         return {key: MASK if _is_secret_name(key, item) else redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
