@@ -144,7 +144,7 @@ class Database:
                 try:
                     yield conn
                 finally:
-                    last = _taken_from(conn)
+                    last = _info(conn).pop(_LAST, [])
                 await _write_last(conn, last)
         except DBAPIError as error:
             raise _unavailable_or(error) from error
@@ -204,9 +204,10 @@ class Database:
         last costs no statement of its own.
         """
         # First of all: a member that is cancelled from here on happens with everything that belongs to it.
-        group.last += _taken_from(conn)
+        info = _info(conn)
+        group.last += info.pop(_LAST, [])
         group.members += 1
-        if not _info(conn).pop(_SAVEPOINT_DUE, False):
+        if not info.pop(_SAVEPOINT_DUE, False):
             try:
                 await on_sqlite(conn, lambda plain: plain.execute("RELEASE member"))
             except DBAPIError as error:
@@ -215,8 +216,9 @@ class Database:
 
     async def _leave(self, conn: AsyncConnection) -> None:
         """Undo this member's part alone."""
-        _taken_from(conn)
-        if _info(conn).pop(_SAVEPOINT_DUE, False):
+        info = _info(conn)
+        info.pop(_LAST, None)
+        if info.pop(_SAVEPOINT_DUE, False):
             return
         try:
             # Both at once: nothing that cancels a second time gets between them.
@@ -298,15 +300,12 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 def _info(conn: AsyncConnection) -> dict[Any, Any]:
-    """What the connection carries with it; nothing once it is lost."""
+    """What the connection carries with it; nothing once it is lost.
+
+    Others use the connection after its transaction: each takes away what is its own.
+    """
     is_lost = conn.sync_connection is None or conn.invalidated or conn.closed
     return {} if is_lost else conn.sync_connection.info  # type: ignore[union-attr]
-
-
-def _taken_from(conn: AsyncConnection) -> list[tuple[WriteLast, Any]]:
-    """What this transaction wants written last, taken away from the connection, which others use after it."""
-    taken: list[tuple[WriteLast, Any]] = _info(conn).pop(_LAST, [])
-    return taken
 
 
 async def _write_last(conn: AsyncConnection, last: list[tuple[WriteLast, Any]]) -> None:
