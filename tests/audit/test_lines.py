@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server_monitor.audit import cells, lines, search, sources, standalone, verify
+from server_monitor.audit import cells, chain, lines, search, sources, standalone, verify
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.audit.lines import Compared
 from server_monitor.db.engine import Database
@@ -162,3 +162,33 @@ def test_an_export_that_a_spreadsheet_saved_is_another_file(log: list[bytes], tm
 
     assert wrong is not None
     assert (wrong.line, "as it was downloaded" in wrong.message) == (1, True)
+
+
+_TEXT = st.one_of(
+    st.sampled_from(["", "web 1", "a,b", ",", "=1", "Mozilla/5.0 (X11; Linux)", " @x", "\u202e", "\x7f", "x" * 1100]),
+    st.text(max_size=20),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    texts=st.lists(_TEXT, min_size=9, max_size=9),
+    outcome=st.sampled_from([None, "success"]),
+    has=st.sets(st.sampled_from(["target", "source", "request", "meta"])),
+)
+def test_both_verifiers_write_the_same_line(texts: list[str], outcome: str | None, has: set[str]) -> None:
+    """What a line of CSV has to be they find out apart from each other."""
+    name, action, kind, target, ip, agent, request, key, said = texts
+    parts = {
+        "target": {"type": kind, "id": target},
+        "source": {"ip": ip, "ua": agent},
+        "request": {"id": request},
+        "meta": {"text": said, "n": 1, "key": key},
+    }
+    record = {"v": 1, "seq": 7, "id": "i", "ts": "2026-11-23T10:00:00.000000Z", "action": action, "phase": "single"}
+    record |= {"actor": {"type": "user", "name": name}, "outcome": outcome, **{one: parts[one] for one in has}}
+    body = chain.canonical(record)
+    value = standalone.read_record(body)
+    assert value is not None
+
+    assert standalone.csv_row(7, value, body) == cells.csv_rows([(7, body)])

@@ -298,8 +298,9 @@ PASSED_OVER = (
 SIGNS = r"=+\-@\t\r\n\x00\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207a\u208a\u207b\u208b\u207c\u208c\u2212"
 FORMULA = re.compile(f"[{PASSED_OVER}]*[{SIGNS}]")
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-WORD = r"(?:[0-9A-Za-z_.:/~][0-9A-Za-z_.:/~()@+-]*)?,"
-PLAIN = re.compile(WORD * 9 + r"(?:[0-9A-Za-z_./~][0-9A-Za-z_.:/~()@+,;= -]*)?")
+AGENT = r"(?:[0-9A-Za-z_./~][0-9A-Za-z_.:/~()@+,;= -]*)?\n"
+WORD = r"(?:[0-9A-Za-z_.:/~][0-9A-Za-z_.:/~()@+-]*)?"
+PLAIN = re.compile(AGENT + ",".join([WORD] * 9))
 
 
 def csv_row(seq: int, value: dict[str, Any], body: bytes) -> bytes:
@@ -310,7 +311,7 @@ def csv_row(seq: int, value: dict[str, Any], body: bytes) -> bytes:
     agent, request_id, meta = source.get("ua") or "", value.get("request", {}).get("id") or "", meta_json(value)
     leaf = hashlib.sha256(b"\x00" + body).hexdigest()
     texts = [word or "" for word in words]
-    if PLAIN.fullmatch(",".join([*texts, request_id, agent])) and meta.isascii() and "\x7f" not in meta:
+    if PLAIN.fullmatch(agent + "\n" + ",".join([*texts, request_id])) and meta.isascii() and meta.isprintable():
         quoted = meta.replace('"', '""')
         return f'{seq},{",".join(texts)},"{agent}",{request_id},"{quoted}",{leaf}\r\n'.encode()
     return (",".join([str(seq), *map(cell, [*texts, agent, request_id, meta, leaf])]) + "\r\n").encode()
