@@ -20,6 +20,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "console_stopped": "The console was stopped, and ended the command as it is set to.",
         "no_bash": "This host has no bash, and in its sh the policy does not let the command pass.",
         "no_directory": "Nothing can be written where the command was to be kept on this host; it was not started.",
+        "secrets_unreadable": "Its secrets cannot be opened: the master key is missing, or it is another one.",
         "max_failures": "The run stopped because too many servers failed.",
         "canary_failed": "The run stopped because a canary failed.",
         "server_unfit": "The server was removed, switched off, or put at capability observe before its turn came.",

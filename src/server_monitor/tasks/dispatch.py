@@ -8,18 +8,19 @@ counts as running.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from server_monitor.bus.contract import Bus, Subject, TasksChanged, TaskState
 from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.fleet import servers as fleet
 from server_monitor.ssh.pool import Target
-from server_monitor.ssh.vault import Vault
+from server_monitor.ssh.vault import Vault, VaultUnreadable
 from server_monitor.tasks import approval, cancelling, claims, endings, rows, secrets, waiting
 from server_monitor.tasks.clearing import Clearing, Rule
 from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
@@ -37,6 +38,9 @@ GATHER_S: Final = 0.005  # what ends within this time shares a transaction
 LEASE_BEATS: Final = 3
 STORE_RETRY_S: Final = 1.0
 HOUSEKEEPING_EVERY_S: Final = 15.0
+
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Dispatcher:
         self._executions: dict[str, Execution] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
-        self._adopted: list[Claimed] = []
+        self._adopted: list[Claimed] = []  # claimed, and not begun yet
+        self._turning = asyncio.Lock()
         self._news = asyncio.Event()
         self._is_draining = False
         self._is_leaving = False
@@ -142,7 +147,8 @@ class Dispatcher:
     async def _turn_or_later(self) -> Sequence[tuple[Claimed, Target | None]]:
         """One turn; when the database takes nothing, everything stays as it is for the next."""
         try:
-            return await self._turn()
+            async with self._turning:
+                return await self._turn()
         except Unavailable as error:
             log.warning("tasks_not_stored", cause=str(error), waiting=len(self._ended))
             await asyncio.sleep(STORE_RETRY_S)
@@ -151,7 +157,7 @@ class Dispatcher:
 
     async def _turn(self) -> Sequence[tuple[Claimed, Target | None]]:
         now = datetime.now(UTC)
-        slots = 0 if self._is_draining else self._limits.slots - len(self._executions)
+        slots = 0 if self._is_draining else self._limits.slots - len(self._running)
         cleared = await self._clearing.run_ids(asyncio.get_running_loop().time()) if slots > 0 else []
         ended = list(self._ended)
         claimed: list[Claimed] = []
@@ -162,18 +168,23 @@ class Dispatcher:
                 claimed = await claims.claim(
                     conn, self._owner, slots=slots, per_server=self._limits.per_server, cleared=cleared, now=now
                 )
+        self._adopted += claimed
         for outcome, stored in ended:
             self._ended.popleft()
-            stored.set_result(any(outcome is one for one in held))
+            if not stored.done():  # Whoever waited for it may have been told to stop.
+                stored.set_result(any(outcome is one for one in held))
         self._tell(held, claimed)
+        begun = list(self._adopted)
         async with self._db.reading() as conn:
             for task_id in await cancelling.to_be_cancelled(conn, self._owner):
                 if task_id in self._executions:
                     self._executions[task_id].cancel()
-            adopted, self._adopted = self._adopted, []
-            begun = [*adopted, *claimed]
             targets = await fleet.targets_of(conn, [claim.server_id for claim in begun]) if begun else {}
-        return [(claim, targets.get(claim.server_id)) for claim in begun]
+        del self._adopted[: len(begun)]
+        for claim in begun:
+            if claim.server_id not in targets:
+                self._settle(_without_server(claim))
+        return [(claim, targets[claim.server_id]) for claim in begun if claim.server_id in targets]
 
     def _tell(self, ended: Sequence[Outcome], claimed: Sequence[Claimed]) -> None:
         if not (ended or claimed):
@@ -190,14 +201,23 @@ class Dispatcher:
         running.add_done_callback(self._running.discard)
 
     async def _execute(self, claim: Claimed, target: Target | None) -> None:
-        values = secrets.unseal(self._vault, claim.run_id, claim.sealed) if claim.sealed else {}
+        try:
+            values = secrets.unseal(self._vault, claim.run_id, claim.sealed) if claim.sealed else {}
+        except VaultUnreadable as error:
+            # Nor may its output be read on: nobody could tell what of it to mask.
+            log.warning("task_secrets_unreadable", task_id=claim.task_id, cause=str(error))
+            self._settle(_unstartable(claim, "secrets_unreadable"))
+            return
         opened = self._outputs.resume if claim.is_taken_over else self._outputs.begin
         masked = [value.encode() for value in values.values()]
         live = await opened(claim.task_id, is_stored=claim.store_output, secrets=masked)
 
         async def note_mode(mode: Mode) -> None:
-            async with self._db.transaction() as conn:
-                await claims.note_mode(conn, claim, mode)
+            async def note() -> None:
+                async with self._db.transaction() as conn:
+                    await claims.note_mode(conn, claim, mode)
+
+            await _insist(note)
 
         execution = Execution(
             claim,
@@ -234,14 +254,17 @@ class Dispatcher:
         try:
             return await execution.run(claim.shell)
         except NeedsShell:
-            if await self._passes_in_sh(claim):
+            if await _insist(partial(self._passes_in_sh, claim)):
                 return await execution.run("sh")
             return await execution.refused("no_bash")
         except NeverStarted:
-            async with self._db.transaction() as conn:
-                if await claims.requeue(conn, claim):
-                    return None
+            if await _insist(partial(self._requeued, claim)):
+                return None
             return await execution.refused("never_started")
+
+    async def _requeued(self, claim: Claimed) -> bool:
+        async with self._db.transaction() as conn:
+            return await claims.requeue(conn, claim)
 
     async def _passes_in_sh(self, claim: Claimed) -> bool:
         """The host has no bash; what its sh makes of the same text has to be judged on its own."""
@@ -291,6 +314,27 @@ class Dispatcher:
                 self._news.set()
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             await self._sweeper.sweep_some(asyncio.get_running_loop().time())
+
+
+async def _insist(work: Callable[[], Awaitable[Done]]) -> Done:
+    """Do it, again and again while the database takes nothing."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            log.warning("task_waits_for_the_database", cause=str(error))
+            await asyncio.sleep(STORE_RETRY_S)
+
+
+def _without_server(claim: Claimed) -> Outcome:
+    """No target is not the console's own machine: the server was removed between the claim and now."""
+    return _unstartable(claim, "server_unfit")
+
+
+def _unstartable(claim: Claimed, cause: str) -> Outcome:
+    status = Status.INTERRUPTED if claim.is_taken_over else Status.FAILED
+    finished_at = max(datetime.now(UTC), claim.started_at + timedelta(microseconds=1))
+    return Outcome(claim, status, finished_at, cause, mode=claim.mode)
 
 
 def _state(claim: Claimed, status: Status, cause: str | None, exit_code: int | None) -> TaskState:

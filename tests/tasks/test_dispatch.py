@@ -1,0 +1,272 @@
+"""The worker: many tasks at once, its stop, its death, and a database that takes nothing for a while."""
+
+import asyncio
+import random
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import delete, make_url
+
+from server_monitor.db.tables import servers
+from server_monitor.ssh.vault import Vault
+from server_monitor.tasks import claims
+from server_monitor.tasks.dispatch import Dispatcher
+from tests.support.fleet import actions, records
+from tests.support.machines import machine, read_only
+from tests.tasks.runs import statuses
+from tests.tasks.site import COUNT, Site, count
+from tests.tasks.talks import until
+
+pytestmark = pytest.mark.sshd
+
+
+async def test_a_run_on_several_hosts_ends_on_each_with_its_own_result(site: Site) -> None:
+    started = [await site.start() for _ in range(3)]
+    async with site.worker() as worker:
+        found = await site.run(
+            worker,
+            *(server for _, server in started),
+            command=f"{COUNT}; test -e ~/.ssh || echo $HOME; exit $((RANDOM % 1))",
+        )
+
+    for row in found:
+        [host] = [host for host, server in started if server.id == row.server_id]
+        assert (row.status, await site.output(row)) == ("success", (f"{host.home}\n".encode(), b""))
+        assert count(host) == {row.id: 1}
+    kinds = Counter(await actions(site.db))
+    assert (kinds["task.create"], kinds["task.start"], kinds["task.finish"]) == (1, 3, 3)
+    assert {one["request"]["id"] for one in await records(site.db) if one["action"] in {"task.start", "task.finish"}}
+
+
+async def test_tasks_for_one_host_run_one_after_the_other(site: Site) -> None:
+    host, server = await site.start()
+    async with site.worker() as worker:
+        placed = [
+            await site.place(server, command=f"mkdir ~/alone || exit 9; {COUNT}; sleep 0.05; rmdir ~/alone")
+            for _ in range(10)
+        ]
+        worker.wake()
+        found = [await site.ended(one) for one in placed]
+
+    assert [row.status for [row] in found] == ["success"] * 10
+    assert list(count(host)) == [row.id for [row] in found]
+
+
+async def test_a_slow_host_holds_nobody_else(site: Site) -> None:
+    slow, quick = (await site.start())[1], (await site.start())[1]
+    async with site.worker() as worker:
+        held = await site.place(slow, quick, command="case $(hostname) in *) sleep 60;; esac")
+        worker.wake()
+        await site.running(held)
+        other = await site.start()
+        [row] = await site.run(worker, other[1], command="true")
+
+        assert row.status == "success"
+
+
+async def test_a_command_for_a_server_that_was_removed_runs_nowhere(site: Site, disk: Path) -> None:
+    """Least of all on the console's own machine."""
+    _, server = await site.start()
+    async with site.dispatcher() as worker:
+        placed = await site.place(server, command=f"touch {disk}/ran")
+        assert await worker._clearing.run_ids(asyncio.get_running_loop().time()) == [placed.run_id]
+        async with site.db.transaction() as conn:
+            await conn.execute(delete(servers).where(servers.c.id == server.id))
+        running = asyncio.create_task(worker.run())
+        [row] = await site.ended(placed)
+        running.cancel()
+        await asyncio.wait([running])
+
+    assert (row.status, row.cause) == ("failed", "server_unfit")
+    assert not (disk / "ran").exists()
+
+
+async def test_secrets_that_cannot_be_opened_cost_the_task_and_not_the_console(site: Site) -> None:
+    host, server = await site.start()
+    async with site.worker() as worker:
+        worker._vault = Vault(SecretStr("another master key than the one before"))
+        [row] = await site.run(worker, server, command=COUNT, secrets={"DB_PASSWORD": "correct horse"})
+        [next_one] = await site.run(worker, server, command="true")
+
+    assert (row.status, row.cause) == ("failed", "secrets_unreadable")
+    assert count(host) == {}
+    assert next_one.status == "success"
+
+
+# --- death ------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_ran_when_the_console_died_ends_in_its_true_state_and_ran_once(site: Site) -> None:
+    """Killed at ten instants of a run, from before the first connection to after the last end."""
+    started = [await site.start() for _ in range(3)]
+    chance = random.Random(7)
+    for number in range(10):
+        placed = [
+            await site.place(*(server for _, server in started), command=f"{COUNT}; sleep 0.{n}; seq 2000; exit {n}")
+            for n in range(3)
+        ]
+        async with site.worker() as worker:
+            worker.wake()
+            await asyncio.sleep(chance.uniform(0, 1.2))
+        async with site.worker():
+            found = [await site.ended(one) for one in placed]
+
+        for code, rows in enumerate(found):
+            for row in rows:
+                [host] = [host for host, server in started if server.id == row.server_id]
+                assert (row.status, row.exit_code) == (("failed", code) if code else ("success", 0)), (
+                    number,
+                    row.cause,
+                )
+                assert count(host)[row.id] == 1
+                assert (await site.output(row))[0] == b"".join(b"%d\n" % n for n in range(1, 2_001))
+
+
+async def test_what_never_reached_its_host_when_the_console_died_is_started_then(site: Site) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=COUNT)
+    async with site.db.transaction() as conn:
+        [claimed] = await claims.claim(
+            conn, "one", slots=1, per_server=1, cleared=[placed.run_id], now=datetime.now(UTC)
+        )
+    async with site.worker():
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.fence) == ("success", claimed.fence + 2)
+    assert count(host) == {row.id: 1}
+
+
+async def test_an_attached_command_of_a_dead_console_is_interrupted(site: Site, disk: Path) -> None:
+    _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
+    placed = await site.place(server, command=f"touch {disk}/began; sleep 60")
+    async with site.worker() as worker:
+        worker.wake()
+        await until((disk / "began").exists)
+        await site.until(placed, lambda rows: rows[0].mode == "attached")
+    async with site.worker():
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("interrupted", "console_died")
+
+
+async def test_a_worker_that_slept_beyond_its_lease_says_nothing_any_more(site: Site) -> None:
+    """Another one has taken over meanwhile; what the sleeper then knows counts for nothing."""
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; exit 3")
+    async with site.worker("sleeper", heartbeat_s=3600) as sleeper:
+        sleeper.wake()
+        await until((host.home / "count").exists)
+        async with site.db.transaction() as conn:
+            await conn.exec_driver_sql("UPDATE heartbeats SET beat_at = '2020-01-01 00:00:00.000000'")
+        async with site.worker("awake") as awake:
+            await site.until(placed, lambda rows: rows[0].owner == "awake")
+            (host.home / "go").touch()
+            [row] = await site.ended(placed)
+            assert awake is not sleeper
+
+    assert (row.status, row.exit_code, row.fence) == ("failed", 3, 2)
+    assert count(host) == {row.id: 1}
+    ends = [one for one in await records(site.db) if one["phase"] == "outcome" and one["meta"].get("task_id") == row.id]
+    assert len(ends) == 1
+
+
+# --- stop -------------------------------------------------------------------------------------------------------------
+
+
+async def stopped(worker: Dispatcher, within_s: float = 5.0) -> None:
+    await worker.drain(within_s)
+
+
+async def test_a_stop_leaves_commands_running_and_the_next_start_finds_them(site: Site) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; echo end; exit 3")
+    async with site.worker() as worker:
+        worker.wake()
+        await until((host.home / "count").exists)
+        await stopped(worker, 0.2)
+        assert await statuses(site.db, placed) == ["running"]
+    (host.home / "go").touch()
+    async with site.worker():
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.exit_code, (await site.output(row))[0]) == ("failed", 3, b"end\n")
+    assert count(host) == {row.id: 1}
+
+
+async def test_a_stop_that_is_set_to_interrupt_ends_commands_and_says_so(site: Site) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
+    async with site.worker(reattach=False) as worker:
+        worker.wake()
+        await until((host.home / "pid").exists)
+        await stopped(worker, 4)
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("interrupted", "console_stopped")
+
+
+async def test_a_stop_interrupts_what_runs_attached(site: Site, disk: Path) -> None:
+    _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
+    placed = await site.place(server, command=f"touch {disk}/began; sleep 60")
+    async with site.worker() as worker:
+        worker.wake()
+        await until((disk / "began").exists)
+        await site.until(placed, lambda rows: rows[0].mode == "attached")
+        await stopped(worker, 0.2)
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("interrupted", "console_stopped")
+
+
+async def test_a_stop_at_any_moment_loses_no_result(site: Site) -> None:
+    """Stopped while tasks begin, end, and are being stored."""
+    started = [await site.start() for _ in range(3)]
+    chance = random.Random(11)
+    for number in range(12):
+        placed = await site.place(*(server for _, server in started), command=f"{COUNT}; exit 4")
+        async with site.worker() as worker:
+            worker.wake()
+            await asyncio.sleep(chance.uniform(0, 0.3))
+            await stopped(worker, chance.choice((0.0, 0.01, 0.05)))
+        async with site.worker():
+            found = await site.ended(placed)
+
+        assert [(row.status, row.exit_code) for row in found] == [("failed", 4)] * 3, number
+        assert all(count(host)[row.id] == 1 for host, server in started for row in found if row.server_id == server.id)
+
+
+# --- the database -----------------------------------------------------------------------------------------------------
+
+
+async def test_while_the_database_takes_nothing_results_wait_and_are_stored_then(
+    site: Site, sqlite_url: str, disk: Path
+) -> None:
+    """Another process holds SQLite's write lock for longer than anybody waits for it."""
+    host, server = await site.start()
+    attached = await site.start(lambda directory: machine(read_only(directory / "home")))
+    path = make_url(sqlite_url).database
+    async with site.worker() as worker:
+        placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; exit 3")
+        also = await site.place(
+            attached[1], command=f"touch {disk}/began; until test -e {disk}/go; do sleep 0.05; done"
+        )
+        worker.wake()
+        await until((host.home / "count").exists)
+        await until((disk / "began").exists)
+        with closing(sqlite3.connect(str(path), isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            (host.home / "go").touch()
+            (disk / "go").touch()
+            await asyncio.sleep(6)  # longer than BUSY_TIMEOUT_S: what is meant is the failure, not the wait
+            other.execute("COMMIT")
+        [row] = await site.ended(placed)
+        [other_row] = await site.ended(also)
+
+    assert (row.status, row.exit_code) == ("failed", 3)
+    assert other_row.status == "success"
+    assert count(host) == {row.id: 1}
