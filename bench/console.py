@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from bench.harness import ROOT, wait_until
 from bench.process_tree import Usage, usage
@@ -50,10 +51,10 @@ class Console:
             raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def token(self) -> str:
+    def token(self, scope: str = "read") -> str:
         """An API token of a new administrator."""
         self.command("user", "add", "bench", "--role", "admin", "--password-stdin", given="a long benchmark phrase\n")
-        created = json.loads(self.command("token", "create", "--user", "bench", "--scope", "read", "--json"))
+        created = json.loads(self.command("token", "create", "--user", "bench", "--scope", scope, "--json"))
         return str(created["token"])
 
     def start(self) -> float:
@@ -88,6 +89,20 @@ class Console:
 
     def usage(self) -> Usage:
         return usage(self.pid)
+
+    def ask(self, method: str, path: str, token: str, body: object = None) -> Any:
+        """The decoded answer to a request. Raises RuntimeError for one that is no success."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status >= 300:
+                raise RuntimeError(f"{method} {path}: {answer.status}: {text[:2000].decode()}")
+            return json.loads(text)
+        finally:
+            connection.close()
 
     @property
     def pid(self) -> int:

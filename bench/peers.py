@@ -38,8 +38,10 @@ def python_tool(package: str, command: str) -> Path:
     return program
 
 
-def debian_tool(package: str, command: str) -> Path:
+def debian_tool(package: str, command: str, *parts: str) -> Path:
     """The path of `command` from a Debian package: the installed one, else one unpacked into our own folder.
+
+    `parts` are packages that it needs and that are unpacked beside it.
 
     Unpacking instead of installing starts no service and changes nothing outside `bench/.peers`.
     """
@@ -49,7 +51,8 @@ def debian_tool(package: str, command: str) -> Path:
     home = PEERS / package
     program = _within(home, command)
     if program is None:
-        _unpack(package, home)
+        for each in (package, *parts):
+            _unpack(each, home)
         program = _within(home, command)
     if program is None:
         raise MissingPeerError(f"install it first: apt-get install {package}")

@@ -35,6 +35,7 @@ async def seed(hosts: int, port: int, host_key: str) -> None:
                 "auth": "key",
                 "credential_id": credential.id,
                 "labels": {"env": "bench"},
+                "capability": "run",
             }
             for name in names
         ]

@@ -1,4 +1,4 @@
-"""A fleet on loopback: one SSH server that is a thousand hosts, each running our probe.
+"""A fleet on loopback: one SSH server that is a thousand hosts, each running our probe and taking commands.
 
 Real SSH (handshake, public-key login, an encrypted channel with the probe as its command), only the far end of the
 channel is simulated: every tick is answered with a line of believable counters that grow from tick to tick. A host
@@ -7,8 +7,13 @@ is not counted as the console's:
 
     python -m bench.simulated_fleet
 
-prints {"port": …, "host_key": "ssh-ed25519 …"} when it listens, {"lines": …, "logins": …} for each line on its
-standard input, and ends at end of file.
+prints {"port": …, "host_key": "ssh-ed25519 …"} when it listens, {"lines": …, "logins": …, "commands": …} for each line
+on its standard input, and ends at end of file.
+
+A command costs no process here: `uptime` prints what a host's does, anything else prints nothing, and both succeed.
+Asked under the wrapper of `tasks/wrapper.py` a host speaks its protocol, word for word and packet for packet: the start
+word, what the command printed, its exit on both streams, and then it waits for our `ok`. A task that it has had before
+is refused.
 """
 
 import asyncio
@@ -22,14 +27,19 @@ import asyncssh
 import uvloop
 from asyncssh.connection import SSHServerConnection
 
+from server_monitor.tasks import wrapper
+
 MIB_KIB = 1024
 MSG_IGNORE = 2  # RFC 4253, section 11.2
 _CURVE = ("curve25519-sha256", "curve25519-sha256@libssh.org")
 _SYSTEMS = ("Debian GNU/Linux 12 (bookworm)", "Ubuntu 24.04.1 LTS", "Rocky Linux 9.5 (Blue Onyx)", "Alpine Linux v3.20")
 
 
+_START_SCRIPT = wrapper.start("k", "t", "true", "sh", "r", may_attach=True).words[2]
+
+
 class Host:
-    """Counters of one machine: of so many CPUs, so busy, with one disk and one network card."""
+    """One machine: counters of so many CPUs, so busy, with one disk and one network card, and the tasks it has had."""
 
     def __init__(self, name: str) -> None:
         chance = Random(name)
@@ -45,7 +55,19 @@ class Host:
         self._pressure = [0] * 5
         self._disk = [0] * 7
         self._net = [0] * 8
-        self._boot_id = f"{chance.getrandbits(32):08x}-0000-4000-8000-{chance.getrandbits(48):012x}"
+        self.boot_id = f"{chance.getrandbits(32):08x}-0000-4000-8000-{chance.getrandbits(48):012x}"
+        self.tasks: set[str] = set()
+
+    def run(self, command: str) -> bytes:
+        """What the command prints."""
+        if "uptime" not in command:
+            return b""
+        now = time.time()
+        up_days = int((now - self._started) / 86_400)
+        load = self._busy * self._cpus
+        clock = time.strftime("%H:%M:%S", time.gmtime(now))
+        loads = f"{load:.2f}, {load * 0.9:.2f}, {load * 0.8:.2f}"
+        return f" {clock} up {up_days} days,  3:07,  1 user,  load average: {loads}\n".encode()
 
     def hello(self) -> str:
         chance = self._chance
@@ -63,7 +85,7 @@ class Host:
                 self.name,
                 self._cpus,
                 self._memory_kib,
-                self._boot_id,
+                self.boot_id,
             ],
             separators=(",", ":"),
         )
@@ -142,44 +164,131 @@ class Counts:
     def __init__(self) -> None:
         self.lines = 0
         self.logins = 0
+        self.commands = 0
 
 
-class _Probe(asyncssh.SSHServerSession[bytes]):
-    """The far end of a collector's channel."""
+class _Session(asyncssh.SSHServerSession[bytes]):
+    """The far end of a channel: what it is becomes clear with the command."""
 
     def __init__(self, host: Host, counts: Counts) -> None:
         self._host = host
         self._counts = counts
         self._channel: asyncssh.SSHServerChannel[bytes] | None = None
-        self._rest = b""
+        self._program: _Probe | _Plain | _Wrapped | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
 
     def exec_requested(self, command: str) -> bool:
-        return "awk" in command
+        assert self._channel is not None
+        words = command.removeprefix("exec '").removesuffix("'").split("' '")
+        if len(words) > 3 and words[2] == _START_SCRIPT:
+            self._program = _Wrapped(self._host, self._counts, self._channel, words[4], int(words[5]))
+        elif "awk" in command:
+            self._program = _Probe(self._host, self._counts, self._channel)
+        elif "sm1" in words:
+            return False  # our other scripts; nobody asks for them here
+        else:
+            self._program = _Plain(self._host, self._counts, self._channel, command)
+        return True
 
     def session_started(self) -> None:
-        self._write(self._host.hello() + "\n")
+        assert self._program is not None
+        self._program.begin()
 
     def data_received(self, data: bytes, _datatype: asyncssh.DataType) -> None:
-        *ticks, self._rest = (self._rest + data).split(b"\n")
-        for tick in ticks:
-            self._counts.lines += 1
-            self._write(self._host.answer(tick.decode("ascii", "replace")))
+        assert self._program is not None
+        self._program.read(data)
 
     def eof_received(self) -> bool:
         return False
 
-    def _write(self, text: str) -> None:
-        if self._channel is not None:
-            self._channel.write(text.encode())
+
+class _Probe:
+    """A collector's probe."""
+
+    def __init__(self, host: Host, counts: Counts, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._host = host
+        self._counts = counts
+        self._channel = channel
+        self._rest = b""
+
+    def begin(self) -> None:
+        self._channel.write((self._host.hello() + "\n").encode())
+
+    def read(self, data: bytes) -> None:
+        *ticks, self._rest = (self._rest + data).split(b"\n")
+        for tick in ticks:
+            self._counts.lines += 1
+            self._channel.write(self._host.answer(tick.decode("ascii", "replace")).encode())
+
+
+class _Plain:
+    """A command as others run it: it prints, succeeds, and the channel closes."""
+
+    def __init__(self, host: Host, counts: Counts, channel: asyncssh.SSHServerChannel[bytes], command: str) -> None:
+        self._host = host
+        self._counts = counts
+        self._channel = channel
+        self._command = command
+
+    def begin(self) -> None:
+        self._counts.commands += 1
+        self._channel.write(self._host.run(self._command))
+        self._channel.exit(0)
+
+    def read(self, data: bytes) -> None:
+        """Nothing here reads its input."""
+
+
+class _Wrapped:
+    """A command under our wrapper, see `tasks/wrapper.py`: `lines` lines of it follow the key."""
+
+    def __init__(
+        self, host: Host, counts: Counts, channel: asyncssh.SSHServerChannel[bytes], task_id: str, lines: int
+    ) -> None:
+        self._host = host
+        self._counts = counts
+        self._channel = channel
+        self._task_id = task_id
+        self._lines = lines
+        self._input = b""
+        self._has_ended = False
+
+    def begin(self) -> None:
+        """It waits for its input first."""
+
+    def read(self, data: bytes) -> None:
+        self._input += data
+        lines = self._input.split(b"\n")
+        if self._has_ended:
+            self._channel.exit(0)
+        elif len(lines) > self._lines + 1:
+            self._input = b""
+            self._has_ended = True
+            self._run(lines[0], b"\n".join(lines[1 : self._lines + 1]))
+
+    def _run(self, key: bytes, command: bytes) -> None:
+        mark = b"sm1 " + key
+        if self._task_id in self._host.tasks:
+            self._channel.write(mark + b" exists\n")
+            self._channel.exit(0)
+            return
+        self._host.tasks.add(self._task_id)
+        self._counts.commands += 1
+        self._channel.write(mark + b" start " + self._host.boot_id.encode() + b"\n")
+        printed = self._host.run(command.decode("utf-8", "replace"))
+        if printed:
+            self._channel.write(printed)
+        self._channel.write_stderr(mark + b" exit 0 inline\n")
+        self._channel.write(mark + b" exit 0 inline\n")
 
 
 class _Server(asyncssh.SSHServer):
     """One connection: the user's name says which host it reached."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, hosts: dict[str, Host], counts: Counts) -> None:
+        self._hosts = hosts
         self._counts = counts
         self._name = ""
 
@@ -197,7 +306,9 @@ class _Server(asyncssh.SSHServer):
         self._counts.logins += 1
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
-        return _Probe(Host(self._name), self._counts)
+        if self._name not in self._hosts:
+            self._hosts[self._name] = Host(self._name)
+        return _Session(self._hosts[self._name], self._counts)
 
 
 def _speak_like_openssh() -> None:
@@ -214,9 +325,10 @@ def _speak_like_openssh() -> None:
 async def _serve() -> None:
     _speak_like_openssh()
     counts = Counts()
+    hosts: dict[str, Host] = {}
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.create_server(
-        lambda: _Server(counts),
+        lambda: _Server(hosts, counts),
         "127.0.0.1",
         0,
         server_host_keys=[key],
@@ -231,7 +343,7 @@ async def _serve() -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():
-        _say({"lines": counts.lines, "logins": counts.logins})
+        _say({"lines": counts.lines, "logins": counts.logins, "commands": counts.commands})
     server.close()
 
 

@@ -57,5 +57,5 @@ async def test_the_fleet_answers_over_real_ssh():
 
     assert isinstance(decode(hello.strip().encode()), Hello)
     assert isinstance(decode(reading.strip().encode()), Reading)
-    assert counted == {"lines": 1, "logins": 1}
+    assert counted == {"lines": 1, "logins": 1, "commands": 0}
     assert await asyncio.wait_for(process.wait(), 10) == 0
