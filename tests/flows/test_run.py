@@ -1,0 +1,50 @@
+"""A run, from the request over the console's own machine to the live socket of whoever watches it."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+import websockets
+
+from tests.support.console import Browser, ConsoleProcess
+
+pytestmark = pytest.mark.long
+
+DEADLINE_S = 30.0
+
+
+async def test_a_run_is_watched_from_its_beginning_to_its_end(
+    browser: Browser, console: ConsoleProcess, tmp_path: Path
+) -> None:
+    own = next(item for item in (await browser.get("/api/servers")).json()["items"] if item["host"] == "local")
+    await browser.send("PATCH", f"/api/servers/{own['id']}", {"capability": "run"})
+    go = tmp_path / "go"
+    command = f"until test -e {go}; do sleep 0.05; done; exit 3"
+    asked = await browser.send("POST", "/api/tasks", {"command": command, "selector": {"servers": [own["id"]]}})
+    run_id = asked.json()["run_id"]
+    (task,) = asked.json()["tasks"]
+
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
+    address = console.url.replace("http://", "ws://") + "/ws/live"
+    seen: list[tuple[str, str | None, int | None]] = []
+    abouts: set[str] = set()
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        websockets.connect(address, origin=console.url, additional_headers={"Cookie": cookies}) as socket,
+    ):
+        await socket.send(orjson.dumps({"type": "watch", "run": "never-existed"}).decode())
+        await socket.send(orjson.dumps({"type": "watch", "run": run_id}).decode())
+        while not seen or seen[-1][0] != "failed" or "runs" not in abouts:
+            message = orjson.loads(await socket.recv())
+            if message["type"] == "watching":
+                go.touch()  # From here on nothing is missed.
+            elif message["type"] == "task":
+                assert [one["id"] for one in message["tasks"]] == [task["id"]]
+                seen += [(one["status"], one["cause"], one["exit_code"]) for one in message["tasks"]]
+            elif message["type"] == "changed":
+                abouts.add(message["about"])
+            elif message["type"] == "error":
+                assert message["code"] == "not_found"
+    assert seen[-1] == ("failed", "exit_status", 3)
+    assert (await browser.get(f"/api/runs/{run_id}")).json()["progress"]["by_status"] == {"failed": 1}
