@@ -73,7 +73,9 @@ async def served(shell: Shell) -> AsyncIterator[Shell]:
 
 
 async def prepare(shell: Shell) -> None:
-    settings = Settings.load(data_dir=shell.console.data_dir)
+    settings = Settings.load(
+        data_dir=shell.console.data_dir, database_url=shell.console.environment.get("DATABASE_URL")
+    )
     vault = Vault(settings.key_vault_master_key)
     db = await Database.open(settings.database, node=instance_id(settings.data_dir))
     try:
@@ -139,6 +141,16 @@ async def test_the_machine_of_the_console_takes_commands_once_it_may(served: She
     assert "capability observe" in err
     await served.run("server", "set", local, "--capability", "run")
     assert (await served.run("run", "echo $((6*7))", "--on", local))[0] == "42\n"
+
+
+async def test_without_a_console_the_work_is_done_on_postgresql_too(
+    postgres_url: str, tmp_path: Path, sshds: Sshds
+) -> None:
+    console = ConsoleProcess(tmp_path / "data", {"DATABASE_URL": postgres_url})
+    shell = Shell(console, [sshds.start() for _ in range(2)])
+    await prepare(shell)
+    out, _ = await shell.run("run", "echo $((6*7))", "--on", "all")
+    assert sorted(out.splitlines()) == ["one | 42", "two | 42"]
 
 
 async def test_a_document_tells_everything_at_once(shell: Shell) -> None:

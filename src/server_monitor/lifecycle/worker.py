@@ -65,7 +65,10 @@ async def work(settings: Settings, db: Database, until: Callable[[Worker], Await
                 working = tasks.create_task(dispatcher.run(), name="tasks")
                 await until(Worker(bus, outputs, dispatcher.wake))
                 await dispatcher.drain(LEAVE_S)
-                working.cancel()
+                async with db.transaction():
+                    # Ended while nobody else is in one: cut off in its middle, it would take the connection with it.
+                    working.cancel()
+                    await asyncio.wait([working])
         finally:
             await pool.close()
 
