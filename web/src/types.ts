@@ -261,6 +261,7 @@ export type LiveMessage =
       at?: string;
     }
   | { type: "task"; run: string; tasks: News[] }
+  | { type: "watching"; run: string | null }
   | { type: "changed"; about?: "servers" | "runs" }
   | { type: "reconnect"; spread_s?: number }
   | { type: "error"; code: string };

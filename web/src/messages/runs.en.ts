@@ -97,6 +97,7 @@ export const runs = {
     all_labels: "all of these",
     drop: (name: string) => `Leave out ${name}`,
     drop_all: "Choose none",
+    all: "Every server there is",
     add_shown: (n: number) => `Add all ${count(n)} found`,
     more: (n: number) => `and ${count(n)} more; search to narrow them`,
     none_found: "No server matches",
@@ -136,6 +137,17 @@ export const runs = {
       confirm: "Type the number of servers to confirm.",
       length: "The command is too long.",
     },
+  },
+
+  secrets: {
+    title: "Secrets",
+    hint: "The command finds each as a variable of its environment. Values are never part of the command line and are masked in its output.",
+    again: "Secrets are not kept; give them again.",
+    name: "Variable",
+    value: "Value",
+    add: "Add secret",
+    drop: (name: string) => `Leave out ${name || "this secret"}`,
+    retry_title: (n: number) => `Retry on ${servers(n)}`,
   },
 
   verdict: {

@@ -3,16 +3,18 @@
 import { session } from "../session.svelte";
 import * as calls from "./calls";
 
-const ASK_MS = 15_000;
+/** The live connection tells of every change; this is for what it missed, and for the end of an approval's time. */
+const ASK_MS = 30_000;
 const MOST = 100;
 
 class Approvals {
   waiting = $state(0);
+  #stopping = new AbortController();
 
   /** Keep the number true until the returned function is called. */
   start(): () => void {
-    const stopping = new AbortController();
-    const look = () => document.hidden || void this.#ask(stopping.signal);
+    const stopping = (this.#stopping = new AbortController());
+    const look = () => this.look();
     const asking = setInterval(look, ASK_MS);
     document.addEventListener("visibilitychange", look, { signal: stopping.signal });
     look();
@@ -21,6 +23,10 @@ class Approvals {
       stopping.abort();
       this.waiting = 0;
     };
+  }
+
+  look(): void {
+    if (!document.hidden) void this.#ask(this.#stopping.signal);
   }
 
   async #ask(signal: AbortSignal): Promise<void> {

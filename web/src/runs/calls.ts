@@ -36,6 +36,13 @@ export interface Selector {
   servers: string[];
   groups: string[];
   labels: Record<string, string>;
+  all?: boolean;
+}
+
+/** A variable of the command's environment whose value appears nowhere else. */
+export interface Secret {
+  name: string;
+  value: string;
 }
 
 /** A server that is meant, and why no command may run there. */
@@ -63,6 +70,7 @@ export interface OrderBody {
   canary?: number;
   store_output?: boolean | null;
   reason?: string | null;
+  secrets?: Record<string, string>;
 }
 
 export interface Progress {
@@ -87,6 +95,7 @@ export interface Run {
   max_failures: number | null;
   canary: number;
   store_output: boolean;
+  secret_names?: string[];
   created_at: string;
   expires_at: string | null;
   decision: "approve" | "reject" | "expire" | null;
@@ -222,7 +231,8 @@ export const approve_run = (run_id: string, digest: string) =>
   post<RunDetail>(`/api/runs/${id(run_id)}/approve`, { digest });
 export const reject_run = (run_id: string, reason: string | null) =>
   post<RunDetail>(`/api/runs/${id(run_id)}/reject`, { reason });
-export const retry_failed = (run_id: string) => post<{ run_id: string }>(`/api/runs/${id(run_id)}/retry-failed`);
+export const retry_failed = (run_id: string, secrets: Record<string, string> = {}) =>
+  post<{ run_id: string }>(`/api/runs/${id(run_id)}/retry-failed`, { secrets });
 
 /** Every task of a run, page after page. */
 export async function tasks(run_id: string, signal?: AbortSignal): Promise<Task[]> {

@@ -3,7 +3,7 @@
 
 import type { OrderBody } from "./calls";
 
-export type Draft = Partial<Omit<OrderBody, "selector">> & { selector?: Partial<OrderBody["selector"]> };
+export type Draft = Partial<Omit<OrderBody, "selector" | "secrets">> & { selector?: Partial<OrderBody["selector"]>; secret_names?: string[] };
 
 let kept: Draft | null = null;
 

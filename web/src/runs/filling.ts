@@ -5,7 +5,7 @@
 
 import type { Parameter } from "./calls";
 
-export const PLACEHOLDER = /\{\{\s*([a-z][a-z0-9_]*)\s*\}\}/g;
+export const PLACEHOLDER = /\{\{([A-Za-z][A-Za-z0-9_]{0,31})\}\}/g;
 const SAFE = /^[A-Za-z0-9_@%+:,./-]+$/;
 
 export type Misplaced = "quotes" | "comment" | "document" | "arithmetic" | "expansion";
@@ -24,11 +24,19 @@ export function quoted(value: string): string {
 export function fits(value: string, pattern: string | null): boolean {
   if (value.includes("\0")) return false;
   if (!pattern) return true;
-  try {
-    return new RegExp(`^(?:${pattern})$`, "u").test(value);
-  } catch {
-    return false;
+  return regular(`^(?:${pattern})$`)?.test(value) ?? false;
+}
+
+/** A pattern compiled, or null. The console reads escapes such as `\_` that only the older syntax of browsers allows. */
+export function regular(pattern: string): RegExp | null {
+  for (const flags of ["u", ""]) {
+    try {
+      return new RegExp(pattern, flags);
+    } catch {
+      // The other syntax may know it.
+    }
   }
+  return null;
 }
 
 /** The values that do not fit their parameters, by name. */

@@ -29,7 +29,7 @@ const HOSTILE = [
 
 test.each(HOSTILE)("%j reaches a real shell as one unchanged word", (value) => {
   for (const shell of ["sh", "bash"]) {
-    const printed = execFileSync(shell, ["-c", filled("printf '%s.' a{{ value }}z {{value}}", { value })], { encoding: "utf8" });
+    const printed = execFileSync(shell, ["-c", filled("printf '%s.' a{{value}}z {{value}}", { value })], { encoding: "utf8" });
     expect(printed).toBe(`a${value}z.${value}.`);
   }
 });
@@ -45,7 +45,7 @@ test("a value is put in once: what looks like a parameter inside it stays", () =
 });
 
 test("parameters are found once each, and other braces are left alone", () => {
-  expect(names_in("cp {{from}} {{ to }} {{from}} {{.Names}} {{Upper}} ${x}")).toEqual(["from", "to"]);
+  expect(names_in("cp {{from}} {{to}} {{from}} {{.Names}} {{ spaced }} {{9}} ${x}")).toEqual(["from", "to"]);
 });
 
 test("a pattern must match all of a value, and one that does not compile matches nothing", () => {
@@ -54,6 +54,7 @@ test("a pattern must match all of a value, and one that does not compile matches
   expect(fits("a\nb", "a|b")).toBe(false);
   expect(fits("x", "a|x")).toBe(true);
   expect(fits("x", "(")).toBe(false);
+  expect(fits("a_b", "[a-z\\_]+")).toBe(true);
   expect(fits("anything at all", null)).toBe(true);
   expect(fits("a\0b", null)).toBe(false);
   const parameters = [
