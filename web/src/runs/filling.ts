@@ -5,7 +5,9 @@
 
 import type { Parameter } from "./calls";
 
-export const PLACEHOLDER = /\{\{([A-Za-z][A-Za-z0-9_]{0,31})\}\}/g;
+const PLACEHOLDER = /\{\{([A-Za-z][A-Za-z0-9_]{0,31})\}\}/g;
+/** The same, exactly where one looks. */
+const PLACEHOLDER_HERE = new RegExp(PLACEHOLDER.source, "y");
 const SAFE = /^[A-Za-z0-9_@%+:,./-]+$/;
 
 export type Misplaced = "quotes" | "comment" | "document" | "arithmetic" | "expansion";
@@ -57,9 +59,8 @@ export function misplaced(command: string): { name: string; why: Misplaced }[] {
   let document = false;
   for (let at = 0; at < command.length; ) {
     const context = stack.at(-1) as Context;
-    PLACEHOLDER.lastIndex = at;
-    const placeholder = command.startsWith("{{", at) ? PLACEHOLDER.exec(command) : null;
-    if (placeholder?.index === at) {
+    const placeholder = placeholder_at(command, at);
+    if (placeholder) {
       const why = WHY[context] ?? (document ? "document" : "$\\".includes(command[at - 1] ?? " ") ? "expansion" : null);
       if (why) found.push({ name: placeholder[1] as string, why });
       at += placeholder[0].length;
@@ -68,7 +69,7 @@ export function misplaced(command: string): { name: string; why: Misplaced }[] {
     }
     let { step, push, pop } = read(command, at, context, word_begins);
     // What is two characters long must not hide a parameter that begins with the second.
-    if (step === 2 && begins_placeholder(command, at + 1)) ({ step, push, pop } = { step: 1 } as Read);
+    if (step === 2 && placeholder_at(command, at + 1)) ({ step, push, pop } = { step: 1 } as Read);
     if (pop) stack.pop();
     if (push) stack.push(push);
     if (context === "words" && command.startsWith("<<", at)) {
@@ -82,9 +83,9 @@ export function misplaced(command: string): { name: string; why: Misplaced }[] {
   return found;
 }
 
-function begins_placeholder(command: string, at: number): boolean {
-  PLACEHOLDER.lastIndex = at;
-  return PLACEHOLDER.exec(command)?.index === at;
+function placeholder_at(command: string, at: number): RegExpExecArray | null {
+  PLACEHOLDER_HERE.lastIndex = at;
+  return PLACEHOLDER_HERE.exec(command);
 }
 
 type Context = "words" | "single" | "double" | "ansi" | "backtick" | "comment" | "arithmetic" | "braces" | "brackets";

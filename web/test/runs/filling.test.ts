@@ -48,6 +48,14 @@ test("parameters are found once each, and other braces are left alone", () => {
   expect(names_in("cp {{from}} {{to}} {{from}} {{.Names}} {{ spaced }} {{9}} ${x}")).toEqual(["from", "to"]);
 });
 
+test("looking for mistakes leaves nothing behind for the next who looks", () => {
+  for (let turn = 0; turn < 2; turn += 1) {
+    expect(misplaced("a {{x}} '{{y}}'")).toEqual([{ name: "y", why: "quotes" }]);
+    expect(names_in("{{x}} {{y}}")).toEqual(["x", "y"]);
+    expect(filled("{{x}} {{y}}", { x: "1", y: "2" })).toBe("1 2");
+  }
+});
+
 test("a pattern must match all of a value, and one that does not compile matches nothing", () => {
   expect(fits("nginx", "[a-z]+")).toBe(true);
   expect(fits("nginx; reboot", "[a-z]+")).toBe(false);
