@@ -74,6 +74,22 @@ test("subscribes as soon as it is open, and again after a reconnect", () => {
   expect(states).toEqual(["connecting", "open", "lost", "open"]);
 });
 
+test("watches one run, says so again after a reconnect, and stops when it is told to", () => {
+  live.start();
+  live.watch("a");
+  last().onopen?.();
+  live.watch("b");
+  live.watch("b");
+  last().onclose?.({ code: 1006 });
+  vi.advanceTimersByTime(500);
+  last().onopen?.();
+  live.watch(null);
+  expect(sockets.map((socket) => socket.sent)).toEqual([
+    [{ type: "watch", run: "a" }, { type: "watch", run: "b" }],
+    [{ type: "watch", run: "b" }, { type: "unwatch" }],
+  ]);
+});
+
 test("asks for the gap between the last sample and the reconnect", () => {
   live.start();
   last().onopen?.();
