@@ -149,7 +149,7 @@ async def test_a_second_person_decides(console: ConsoleProcess, visitor: Visitor
     try:
         other = await watch(context)
         await log_in(other.page, f"{console.url}/login?next=/runs", "grace")
-        await expect(other.page.get_by_role("link", name="Runs, 1 run waits for your approval")).to_be_visible()
+        await expect(other.page.get_by_role("link", name="Runs 1 run waits for your approval")).to_be_visible()
         await other.page.get_by_role("link", name=NEEDS_APPROVAL).click()
         await expect(other.page.get_by_text("ada asks to run this on 1 server.")).to_be_visible()
         await expect(other.page.get_by_text(re.compile(r"Expires in 2\d min"))).to_be_visible()
@@ -158,7 +158,7 @@ async def test_a_second_person_decides(console: ConsoleProcess, visitor: Visitor
         for somebody in (other.page, page):
             await expect(output(somebody)).to_have_text("done")
             await expect(somebody.get_by_text("Approved by grace.")).to_be_visible()
-        await expect(other.page.get_by_role("link", name="Runs, 1 run waits for your approval")).to_have_count(0)
+        await expect(other.page.get_by_role("link", name="Runs 1 run waits for your approval")).to_have_count(0)
 
         await page.get_by_role("link", name="Run again").click()
         await expect(page.get_by_label("Command", exact=True)).to_have_value(NEEDS_APPROVAL)
