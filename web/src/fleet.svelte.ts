@@ -158,6 +158,7 @@ class Fleet {
 
   #tell_gap(from_s: number, to_s: number): void {
     this.changes += 1;
+    this.run_changes += 1;
     this.#reload_soon();
     for (const tell of this.#gap_listeners) tell(from_s, to_s);
   }
@@ -170,8 +171,7 @@ class Fleet {
     else if (message.type === "changed") {
       this.changes += 1;
       this.#reload_soon();
-    }
-    else if (message.type === "status") {
+    } else if (message.type === "status") {
       this.#statuses.set(message.server, message);
       this.#draw_soon();
     }
