@@ -34,6 +34,8 @@ PLACEHOLDERS = (
 # Name -> fewest characters in production.
 SECRETS = {"JWT_SECRET": 32, "ENCRYPTION_KEY": 24, "KEY_VAULT_MASTER_KEY": 32}
 
+PATTERNS = ("TASK_DENY_PATTERNS", "TASK_ALLOW_PATTERNS")
+
 ARCHIVES = frozenset({"file", "s3", "gs", "az"})
 SHORT_RETENTION_DAYS = 7
 
@@ -165,7 +167,32 @@ class Settings(BaseSettings):
     )
     tasks_retention_days: int = Field(90, ge=1, le=36_500, description="Runs and their output are kept this long.")
 
-    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    task_policy_mode: Literal["denylist", "allowlist"] = Field(
+        "denylist",
+        description="`denylist` runs what no rule stops; `allowlist` runs only what TASK_ALLOW_PATTERNS allow.",
+    )
+    task_deny_patterns: CommaSeparated = Field(
+        (), description="Regular expressions (RE2) of commands that are denied, besides the built-in rules."
+    )
+    task_allow_patterns: CommaSeparated = Field(
+        (), description="Regular expressions (RE2) that a whole command must match in allowlist mode."
+    )
+    task_allow_write_paths: CommaSeparated = Field(
+        (), description="Files and directories that commands may write to in allowlist mode, comma-separated."
+    )
+    task_allow_overrides_deny: bool = Field(
+        False, description="In allowlist mode, let what TASK_ALLOW_PATTERNS allow pass the built-in rules."
+    )
+    task_approve_above_hosts: int = Field(
+        0, ge=0, le=100_000, description="A command on more hosts than this needs approval; 0: however many there are."
+    )
+
+    @field_validator("task_deny_patterns", "task_allow_patterns", mode="before")
+    @classmethod
+    def _split_patterns(cls, value: Any) -> Any:
+        return tuple(split_patterns(value)) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", "trusted_proxies", "task_allow_write_paths", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -251,7 +278,7 @@ class Settings(BaseSettings):
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
-            return cls(**{**_secrets_from_files(), **given})
+            return cls(**{**_from_files(), **given})
         except ValidationError as error:
             raise Invalid([_plain(problem) for problem in error.errors(include_input=False)]) from None
 
@@ -262,6 +289,39 @@ class Settings(BaseSettings):
             for name, fewest in SECRETS.items()
             if (problem := secret_problem(getattr(self, name.lower()).get_secret_value(), fewest))
         ]
+
+
+def split_patterns(text: str) -> list[str]:
+    """The patterns of a comma-separated list. Brackets and backslashes guard commas; `\\,` is a comma."""
+    found: list[str] = []
+    current: list[str] = []
+    depth = 0
+    in_class = False
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\" and position + 1 < len(text):
+            following = text[position + 1]
+            current.append("," if following == "," else character + following)
+            position += 2
+            continue
+        if in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif character in "({":
+            depth += 1
+        elif character in ")}":
+            depth = max(0, depth - 1)
+        elif character == "," and depth == 0:
+            found.append("".join(current))
+            current = []
+            position += 1
+            continue
+        current.append(character)
+        position += 1
+    found.append("".join(current))
+    return [pattern.strip() for pattern in found if pattern.strip()]
 
 
 def secret_problem(value: str, fewest_characters: int) -> str | None:
@@ -284,18 +344,26 @@ def _refuse_weak_secrets(settings: Settings) -> None:
         raise Invalid(problems)
 
 
-def _secrets_from_files() -> dict[str, str]:
-    found = {}
+def _from_files() -> dict[str, Any]:
+    """What `NAME_FILE` variables point to: secrets whole, patterns one a line."""
+    found: dict[str, Any] = {}
     sources = EnvSettingsSource(Settings).env_vars, DotEnvSettingsSource(Settings).env_vars
-    for name in (*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL"):
+    for name in (*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL", *PATTERNS):
         path = _path_of(name.lower(), sources)
         if path is None:
             continue
         try:
-            found[name.lower()] = Path(path).read_text().strip()
+            text = Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise Invalid.one(f"{name}_FILE", "names a file that cannot be read; check its path and mode") from None
+        found[name.lower()] = _pattern_lines(text) if name in PATTERNS else text
     return found
+
+
+def _pattern_lines(text: str) -> tuple[str, ...]:
+    """Patterns, one a line; empty lines and those that begin with # are not patterns."""
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def _path_of(name: str, sources: Sequence[Mapping[str, str | None]]) -> str | None:
@@ -306,8 +374,6 @@ def _path_of(name: str, sources: Sequence[Mapping[str, str | None]]) -> str | No
         if variables.get(name):
             return None
     return None
-
-
 def _development_secrets(settings: Settings) -> dict[str, SecretStr]:
     return {
         name.lower(): SecretStr(_kept_secret(settings.data_dir / "secrets" / name.lower()))

@@ -1,0 +1,79 @@
+"""One simple command at the moment it would run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from server_monitor.tasks.policy import paths
+from server_monitor.tasks.policy.paths import Place
+from server_monitor.tasks.policy.state import State
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined
+
+if TYPE_CHECKING:
+    from server_monitor.tasks.policy.walk import Walker
+
+# Options after which the next word is a value, for commands that read files named among their operands.
+_VALUE_OPTIONS = frozenset(("-n", "-c", "-d", "-f", "-e", "-k", "-t", "-s", "-F", "-v", "-m", "-A", "-B", "-C", "--lines"))
+READERS = frozenset(
+    "cat tac rev head tail cut sort uniq nl base64 base32 basenc zcat gunzip bzcat xzcat strings xxd od hexdump "
+    "sed awk gawk mawk grep egrep fgrep tr tee fold paste column rot13 envsubst openssl jq gzip bzip2 xz pigz".split()
+)
+PROGRAM_FIRST = frozenset(("sed", "awk", "gawk", "mawk", "grep", "egrep", "fgrep", "jq"))
+ONLY_STDIN = frozenset(("tr", "tee", "rot13", "envsubst"))
+
+
+@dataclass(slots=True)
+class Call:
+    """A command with everything that decides what it does."""
+
+    name: str  # The program without its directory.
+    args: list[Field]
+    span: Span
+    walker: Walker
+    stdin: Parts | None = None
+    env: Mapping[str, Parts] = field(default_factory=dict)
+    word: Field = field(default_factory=lambda: Field(()))
+    is_background: bool = False
+
+    @property
+    def state(self) -> State:
+        return self.walker.state
+
+    @property
+    def is_posix(self) -> bool:
+        return self.walker.dialect == "posix"
+
+    @property
+    def texts(self) -> list[str]:
+        """The arguments as text; what is not known shows as an ellipsis."""
+        return [arg.text if arg.text is not None else arg.shown for arg in self.args]
+
+    def place(self, arg: Field) -> Place:
+        return paths.place_of(arg.parts, self.state)
+
+    def input(self) -> Parts:
+        """What the command reads: the files among its operands, else standard input."""
+        files = self._files()
+        if not files:
+            return self.stdin if self.stdin is not None else (Gap(Source.INPUT),)
+        return joined(*(self.walker.content(file) for file in files))
+
+    def _files(self) -> list[Field]:
+        if self.name in ONLY_STDIN or self.name not in READERS:
+            return []
+        if self.name == "openssl":
+            return [self.args[i + 1] for i, a in enumerate(self.args[:-1]) if a.text == "-in"]
+        found: list[Field] = []
+        skip = False
+        for arg in self.args:
+            if skip:
+                skip = False
+            elif arg.prefix.startswith("-") and arg.text != "-":
+                skip = arg.text in _VALUE_OPTIONS and not (self.name in ("cat", "base64", "xxd", "sort") and arg.text != "-k")
+            else:
+                found.append(arg)
+        if self.name in PROGRAM_FIRST and not any(a.prefix.startswith(("-e", "-f")) for a in self.args):
+            found = found[1:]
+        return [file for file in found if file.text != "-"] if any(file.text != "-" for file in found) else []

@@ -1,0 +1,148 @@
+"""What happens when a simple command runs: an alias, a function, a builtin, a wrapper, a script, or a program."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from server_monitor.tasks.policy import carriers, effects, globs, outputs, paths, programs, scripts, wrappers
+from server_monitor.tasks.policy.builtins import BUILTINS
+from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.redirects import Redirections
+from server_monitor.tasks.policy.shell import SimpleCommand
+from server_monitor.tasks.policy.values import Field, Gap, Glob, Parts, Source, known, rendered, text_of
+from server_monitor.tasks.policy.walk import Frame
+
+MAX_CANDIDATES = 12
+MAX_RECURSION = 4
+
+
+def invoke(call: Call, redirections: Redirections | None = None, *, is_program: bool = False) -> Parts:
+    """Judge one simple command; what it prints. With `is_program`, aliases, functions and builtins do not count."""
+    call.walker.account.step()
+    word = call.word.text
+    if word is None:
+        return _unknown_name(call, redirections)
+    if not is_program:
+        if word in call.state.aliases:
+            return _aliased(call, word)
+        if word in call.state.functions:
+            return _function(call, word)
+    call.name = programs.canonical(word, call.state)
+    _note(call)
+    if redirections is not None and redirections.network and programs.runs_code(call.name):
+        why = f"connects {call.name} with the network"
+        call.walker.find("rce.reverse_shell", why, redirections.span, resolved=_line(call))
+    effects.judge_environment(call)
+    if not is_program and "/" not in word and (builtin := BUILTINS.get(call.name)):
+        printed = builtin(call)
+        if printed is not None:
+            return printed
+    return _program(call, word)
+
+
+def _program(call: Call, word: str) -> Parts:
+    script = scripts.written(word, call)
+    if script is not None:
+        return scripts.run_file(script, call)
+    if unwrap := wrappers.WRAPPERS.get(call.name):
+        effects.judge(call)
+        return unwrap(call)
+    if call.name in programs.SHELLS:
+        return scripts.shell(call)
+    scripts.judge_place(word, call)
+    effects.judge(call)
+    carriers.judge(call)
+    return outputs.printed(call)
+
+
+def again(call: Call, fields: list[Field], how: str, *, stdin: Parts | None = None, is_program: bool = True) -> Parts:
+    """Judge the command inside a wrapper."""
+    if not fields:
+        return ()
+    with call.walker.through(how):
+        inner = Call("", fields[1:], _span_of(fields, call), call.walker, stdin=stdin, env=call.env, word=fields[0])
+        if stdin is None:
+            inner.stdin = call.stdin
+        return invoke(inner, is_program=is_program)
+
+
+def _span_of(fields: list[Field], call: Call) -> tuple[int, int]:
+    begin = fields[0].span[0]
+    return (begin, call.span[1]) if call.span[0] <= begin < call.span[1] else call.span
+
+
+def _note(call: Call) -> None:
+    fields = [known(call.name, call.word.span), *call.args]
+    is_opaque = any(isinstance(part, Gap) for field in fields for part in field.parts)
+    call.walker.note(SimpleCommand(rendered(fields), call.span, call.walker.via, is_opaque, call.name))
+
+
+def _line(call: Call) -> str:
+    return rendered([known(call.name), *call.args])
+
+
+def _unknown_name(call: Call, redirections: Redirections | None) -> Parts:
+    gap = call.word.gap
+    if gap is None:
+        return _matched_name(call, redirections)
+    _note_unknown(call)
+    if gap.source is Source.NETWORK:
+        call.walker.find("rce.download_to_interpreter", "runs what it downloads as a command", call.word.span)
+    else:
+        why = f"runs a command whose name comes from {gap.source.value}"
+        call.walker.find("opaque.command_name", why, call.word.span, resolved=call.word.shown)
+    return (Gap(gap.source),)
+
+
+def _note_unknown(call: Call) -> None:
+    line = rendered([call.word, *call.args])
+    call.walker.note(SimpleCommand(line, call.span, call.walker.via, True, ""))
+
+
+def _matched_name(call: Call, redirections: Redirections | None) -> Parts:
+    """A command named by a pattern, such as `/bin/r?`: every program that it can be."""
+    pattern = "".join(part.text if isinstance(part, Glob) else part for part in call.word.parts if not isinstance(part, Gap))
+    last = pattern.rpartition("/")[2]
+    expression = re.compile(globs.regex(last), re.DOTALL)
+    candidates = [name for name in programs.KNOWN if expression.fullmatch(name)]
+    if not candidates or len(candidates) > MAX_CANDIDATES:
+        _note_unknown(call)
+        call.walker.find("opaque.command_name", "runs a command that is named by a pattern", call.word.span)
+    printed: Parts = (Gap(Source.OUTPUT),)
+    for name in candidates[:MAX_CANDIDATES]:
+        printed = invoke(replace(call, word=known(name, call.word.span), args=list(call.args)), redirections)
+    return printed
+
+
+def _aliased(call: Call, name: str) -> Parts:
+    body = call.state.aliases.pop(name)
+    try:
+        line = f"{body} {rendered(call.args)}" if call.args else body
+        return call.walker.run_text(line, f"alias {name}", call.span)
+    finally:
+        call.state.aliases[name] = body
+
+
+def _function(call: Call, name: str) -> Parts:
+    walker = call.walker
+    running = [frame for frame in walker.frames if frame.name == name]
+    if running and (running[-1].is_forked or call.is_background):
+        walker.find("bomb.fork", f"the function {name} starts itself in new processes without end", call.span)
+        return ()
+    if len(running) >= MAX_RECURSION or walker.depth > 30:
+        return (Gap(Source.OUTPUT),)
+    walker.note(SimpleCommand(rendered([call.word, *call.args]), call.span, walker.via, False, name))
+    kept, walker.frames = walker.frames, [*walker.frames, Frame(name, call.is_background)]
+    positional, walker.state.positional = walker.state.positional, tuple(call.args)
+    for key, value in call.env.items():
+        walker.state.vars[key] = replace(walker.state.vars.get(key, scripts.UNSET), values=(value,))
+    try:
+        with walker.through(f"{name}()"):
+            return walker.statement(walker.state.functions[name])
+    finally:
+        walker.frames = kept
+        walker.state.positional = positional
+
+
+__all__ = ["again", "invoke", "paths", "text_of"]

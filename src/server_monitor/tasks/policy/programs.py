@@ -1,0 +1,105 @@
+"""Which program a word means, and the kinds of programs that rules speak of. Data, and one function."""
+
+from __future__ import annotations
+
+import re
+
+from server_monitor.tasks.policy import critical
+from server_monitor.tasks.policy.options import named
+from server_monitor.tasks.policy.state import State
+
+SHELLS = named("sh bash dash zsh ksh ksh93 mksh ash rbash fish csh tcsh yash posh pdksh")
+NETWORK_PIPES = named("nc ncat netcat socat telnet openssl nc.openbsd nc.traditional cryptcat")
+INTERPRETERS = named(
+    "python perl ruby node nodejs php lua luajit tclsh wish expect awk gawk mawk nawk Rscript julia guile racket "
+    "groovy scala osascript pwsh powershell deno bun jshell irb ghci erl elixir ocaml swift python2 python3 pypy pypy3"
+)
+
+_VERSIONED = re.compile(r"(python|perl|ruby|php|lua|tclsh|pypy|node|bash|ksh|wish|expect)[-\d.]+")
+
+# Names under which a program may also be called.
+SAME = {
+    "nodejs": "node",
+    "python2": "python",
+    "python3": "python",
+    "pypy": "python",
+    "pypy3": "python",
+    "gawk": "awk",
+    "mawk": "awk",
+    "nawk": "awk",
+    "original-awk": "awk",
+    "nc.openbsd": "nc",
+    "nc.traditional": "nc",
+    "netcat": "nc",
+    "vim": "vi",
+    "nvim": "vi",
+    "vim.basic": "vi",
+    "vim.tiny": "vi",
+    "view": "vi",
+    "vimdiff": "vi",
+    "rview": "vi",
+    "rvim": "vi",
+    "gmake": "make",
+    "gtar": "tar",
+    "bsdtar": "tar",
+    "gfind": "find",
+    "gsed": "sed",
+    "grm": "rm",
+    "aptitude": "apt-get",
+    "apt": "apt-get",
+    "microdnf": "dnf",
+    "tdnf": "dnf",
+    "dnf5": "dnf",
+    "iptables-legacy": "iptables",
+    "iptables-nft": "iptables",
+    "ip6tables-legacy": "ip6tables",
+    "ip6tables-nft": "ip6tables",
+    "mariadb": "mysql",
+    "mongosh": "mongo",
+    "valkey-cli": "redis-cli",
+    "keydb-cli": "redis-cli",
+    "docker.io": "docker",
+    "lua5.3": "lua",
+    "luajit": "lua",
+    "fdfind": "fd",
+    "mkfs.fat": "mkfs.vfat",
+    "ash": "sh",
+    "egrep": "egrep",
+}
+
+# What a pattern such as `/bin/r?` may stand for: the programs that rules are about.
+KNOWN = tuple(
+    sorted(
+        named(
+            "rm rmdir unlink shred dd mkfs mke2fs wipefs fdisk sfdisk parted gdisk sgdisk blkdiscard mv cp ln chmod chown chgrp "
+            "chattr setfacl find tar rsync tee truncate shutdown reboot halt poweroff init telinit systemctl kill killall "
+            "pkill userdel usermod passwd chpasswd useradd sudo su bash sh dash zsh ksh python perl ruby node php awk sed "
+            "env xargs nohup timeout curl wget nc ncat socat iptables nft ip ifconfig route modprobe rmmod insmod sysctl "
+            "kexec mount umount swapoff crontab at apt-get dpkg yum dnf rpm cat ls echo grep mkfs.ext4 mkfs.xfs busybox "
+            "lvremove vgremove pvremove mdadm zpool zfs cryptsetup base64 printf ps df du id date"
+        )
+    )
+)
+
+
+def canonical(word: str, state: State) -> str:
+    """The program's name without its directory and version; the one that is behind a link or a copy of this task."""
+    if "/" in word:
+        from server_monitor.tasks.policy import paths
+
+        path = paths.absolute(word, state)
+        if path is None:
+            return word
+        folder, _, name = path.rpartition("/")
+        base = name if folder in critical.PROGRAM_DIRECTORIES or path not in state.files else name
+    else:
+        base = word
+    if base in INTERPRETERS and base not in SAME:
+        return base
+    if match := _VERSIONED.fullmatch(base):
+        base = match[1]
+    return SAME.get(base, base)
+
+
+def runs_code(name: str) -> bool:
+    return name in SHELLS or name in INTERPRETERS or name in ("exec", "busybox", "script", "su", "sudo", "env")

@@ -1,0 +1,100 @@
+"""Redirections: what a command reads from, and what happens to the files it writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from server_monitor.tasks.policy import paths, words
+from server_monitor.tasks.policy.shell import Write
+from server_monitor.tasks.policy.tree import Command, Redirect
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined
+
+if TYPE_CHECKING:
+    from server_monitor.tasks.policy.walk import Walker
+
+WRITES = frozenset((">", ">>", ">|", "&>", "&>>", "<>", ">&", ">!", ">>!", "&>|", "&>!"))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file that output goes to."""
+
+    file: Field
+    is_appended: bool
+    takes_stdout: bool
+
+
+@dataclass(slots=True)
+class Redirections:
+    stdin: Parts | None = None
+    targets: list[Target] = field(default_factory=list)
+    network: str = ""
+    span: Span = (0, 0)
+    is_fifo: bool = False
+
+    def written(self, printed: Parts, walker: Walker, cmd: Command | None) -> Parts:
+        """Judge what is written where; what remains on standard output."""
+        from server_monitor.tasks.policy import effects
+
+        left = printed
+        for target in self.targets:
+            goes = printed if target.takes_stdout else ()
+            effects.write(target.file, goes, walker, is_appended=target.is_appended, is_redirect=True)
+            if target.takes_stdout:
+                left = ()
+        return left
+
+
+def redirected(redirects: Sequence[Redirect], walker: Walker) -> Redirections:
+    """Resolve the redirections of one statement. Substitutions inside them run."""
+    found = Redirections()
+    for redirect in redirects:
+        span = walker.located(redirect)
+        if redirect.op in ("<<", "<<-"):
+            quoted = words.is_quoted_delimiter(redirect.word)
+            text = words.heredoc(redirect.hdoc, walker, is_quoted=quoted)
+            found.stdin = _dedented(text) if redirect.op == "<<-" else text
+            continue
+        choices = walker.value(redirect.word)
+        if redirect.op == "<<<":
+            found.stdin = joined(choices[0], ("\n",))
+            continue
+        for choice in choices:
+            _one(redirect, Field(choice, span), found, walker)
+    return found
+
+
+def _one(redirect: Redirect, file: Field, found: Redirections, walker: Walker) -> None:
+    number = redirect.n.value if redirect.n else ""
+    text = file.text
+    place = paths.place_of(file.parts, walker.state)
+    if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
+        found.network, found.span = place.text, file.span
+        walker.descriptors[number.strip("{}") or "0"] = (Gap(Source.NETWORK, detail=place.text),)
+        if redirect.op in ("<", "<>"):
+            found.stdin = (Gap(Source.NETWORK, detail=place.text),)
+        return
+    if redirect.op in ("<&", ">&") and text is not None and (text.rstrip("-").isdigit() or text == "-"):
+        if redirect.op == "<&" and number in ("", "0") and text in walker.descriptors:
+            found.stdin = walker.descriptors[text]
+        if text in walker.descriptors:
+            found.network, found.span = f"descriptor {text}", file.span
+        return
+    if redirect.op == "<":
+        if number in ("", "0"):
+            found.stdin = walker.content(file)
+        else:
+            walker.descriptors[number] = walker.content(file)
+        return
+    if redirect.op in WRITES:
+        stdout = number in ("", "1") or redirect.op.startswith("&")
+        found.targets.append(Target(file, ">>" in redirect.op, stdout))
+        walker.account.writes.append(Write(place.text if place.is_exact else None, file.span))
+
+
+def _dedented(parts: Parts) -> Parts:
+    return tuple(
+        "\n".join(line.lstrip("\t") for line in part.split("\n")) if isinstance(part, str) else part for part in parts
+    )

@@ -1,0 +1,124 @@
+"""What the parts of the analysis share: the shell they all look at, and the account of what was found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from server_monitor.tasks.policy.parsing import Dialect, Parse, SyntaxWrong, TooComplex
+from server_monitor.tasks.policy.plain import plain_tree
+from server_monitor.tasks.policy.state import State
+from server_monitor.tasks.policy.tree import File, Node, ProcSubst, Stmt, Word
+from server_monitor.tasks.policy.values import Parts, Span
+
+MAX_COMMANDS = 512
+MAX_STEPS = 6_000
+MAX_PARSES = 12
+MAX_DEPTH = 12
+MAX_PAYLOAD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule has against the command. Spans are bytes; `payload_span` is inside decoded text."""
+
+    rule: str
+    why: str
+    span: Span
+    via: tuple[str, ...] = ()
+    resolved: str = ""
+    payload_span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleCommand:
+    """A simple command as patterns see it. `is_opaque` when a part of it is not known before it runs."""
+
+    rendered: str
+    span: Span
+    via: tuple[str, ...]
+    is_opaque: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A redirection or a command that writes to a path; None when the path is not known."""
+
+    path: str | None
+    span: Span
+
+
+@dataclass(slots=True)
+class Account:
+    """Everything that one analysis finds, and what it may still spend."""
+
+    text: bytes
+    parse: Parse
+    dialect: Dialect
+    findings: list[Finding] = field(default_factory=list)
+    commands: list[SimpleCommand] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    deepest: int = 0
+    steps: int = 0
+    parses: int = 0
+    parsed: dict[tuple[str, Dialect], File | SyntaxWrong] = field(default_factory=dict)
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS or len(self.commands) > MAX_COMMANDS:
+            raise TooComplex("The command does more than can be judged.")
+
+    def tree(self, text: str, dialect: Dialect) -> File:
+        """The tree of a text inside the command. Raises SyntaxWrong, or TooComplex when there were too many."""
+        if len(text) > MAX_PAYLOAD:
+            raise TooComplex("A text inside the command is longer than can be judged.")
+        key = (text, dialect)
+        if key not in self.parsed:
+            self.parsed[key] = self._parsed_anew(text, dialect)
+        found = self.parsed[key]
+        if isinstance(found, SyntaxWrong):
+            raise found
+        return found
+
+    def _parsed_anew(self, text: str, dialect: Dialect) -> File | SyntaxWrong:
+        if simple := plain_tree(text):
+            return simple
+        self.parses += 1
+        if self.parses > MAX_PARSES:
+            raise TooComplex("The command holds more scripts than can be judged.")
+        try:
+            return self.parse(text, dialect)
+        except SyntaxWrong as wrong:
+            return wrong
+
+
+class Shell(Protocol):
+    """What word expansion needs of the shell around it."""
+
+    state: State
+
+    def captured(self, stmts: Sequence[Stmt]) -> Parts:
+        """Run in a subshell; what it prints, without the line ends after it."""
+
+    def substituted(self, node: ProcSubst) -> Parts:
+        """The name of a pipe to or from a command."""
+
+    def expand_text(self, text: str) -> None:
+        """Run the substitutions that hide in text which a shell evaluates once more."""
+
+    def assign_number(self, name: str, number: int | None) -> None:
+        """Set a variable from arithmetic; None when the number is not known."""
+
+    def value(self, word: Word | None) -> tuple[Parts, ...]:
+        """What the word may be where it stays one."""
+
+    def lookup(self, name: str) -> tuple[tuple[Parts, ...], ...]:
+        """The values that a variable may have, each a list of words."""
+
+    def pattern(self, word: Word) -> str | None:
+        """The word as a shell pattern, when it is known."""
+
+    def located(self, node: Node) -> Span:
+        """Where the node stands in the text that a person wrote."""
