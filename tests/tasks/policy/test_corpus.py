@@ -4,19 +4,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from server_monitor.tasks.judge import Judge
-from server_monitor.tasks.policy.decide import RuleSet
 from server_monitor.tasks.policy.verdict import Context, Ruling
-from server_monitor.tasks.shell_parser import ShellParser
 
 CORPUS = Path(__file__).parent / "corpus"
-
-
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(RuleSet(), ShellParser())
 
 
 def entries(name: str) -> list[dict[str, str]]:

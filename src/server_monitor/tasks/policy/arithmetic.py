@@ -141,7 +141,9 @@ def _quotient(op: str, left: int, right: int) -> int | None:
         return quotient if op == "/" else left - quotient * right
     if not 0 <= right < 64:
         return None
-    return {"**": lambda: left**right, "<<": lambda: left << right, ">>": lambda: left >> right}[op]()
+    if op == "**":
+        return int(left**right)
+    return left << right if op == "<<" else left >> right
 
 
 def _assign(target: ArithmExpr | None, number: int | None, shell: Shell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from server_monitor.tasks.policy import words
 from server_monitor.tasks.policy.arithmetic import evaluated_text
 from server_monitor.tasks.policy.parameters import key_of, target_of
 from server_monitor.tasks.policy.state import UNSET, Var
@@ -89,8 +90,6 @@ def _declare_name(name: str, flags: str, walker: Walker) -> None:
 
 
 def _array(node: ArrayExpr, walker: Walker) -> tuple[tuple[str, Parts], ...]:
-    from server_monitor.tasks.policy import words
-
     found: list[tuple[str, Parts]] = []
     for element in node.elems:
         if element.value is None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from server_monitor.tasks.policy import assigning, effects, outputs, paths, scripts
-from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.parameters import target_of
 from server_monitor.tasks.policy.state import Var
@@ -75,22 +74,20 @@ def _source(call: Call) -> Parts:
     place = call.place(file)
     is_written = place.is_exact and place.text in call.state.files
     if is_written or any(isinstance(part, Gap) and part.source is Source.NETWORK for part in text):
-        return scripts.run_parts(text, call, f"source {file.shown}", file.span, tuple(call.args[1:]), in_this_shell=True)
+        return scripts.run_parts(
+            text, call, f"source {file.shown}", file.span, tuple(call.args[1:]), in_this_shell=True
+        )
     if place.text in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and call.stdin is not None:
         return scripts.run_parts(call.stdin, call, "source", file.span, in_this_shell=True)
     return scripts.run_path(file, call, ())
 
 
 def _exec(call: Call) -> Parts | None:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, ("a",), stops=True)
     return again(call, options.operands, "exec") if options.operands else ()
 
 
 def _command(call: Call) -> Parts | None:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, (), stops=True)
     if options.has("v", "V"):
         return outputs.MAKERS["which"](call)
@@ -98,8 +95,6 @@ def _command(call: Call) -> Parts | None:
 
 
 def _builtin(call: Call) -> Parts | None:
-    from server_monitor.tasks.policy.invoke import again
-
     return again(call, call.args, "builtin", is_program=False) if call.args else ()
 
 
@@ -120,6 +115,7 @@ def _unalias(call: Call) -> Parts:
 
 
 def _set(call: Call) -> Parts:
+    effects.judge(call)
     for place, arg in enumerate(call.args):
         if arg.text == "--":
             call.state.positional = tuple(call.args[place + 1 :])
@@ -190,10 +186,11 @@ def _shared(line: Parts, count: int, call: Call) -> list[Parts]:
     ifs = call.state.ifs or " \t\n"
     words = split_text(text, ifs)
     if len(words) <= count:
-        padded = [(word,) if word else () for word in words]
+        padded: list[Parts] = [(word,) if word else () for word in words]
         return [*padded, *[()] * (count - len(padded))]
     rest = re.split("[" + re.escape(ifs) + "]+", text.strip(), maxsplit=count - 1)
-    return [(word,) if word else () for word in rest][:count] + [()] * max(0, count - len(rest))
+    found: list[Parts] = [(word,) if word else () for word in rest[:count]]
+    return [*found, *[()] * max(0, count - len(rest))]
 
 
 def _mapfile(call: Call) -> Parts:
@@ -204,7 +201,7 @@ def _mapfile(call: Call) -> Parts:
     given = call.walker.stdin.parts
     text = text_of(given) if given is not None else None
     if text is None:
-        value = given if given else (Gap(Source.INPUT),)
+        value = given or (Gap(Source.INPUT),)
         call.state.vars[name or "_"] = Var(items=(("0", value),))
         return ()
     delimiter = (d.text if (d := options.value("d")) else None) or "\n"
@@ -305,7 +302,7 @@ def _complete(call: Call) -> Parts:
 
 
 def _bind(call: Call) -> Parts:
-    if call.args:
+    if any(arg.text == "-x" for arg in call.args):
         call.walker.find("opaque.eval", "binds a key to a command", call.span)
     return ()
 
@@ -343,11 +340,10 @@ BUILTINS: dict[str, Builtin] = {
     "getopts": _getopts,
     "history": _history,
     "fc": _history,
+    "shopt": _history,
     "complete": _complete,
     "bind": _bind,
 } | dict.fromkeys(
-    named(": true false return exit break continue umask jobs bg fg wait times shopt disown suspend logout dirs caller"),
+    named(": true false return exit break continue umask jobs bg fg wait times disown suspend logout dirs caller"),
     _nothing,
 )
-
-__all__ = ["BUILTINS", "replace"]

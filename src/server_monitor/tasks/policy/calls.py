@@ -13,15 +13,77 @@ from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, 
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
-
 # Options after which the next word is a value, for commands that read files named among their operands.
-_VALUE_OPTIONS = frozenset(("-n", "-c", "-d", "-f", "-e", "-k", "-t", "-s", "-F", "-v", "-m", "-A", "-B", "-C", "--lines"))
+_VALUE_OPTIONS: dict[str, frozenset[str]] = {
+    "cut": frozenset(("-d", "-f", "-c", "-b")),
+    "head": frozenset(("-n", "-c", "--lines", "--bytes")),
+    "tail": frozenset(("-n", "-c", "-s", "--lines", "--bytes", "--pid")),
+    "sort": frozenset(("-k", "-t", "-o", "-S", "-T")),
+    "uniq": frozenset(("-f", "-s", "-w")),
+    "sed": frozenset(("-e", "-f", "-l")),
+    "awk": frozenset(("-F", "-v", "-f")),
+    "grep": frozenset(("-e", "-f", "-m", "-A", "-B", "-C")),
+    "base64": frozenset(("-w",)),
+    "xxd": frozenset(("-c", "-l", "-s", "-g", "-o")),
+    "fold": frozenset(("-w",)),
+    "paste": frozenset(("-d",)),
+    "od": frozenset(("-t", "-A", "-N", "-j")),
+    "jq": frozenset(("--arg", "--argjson", "-f")),
+}
 READERS = frozenset(
-    "cat tac rev head tail cut sort uniq nl base64 base32 basenc zcat gunzip bzcat xzcat strings xxd od hexdump "
-    "sed awk gawk mawk grep egrep fgrep tr tee fold paste column rot13 envsubst openssl jq gzip bzip2 xz pigz".split()
+    [
+        "cat",
+        "tac",
+        "rev",
+        "head",
+        "tail",
+        "cut",
+        "sort",
+        "uniq",
+        "nl",
+        "base64",
+        "base32",
+        "basenc",
+        "zcat",
+        "gunzip",
+        "bzcat",
+        "xzcat",
+        "strings",
+        "xxd",
+        "od",
+        "hexdump",
+        "sed",
+        "awk",
+        "gawk",
+        "mawk",
+        "grep",
+        "egrep",
+        "fgrep",
+        "tr",
+        "tee",
+        "fold",
+        "paste",
+        "column",
+        "rot13",
+        "envsubst",
+        "openssl",
+        "jq",
+        "gzip",
+        "bzip2",
+        "xz",
+        "pigz",
+    ]
 )
 PROGRAM_FIRST = frozenset(("sed", "awk", "gawk", "mawk", "grep", "egrep", "fgrep", "jq"))
 ONLY_STDIN = frozenset(("tr", "tee", "rot13", "envsubst"))
+
+
+@dataclass(slots=True)
+class Frame:
+    """A function or a script that is running: whether it has been left behind in a process of its own since."""
+
+    name: str
+    is_forked: bool = False
 
 
 @dataclass(slots=True)
@@ -71,9 +133,25 @@ class Call:
             if skip:
                 skip = False
             elif arg.prefix.startswith("-") and arg.text != "-":
-                skip = arg.text in _VALUE_OPTIONS and not (self.name in ("cat", "base64", "xxd", "sort") and arg.text != "-k")
+                skip = arg.text in _VALUE_OPTIONS.get(self.name, ())
             else:
                 found.append(arg)
         if self.name in PROGRAM_FIRST and not any(a.prefix.startswith(("-e", "-f")) for a in self.args):
             found = found[1:]
         return [file for file in found if file.text != "-"] if any(file.text != "-" for file in found) else []
+
+
+def again(call: Call, fields: list[Field], how: str, *, stdin: Parts | None = None, is_program: bool = True) -> Parts:
+    """Judge the command inside a wrapper."""
+    if not fields:
+        return ()
+    with call.walker.through(how):
+        inner = Call("", fields[1:], _span_of(fields, call), call.walker, stdin=stdin, env=call.env, word=fields[0])
+        if stdin is None:
+            inner.stdin = call.stdin
+        return call.walker.invoke(inner, is_program=is_program)
+
+
+def _span_of(fields: list[Field], call: Call) -> tuple[int, int]:
+    begin = fields[0].span[0]
+    return (begin, call.span[1]) if call.span[0] <= begin < call.span[1] else call.span

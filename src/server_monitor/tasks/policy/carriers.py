@@ -7,12 +7,25 @@ literals given to such a primitive are judged as shell. What looks harmless is d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from server_monitor.tasks.policy import gtfo, paths, programs, python_code, scripts
-from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy import ansi_c, gtfo, python_code, scripts
+from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named, split
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, Span, flat, joined, known, text_of
+from server_monitor.tasks.policy.removing import removal
+from server_monitor.tasks.policy.values import (
+    Field,
+    Gap,
+    Parts,
+    Shape,
+    Source,
+    Span,
+    flat,
+    globbed,
+    joined,
+    known,
+    text_of,
+)
+from server_monitor.tasks.policy.writing import write
 
 # How each takes code on its command line, and which of its options take a value.
 CODE_OPTIONS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -20,7 +33,10 @@ CODE_OPTIONS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "perl": (named("e E"), named("e E I M m F i l 0 C D x")),
     "ruby": (named("e"), named("e r I C E K F")),
     "node": (named("e p eval print pe"), named("e p r eval print require C import input-type")),
-    "php": (named("r B R E run process-code process-begin process-end"), named("r f B R E F d c z S t run process-code")),
+    "php": (
+        named("r B R E run process-code process-begin process-end"),
+        named("r f B R E F d c z S t run process-code"),
+    ),
     "lua": (named("e"), named("e l")),
     "tclsh": (named("c"), named("c encoding")),
     "Rscript": (named("e"), named("e")),
@@ -50,8 +66,10 @@ _PROCESS = re.compile(
 )
 _DELETES = re.compile(
     r"\b(?:unlink\w*|rmtree|rmdir\w*|rm_rf?|rm_r|remove_tree|remove_dir_all|FileUtils|rmSync|unlinkSync|rmdirSync|truncate\w*|"
-    r"File\.(?:delete|write|open|rename|chmod)|fs\.(?:rm|unlink|write\w*|rename\w*|chmod\w*|truncate\w*|append\w*)|os\.remove|os\.rename|"
-    r"file_put_contents|fwrite|fopen|rename|chmod|chown|symlink|Remove-Item|Set-Content|Clear-\w+|Stop-\w+|Restart-\w+|file delete|"
+    r"File\.(?:delete|write|open|rename|chmod)|fs\.(?:rm|unlink|write\w*|rename\w*|chmod\w*|truncate\w*|append\w*)|"
+    r"os\.remove|os\.rename|"
+    r"file_put_contents|fwrite|fopen|rename|chmod|chown|symlink|Remove-Item|Set-Content|Clear-\w+|Stop-\w+|"
+    r"Restart-\w+|file delete|"
     r"writeFile\w*|appendFile\w*|createWriteStream|Dir\.(?:delete|rmdir|unlink)|copy_file|delete-file)\b|\bkill\b"
 )
 _OPEN_WRITE = re.compile(r"open\w*\s*\(?[^;)]*?[\"']\s*(?:>{1,2}|\+?[wa]\+?b?[\"']|\|)|\|-|-\|")
@@ -59,10 +77,32 @@ _NETWORK = re.compile(
     r"\b(?:socket|TCPSocket|fsockopen|IO::Socket|net\.(?:connect|Socket|createConnection)|require\(['\"]net['\"]\)|"
     r"Net::HTTP|LWP|open-uri|urllib|http\.get|https\.get|fetch\(|curl_exec|Net\.WebClient|DownloadString|socket\.tcp)"
 )
-_EVAL = re.compile(r"\b(?:eval|instance_eval|class_eval|Function\(|loadstring|load\(|create_function|assert\(|unserialize|require_once|include)\b")
-_STRING = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|`([^`]*)`|%x[\[({|!]([^\])}|!]*)[\])}|!]|q[qx]?[\[({/|!]([^\])}/|!]*)[\])}/|!]", re.DOTALL)
-_ENDLESS = re.compile(r"\bfork\b.*(?:while|for\s*\(\s*;\s*;|loop|redo)|(?:while|loop|for\s*\(\s*;\s*;|until)\b.*\bfork\b|fork\s*(?:while|until)", re.DOTALL)
-_FILLS = re.compile(r"(?:while\s*\(?\s*(?:1|true|\(\s*1\s*\))|loop\s*(?:do|\{)|for\s*\(\s*;\s*;).*?(?:push|\.=|<<|\+=|append|malloc|x\s*\d{6,}|write|print\s*\{?\s*\$?\w*fh)|x\s*=?\s*(?:1e\d\d|10\*\*\d\d|\d{10,})|\*\s*(?:10\*\*\d\d|\d{10,})|(?:repeat|str_repeat|alloc)\(.*\d{10,}", re.DOTALL | re.IGNORECASE)
+_EVAL = re.compile(
+    r"\b(?:eval|instance_eval|class_eval|Function\(|loadstring|load\(|create_function|assert\(|unserialize|require_once|include)\b"
+)
+_STRING = re.compile(
+    r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|`([^`]*)`|%x[\[({|!]([^\])}|!]*)[\])}|!]|q[qx]?[\[({/|!]([^\])}/|!]*)[\])}/|!]",
+    re.DOTALL,
+)
+_LOOPS = re.compile(
+    r"\bwhile\s*\(?\s*(?:1|true|!0|\"\w+\")\s*\)?|\bfor\s*\(\s*;\s*;|\bloop\s*(?:do|\{)|\buntil\s*\(?\s*(?:0|false)\b|\bredo\b|"
+    r"\bwhile\s+(?:1|true|sleep)\b|(?:^|;|\{)\s*while\s*\{\s*1",
+    re.IGNORECASE,
+)
+_PACED = re.compile(
+    r"sleep|\blast\b|\bexit\b|\bbreak\b|<STDIN>|<>|\baccept|\bgets\b|\breturn\b|\bwait|getline|readline|recv|select\("
+)
+_FORKS = re.compile(r"fork\b|spawn|popen|system|exec|Process", re.IGNORECASE)
+_HUGE = re.compile(
+    r"\bx\s*=?\s*(?:1e\d\d|10\*\*\d\d|\d{10,}|2\*\*\d\d)|\*\s*(?:10\*\*\d\d|\d{10,}|2\*\*\d\d)|"
+    r"(?:repeat|str_repeat|alloc\w*|Array|fill|range)\([^)]*(?:\d{10,}|1e\d\d)|\*\s*1024\s*\*\s*1024\s*\*\s*1024",
+    re.IGNORECASE,
+)
+_SQL = re.compile(
+    r"\bdrop\s+(?:database|table|schema|keyspace|collection)\b|\btruncate\s+table\b|\bdelete\s+from\s+\w+\s*(?:[;'\"]|$)|"
+    r"dropDatabase|flushall|deleteMany\(\{\}\)",
+    re.IGNORECASE,
+)
 
 
 def judge(call: Call) -> None:
@@ -82,12 +122,15 @@ def judge_code(language: str, parts: Parts, call: Call, span: Span) -> None:
         gap = next((part for part in parts if isinstance(part, Gap)), Gap())
         network = any(isinstance(part, Gap) and part.source is Source.NETWORK for part in parts)
         if network:
-            call.walker.find("rce.download_to_interpreter", f"runs what {gap.detail or 'a download'} fetches as {language}", span)
+            call.walker.find(
+                "rce.download_to_interpreter", f"runs what {gap.detail or 'a download'} fetches as {language}", span
+            )
             return
         texts = [part for part in parts if isinstance(part, str)]
         if not any(t.strip() for t in texts) or (gap.shape is Shape.ANY and language == "python"):
             call.walker.find("opaque.interpreter", f"runs {language} code that comes from {gap.source.value}", span)
         text = "".join(part if isinstance(part, str) else "0" for part in parts)
+    judge_data(language, text, call, span)
     if language == "python":
         python_code.judge(text, call, span)
     else:
@@ -113,7 +156,9 @@ def _interpreter(call: Call) -> None:
         judge_code(call.name, call.walker.content(operands[0]), call, operands[0].span)
     elif call.stdin is not None:
         given = call.stdin
-        if any(isinstance(part, Gap) for part in given) and not any(isinstance(p, Gap) and p.source is Source.NETWORK for p in given):
+        if any(isinstance(part, Gap) for part in given) and not any(
+            isinstance(p, Gap) and p.source is Source.NETWORK for p in given
+        ):
             call.walker.find("opaque.interpreter", f"runs {call.name} code from its standard input", call.span)
             return
         judge_code(call.name, given, call, call.span)
@@ -126,7 +171,10 @@ def _clustered(args: list[Field], code: frozenset[str]) -> list[Field]:
         text = arg.text or ""
         match = re.fullmatch(r"-([a-zA-Z0-9]*?)([eE])", text)
         if match and len(text) > 2 and match[2] in code:
-            found += [known("-" + match[1].replace("i", "") if match[1] != "i" else "-w", arg.span), known("-" + match[2], arg.span)]
+            found += [
+                known("-" + match[1].replace("i", "") if match[1] != "i" else "-w", arg.span),
+                known("-" + match[2], arg.span),
+            ]
         else:
             found.append(arg)
     return found
@@ -146,14 +194,14 @@ def _file(file: Field, call: Call) -> None:
 
 _SAFE_MODULES = named(
     "http.server json.tool venv pip ensurepip zipfile tarfile timeit unittest pytest site sysconfig calendar cProfile "
-    "compileall py_compile this platform base64 gzip uuid ast dis tokenize trace SimpleHTTPServer virtualenv build twine black "
-    "ruff mypy flake8 pylint isort poetry pipx ansible flask gunicorn uvicorn celery django alembic coverage sphinx doctest"
+    "compileall py_compile this platform base64 gzip uuid ast dis tokenize trace SimpleHTTPServer virtualenv "
+    "build twine black "
+    "ruff mypy flake8 pylint isort poetry pipx ansible flask gunicorn uvicorn celery django alembic coverage "
+    "sphinx doctest"
 )
 
 
 def _python_module(module: Field | None, rest: list[Field], call: Call) -> None:
-    from server_monitor.tasks.policy.invoke import again
-
     if module is None:
         return
     name = module.text or ""
@@ -201,25 +249,20 @@ def _awk_program(text: str, call: Call, span: Span) -> None:
     if _AWK_SYSTEM.search(bare) or has_pipe:
         _literals(text, call, span, "awk", "runs a command from awk")
     for match in _AWK_WRITE.finditer(text):
-        from server_monitor.tasks.policy.writing import write
-
         write(known(match[1], span), (Gap(Source.OUTPUT),), call.walker, is_appended=">>" in match[0])
-    if re.search(r"BEGIN\s*\{\s*while\s*\(\s*(1|\"[^\"]+\")\s*\)\s*(\{\s*)?(print|\w+\s*=\s*\w+\s+\w+)", text) and not has_pipe:
-        call.walker.find("bomb.fill", "prints without end", span) if call.walker.endless else None
+    if not has_pipe:
+        judge_loops("awk", bare, call, span)
 
 
 def _search(language: str, text: str, call: Call, span: Span) -> None:
     """Look for primitives in code that is not parsed. Comments are not code."""
     code = _without_comments(language, text)
     bare = re.sub(r"\"(?:[^\"\\`]|\\.)*\"|'(?:[^'\\]|\\.)*'", '""', code)
-    if _ENDLESS.search(bare):
-        call.walker.find("bomb.fork", f"starts processes without end from {language}", span)
-    if _FILLS.search(bare):
-        call.walker.find("bomb.fill", f"fills memory or a disk from {language}", span)
+    judge_loops(language, bare, call, span)
     if language == "expect":
         _expect(code, call, span)
         return
-    starts = _PROCESS.search(bare) or _starts_differently(language, code, bare)
+    starts = _PROCESS.search(bare) or _starts_differently(language, code)
     network = _NETWORK.search(code)
     if network and (starts or re.search(r"\b(exec|spawn|/bin/(ba)?sh|cmd\.exe)\b", code)):
         call.walker.find("rce.reverse_shell", f"connects a process with the network from {language}", span)
@@ -227,17 +270,37 @@ def _search(language: str, text: str, call: Call, span: Span) -> None:
         call.walker.find("rce.download_to_interpreter", f"runs what {language} fetches", span)
     if starts:
         _literals(code, call, span, language, f"starts a process from {language}")
-    elif _DELETES.search(bare) or _DELETES.search(code) and not _is_print(bare) or _OPEN_WRITE.search(code):
+    elif _DELETES.search(bare) or (_DELETES.search(code) and not _is_print(bare)) or _OPEN_WRITE.search(code):
         _touches(code, call, span, language)
     elif _EVAL.search(bare):
         call.walker.find("rce.code_primitive", f"evaluates text as code in {language}", span)
+
+
+def judge_loops(language: str, bare: str, call: Call, span: Span) -> None:
+    """Loops that nothing ends or slows down, and sizes that no host has."""
+    if _HUGE.search(bare):
+        call.walker.find("bomb.fill", f"fills memory or a disk from {language}", span)
+    if _LOOPS.search(bare) is None or _PACED.search(bare):
+        if re.search(r"fork\b.*\bfork\b.*(?:while|redo|goto|&)|fork\s+while|while\s*\(?\s*fork", bare):
+            call.walker.find("bomb.fork", f"starts processes without end from {language}", span)
+        return
+    if _FORKS.search(bare):
+        call.walker.find("bomb.fork", f"starts processes without end from {language}", span)
+    else:
+        call.walker.find("bomb.fill", f"loops without end in {language}", span)
+
+
+def judge_data(language: str, text: str, call: Call, span: Span) -> None:
+    """Statements for a database, in whatever language they are sent."""
+    if _SQL.search(text):
+        call.walker.find("data.drop", f"destroys data from {language}", span)
 
 
 def _is_print(bare: str) -> bool:
     return re.fullmatch(r"\s*(?:print|puts|say|echo|console\.log|p)\b[^;]*;?\s*", bare) is not None
 
 
-def _starts_differently(language: str, code: str, bare: str) -> bool:
+def _starts_differently(language: str, code: str) -> bool:
     if language in ("tclsh", "wish", "expect"):
         return re.search(r"\bexec\b|open\s+[\"{]?\|", code) is not None
     if language == "perl":
@@ -252,7 +315,7 @@ def _starts_differently(language: str, code: str, bare: str) -> bool:
 def _without_comments(language: str, text: str) -> str:
     if language in ("node", "php", "groovy", "scala", "swift", "deno", "bun"):
         return re.sub(r"(?m)(?<![:\"'])//.*$", "", text)
-    if language in ("lua",):
+    if language == "lua":
         return re.sub(r"(?m)--.*$", "", text)
     return re.sub(r"(?m)(?:^|\s)#(?!\{).*$", "", text)
 
@@ -276,40 +339,28 @@ def _looks_like_command(text: str) -> bool:
 
 
 def unescaped(text: str) -> str:
-    from server_monitor.tasks.policy import ansi_c
-
     return ansi_c.decoded(text) if "\\" in text else text
 
 
 def _touches(code: str, call: Call, span: Span, language: str) -> None:
     """Code that deletes or writes: the paths in it are judged as if `rm -rf` and a redirection named them."""
-    from server_monitor.tasks.policy.removing import removal
-    from server_monitor.tasks.policy.writing import write
-
-    found = False
     for match in _STRING.finditer(code):
         text = unescaped(next(g for g in match.groups() if g is not None)).lstrip("><+ ")
         if not re.match(r"[/~.]", text) or "\n" in text:
             continue
-        found = True
         before = len(call.walker.account.findings)
         field = Field(joined(tuple(_path_parts(text))), span)
         if re.search(r"rm|unlink|delete|remove|rmdir|Tree|truncate", code):
             removal(field, call, is_tree=True)
-        if len(call.walker.account.findings) == before and re.search(r"write|open|>|put|copy|symlink|rename|append", code):
+        if len(call.walker.account.findings) == before and re.search(
+            r"write|open|>|put|copy|symlink|rename|append", code
+        ):
             write(field, (Gap(Source.OUTPUT),), call.walker, is_appended=">>" in code or "'a'" in code)
-    if not found or not _only_temporary(code, call):
-        call.walker.find("rce.code_primitive", f"deletes or writes from {language}", span)
+    call.walker.find("rce.code_primitive", f"deletes or writes from {language}", span)
 
 
 def _path_parts(text: str) -> Parts:
-    from server_monitor.tasks.policy.values import globbed
-
     return globbed(text)
-
-
-def _only_temporary(code: str, call: Call) -> bool:
-    return False
 
 
 def _expect(code: str, call: Call, span: Span) -> None:
@@ -317,8 +368,3 @@ def _expect(code: str, call: Call, span: Span) -> None:
     for match in re.finditer(r"(?:spawn|send|exec|system)\s+(?:--?\s*)?\"?([^\"\n;}]+)\"?", code):
         text = match[1].replace("\\r", "").replace("\\n", "")
         scripts.run_parts((text,), call, "expect", span)
-
-
-CARRIERS: dict[str, Callable[[Call], None]] = {"awk": _awk}
-
-__all__ = ["CARRIERS", "judge", "judge_code", "paths", "programs"]

@@ -31,7 +31,7 @@ CONTAINERS = (
     "/run",
     "/snap",
     "/srv",
-    "/tmp",  # noqa: S108
+    "/tmp",
     "/usr/local",
     "/usr/local/bin",
     "/usr/local/etc",
@@ -82,8 +82,9 @@ STATE_TREES = (
 # Places inside the trees above where people keep what is theirs.
 EXEMPT = (
     "/dev/mqueue",
-    "/dev/shm",  # noqa: S108
+    "/dev/shm",
     "/usr/local",
+    "/usr/lib/node_modules",
     "/usr/src",
     "/usr/share/nginx/html",
     "/var/lib/apt/lists",
@@ -186,6 +187,10 @@ STARTS_CODE_TREES = (
 
 # The record of who did what. Their old, rotated copies are not meant.
 LOGS = (
+    "/etc/audit",
+    "/etc/rsyslog.d",
+    "/etc/rsyslog.conf",
+    "/etc/syslog-ng",
     "/var/log/audit",
     "/var/log/journal",
     "/run/log/journal",
@@ -236,11 +241,27 @@ SECRET_ENDS = (
 )
 
 HARMLESS_DEVICES = frozenset(
-    ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/console")
-    + ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/log", "/dev/shm", "/dev/fd", "/dev/pts", "/dev/mqueue")  # noqa: S108
+    (
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+        "/dev/ptmx",
+        "/dev/console",
+        "/dev/stdin",
+        "/dev/stdout",
+        "/dev/stderr",
+        "/dev/log",
+        "/dev/shm",
+        "/dev/fd",
+        "/dev/pts",
+        "/dev/mqueue",
+    )
 )
 
-WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
 
 # Nested names of the root directory of the running system.
 ROOT_ALIASES = ("/proc/self/root", "/proc/1/root", "/proc/thread-self/root", "/host", "/rootfs", "/sysroot")

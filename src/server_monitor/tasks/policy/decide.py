@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from server_monitor.tasks.policy import gate, paths
+from server_monitor.tasks.policy.invoke import invoke
 from server_monitor.tasks.policy.parsing import Dialect, NotParsed, Parse, ParserFailed, SyntaxWrong, TooComplex
 from server_monitor.tasks.policy.patterns import Patterns
 from server_monitor.tasks.policy.rules.table import BY_ID
@@ -101,12 +102,12 @@ def _walked(text: str, context: Context, parse: Parse, dialect: Dialect) -> Acco
     raw = text.encode("utf-8", "surrogatepass")
     account = Account(raw, parse, dialect)
     whole = (0, len(raw))
-    walker = Walker(account, fresh_state(context.user), dialect, carrier=whole)
+    walker = Walker(account, fresh_state(context.user), invoke, dialect, carrier=whole)
     try:
         walker.run(parse(text, dialect).stmts)
     except SyntaxWrong as wrong:
         place = min(wrong.offset or 0, len(raw))
-        account.findings.append(Finding("lexical.syntax", f"cannot be parsed: {wrong}", (place, len(raw))))
+        account.findings.append(Finding("opaque.syntax", f"cannot be parsed: {wrong}", (place, len(raw))))
     except TooComplex as limit:
         account.findings.append(Finding("opaque.limit", _lower(str(limit)), whole))
     except ParserFailed as failure:
@@ -171,7 +172,11 @@ def _judged(findings: list[Finding], rules: RuleSet, command: str, text: str) ->
     """Worst first; within one ruling, in the order of the text."""
     shift = _returns(command, text)
     found = [_with_rule(finding, rules, shift) for finding in findings]
-    if rules.mode is Mode.ALLOWLIST and rules.allow_overrides_deny and not any(f.rule.startswith("user.") for f in found):
+    if (
+        rules.mode is Mode.ALLOWLIST
+        and rules.allow_overrides_deny
+        and not any(f.rule.startswith("user.") for f in found)
+    ):
         found = [f for f in found if f.rule not in BY_ID]
     unique = list(dict.fromkeys(found))
     return sorted(unique, key=lambda f: (-f.verdict.weight, _SEVERITIES.index(f.severity), f.span))
@@ -182,6 +187,7 @@ _SEVERITIES = ("critical", "high", "medium")
 
 def _with_rule(finding: Finding, rules: RuleSet, shift: list[int]) -> Judged:
     rule = BY_ID.get(finding.rule)
+    severity: str
     if rule is not None:
         category, severity, ruling, hint = rule.category, rule.severity, Ruling(rule.ruling), rule.hint
     else:
@@ -210,7 +216,8 @@ def _returns(command: str, text: str) -> list[int]:
     if len(command) == len(text):
         return []
     raw = command.encode("utf-8", "surrogatepass")
-    found, position = [], raw.find(b"\r\n")
+    found: list[int] = []
+    position = raw.find(b"\r\n")
     while position >= 0:
         found.append(position - len(found))
         position = raw.find(b"\r\n", position + 2)
@@ -219,6 +226,3 @@ def _returns(command: str, text: str) -> list[int]:
 
 def _shifted(offset: int, returns: list[int]) -> int:
     return offset + bisect_left(returns, offset)
-
-
-

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import critical, paths
 from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.crontabs import cron_commands
 from server_monitor.tasks.policy.options import split
-from server_monitor.tasks.policy.values import Gap, Parts, Source, known, shown, text_of
+from server_monitor.tasks.policy.values import Gap, Parts, Source, shown, text_of
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
-
 _SHELL_START = (
     ".bashrc",
     ".bash_profile",
@@ -66,15 +66,25 @@ def _kind(path: str) -> Callable[[str, str], list[str]] | None:
         return lambda _path, text: [match[1] for match in _EXEC.finditer(text)]
     if "/.git/hooks" in folder or folder.endswith((".githooks", ".husky")):
         return _script
-    if paths.in_any(path, critical.STARTS_CODE_TREES) or name in _SHELL_START or path in ("/etc/rc.local",):
+    if paths.in_any(path, critical.STARTS_CODE_TREES) or name in _SHELL_START or path == "/etc/rc.local":
         return _udev_or_script
     if name in ("Makefile", "makefile", "GNUmakefile") or name.endswith(".mk"):
-        return lambda _path, text: [m[1].replace("$$", "$") for m in _RECIPE.finditer(text)] + re.findall(r"\$\(shell ([^)]*)\)", text)
+        return lambda _path, text: (
+            [m[1].replace("$$", "$") for m in _RECIPE.finditer(text)] + re.findall(r"\$\(shell ([^)]*)\)", text)
+        )
     return _kind_of_project(name)
 
 
 def _kind_of_project(name: str) -> Callable[[str, str], list[str]] | None:
-    if name in ("setup.py", "conftest.py", "sitecustomize.py", "usercustomize.py", "wscript", "SConstruct", "manage.py"):
+    if name in (
+        "setup.py",
+        "conftest.py",
+        "sitecustomize.py",
+        "usercustomize.py",
+        "wscript",
+        "SConstruct",
+        "manage.py",
+    ):
         return lambda _path, text: [f"python3 -c {_quoted(text)}"]
     if name == "package.json":
         return _package_scripts
@@ -108,14 +118,10 @@ def _udev_or_script(path: str, text: str) -> list[str]:
 
 
 def _crontab(_path: str, text: str) -> list[str]:
-    from server_monitor.tasks.policy.wrappers import cron_commands
-
     return cron_commands(text)
 
 
 def _crontab_with_user(_path: str, text: str) -> list[str]:
-    from server_monitor.tasks.policy.wrappers import cron_commands
-
     return cron_commands(text, has_user=True)
 
 
@@ -143,5 +149,3 @@ def make(call: Call) -> None:
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {"make": make}
-
-__all__ = ["CHECKS", "judge", "known"]

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import critical, dropped, network_checks, paths, processes
 from server_monitor.tasks.policy.calls import Call
-from server_monitor.tasks.policy.options import Options, named, split
-from server_monitor.tasks.policy.paths import Place
+from server_monitor.tasks.policy.copying import CHECKS as WRITING_CHECKS
+from server_monitor.tasks.policy.options import Options, named
 from server_monitor.tasks.policy.permissions import CHECKS as PERMISSION_CHECKS
 from server_monitor.tasks.policy.removing import CHECKS as REMOVAL_CHECKS
+from server_monitor.tasks.policy.rules.records import SQL
+from server_monitor.tasks.policy.rules.rule import Match
 from server_monitor.tasks.policy.rules.table import BY_PROGRAM
-from server_monitor.tasks.policy.shell import Finding
-from server_monitor.tasks.policy.values import Field, Parts, known, rendered, shown
-from server_monitor.tasks.policy.writing import CHECKS as WRITING_CHECKS
+from server_monitor.tasks.policy.values import Gap, Parts, Source, known, rendered, shown
 from server_monitor.tasks.policy.writing import write
 
-__all__ = ["judge", "judge_container", "judge_environment", "judge_unset", "write"]
+if TYPE_CHECKING:
+    from server_monitor.tasks.policy.walk import Walker
 
 Check = Callable[[Call], None]
 
 CHECKS: dict[str, tuple[Check, ...]] = {}
-for table in (REMOVAL_CHECKS, WRITING_CHECKS, PERMISSION_CHECKS, processes.CHECKS, network_checks.CHECKS, dropped.CHECKS):
+for table in (
+    REMOVAL_CHECKS,
+    WRITING_CHECKS,
+    PERMISSION_CHECKS,
+    processes.CHECKS,
+    network_checks.CHECKS,
+    dropped.CHECKS,
+):
     for program, check in table.items():
         CHECKS[program] = (*CHECKS.get(program, ()), check)
 
@@ -32,23 +40,23 @@ def judge(call: Call) -> None:
     """Hold one call against every rule about its program."""
     if rows := BY_PROGRAM.get(call.name):
         _judge_rows(call, rows)
-    for check in CHECKS.get(call.name, ()):
+    checks = CHECKS.get(call.name, ())
+    for check in checks:
         check(call)
+    if not checks or call.name == "openssl":
+        _judge_outputs(call)
     if call.name.startswith("mkfs."):
         for rule, row in BY_PROGRAM["mkfs"] if call.name not in BY_PROGRAM else ():
             _judge_row(call, rule, row, arguments(call))
 
 
-def _judge_rows(call: Call, rows: tuple[tuple[str, object], ...]) -> None:
+def _judge_rows(call: Call, rows: tuple[tuple[str, Match], ...]) -> None:
     text = arguments(call)
     for rule, row in rows:
         _judge_row(call, rule, row, text)
 
 
-def _judge_row(call: Call, rule: str, row: object, text: str) -> None:
-    from server_monitor.tasks.policy.rules.rule import Match
-
-    assert isinstance(row, Match)
+def _judge_row(call: Call, rule: str, row: Match, text: str) -> None:
     if row.why and row.pattern.search(text) and not (row.unless and row.unless.search(text)):
         call.walker.find(rule, row.why, call.span, resolved=f"{call.name} {text}".strip())
 
@@ -56,27 +64,38 @@ def _judge_row(call: Call, rule: str, row: object, text: str) -> None:
 def arguments(call: Call) -> str:
     """The arguments as the tables see them; for programs that read a script, what they are given to read as well."""
     text = rendered(call.args)
+    if call.name in _SQL:
+        text = re.sub(r"/\*.*?\*/|--[ \t][^\n]*", " ", text, flags=re.DOTALL)
     if call.stdin is not None and call.name in STDIN_SCRIPTS:
         text = f"{text} {shown(call.stdin)}".strip()
     return text
 
 
+_SQL = frozenset(SQL.split())
 STDIN_SCRIPTS = named(
-    "mysql psql sqlite3 redis-cli mongo fdisk sfdisk gdisk parted cfdisk nft iptables-restore telnet cqlsh clickhouse-client "
-    "etcdctl sqlcmd sqlplus kubectl influx isql debugfs lvm ceph zkCli.sh virsh ldapmodify cockroach duckdb ncat"
+    "mysql psql sqlite3 redis-cli mongo fdisk sfdisk gdisk parted cfdisk nft iptables-restore telnet cqlsh "
+    "clickhouse-client "
+    "dnf yum dpkg nc etcdctl sqlcmd sqlplus kubectl influx isql debugfs lvm ceph zkCli.sh virsh ldapmodify "
+    "cockroach duckdb ncat"
 ) - {"sfdisk", "ncat"}
 
 _LOADS = named("LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH LD_ORIGIN_PATH")
 _RUNS = named(
-    "BASH_ENV ENV PROMPT_COMMAND PS4 PS1 GIT_SSH_COMMAND GIT_SSH GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR GIT_ASKPASS SSH_ASKPASS "
-    "GIT_PROXY_COMMAND GIT_SEQUENCE_EDITOR LESSOPEN LESSCLOSE PAGER MANPAGER EDITOR VISUAL BROWSER SUDO_EDITOR PERL5OPT "
-    "RUBYOPT PYTHONSTARTUP NODE_OPTIONS PERL5DB MAKEFLAGS JAVA_TOOL_OPTIONS _JAVA_OPTIONS PYTHONINSPECT PYTHONBREAKPOINT "
-    "DEBUG_CMD PYTHONPATH PERL5LIB PERLLIB RUBYLIB NODE_PATH RSYNC_RSH CVS_RSH SVN_SSH SYSTEMD_EDITOR SYSTEMD_PAGER TAR_OPTIONS "
+    "BASH_ENV ENV PROMPT_COMMAND PS4 PS1 GIT_SSH_COMMAND GIT_SSH GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR "
+    "GIT_ASKPASS SSH_ASKPASS "
+    "GIT_PROXY_COMMAND GIT_SEQUENCE_EDITOR LESSOPEN LESSCLOSE PAGER MANPAGER EDITOR VISUAL BROWSER SUDO_EDITOR "
+    "PERL5OPT "
+    "RUBYOPT PYTHONSTARTUP NODE_OPTIONS PERL5DB MAKEFLAGS JAVA_TOOL_OPTIONS _JAVA_OPTIONS PYTHONINSPECT "
+    "PYTHONBREAKPOINT "
+    "DEBUG_CMD PYTHONPATH PERL5LIB PERLLIB RUBYLIB NODE_PATH RSYNC_RSH CVS_RSH SVN_SSH SYSTEMD_EDITOR "
+    "SYSTEMD_PAGER TAR_OPTIONS "
     "ZDOTDIR GCONV_PATH PYTHONHOME PYTHONWARNINGS BASHOPTS_ENV FCEDIT LESSEDIT"
 )
 _COMMAND_VALUES = named(
-    "PROMPT_COMMAND GIT_SSH_COMMAND GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR PAGER MANPAGER EDITOR VISUAL BROWSER SUDO_EDITOR "
-    "GIT_SEQUENCE_EDITOR GIT_PROXY_COMMAND RSYNC_RSH LESSOPEN LESSCLOSE SVN_SSH SYSTEMD_EDITOR SYSTEMD_PAGER FCEDIT GIT_SSH PS4 PS1"
+    "PROMPT_COMMAND GIT_SSH_COMMAND GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR PAGER MANPAGER EDITOR VISUAL BROWSER "
+    "SUDO_EDITOR "
+    "GIT_SEQUENCE_EDITOR GIT_PROXY_COMMAND RSYNC_RSH LESSOPEN LESSCLOSE SVN_SSH SYSTEMD_EDITOR SYSTEMD_PAGER "
+    "FCEDIT GIT_SSH PS4 PS1"
 )
 _HARMLESS_VALUES = re.compile(
     r"(?:/(?:usr/)?bin/)?(?:cat|less|more|most|true|false|vim?|nvim|nano|emacs|ed|ex|view|pico|joe|micro|code|batcat|bat|lynx|"
@@ -85,22 +104,48 @@ _HARMLESS_VALUES = re.compile(
 _SAFE_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/opt", "/snap", "/lib64", "/nix", "/home", "/srv", "/root", "/var/lib")
 
 
+_OUTPUT_OPTIONS = named(
+    "-o -O -out --out --output --outfile --output-file --log-file --logfile -w --write --dest --to-file"
+)
+
+
+def _judge_outputs(call: Call) -> None:
+    """Programs that no check knows still name the file that they write: `-o FILE`, `--output=FILE`."""
+    for place, arg in enumerate(call.args):
+        option, equals, value = arg.prefix.partition("=")
+        if option not in _OUTPUT_OPTIONS:
+            continue
+        if equals:
+            file = known(value, arg.span)
+        elif place + 1 < len(call.args):
+            file = call.args[place + 1]
+        else:
+            continue
+        target = call.place(file)
+        if target.is_exact and (paths.is_device(target) or paths.is_critical_file(target.text)):
+            write(file, (Gap(Source.OUTPUT),), call.walker, is_appended=False)
+
+
 def judge_environment(call: Call) -> None:
     for name, value in call.env.items():
         judge_variable(name, value, call.walker, call.span)
 
 
-def judge_variable(name: str, value: Parts, walker: object, span: tuple[int, int]) -> None:
+def judge_variable(name: str, value: Parts, walker: Walker, span: tuple[int, int]) -> None:
     """A variable that makes other programs load or run something."""
+    text = shown(value)
+    if (name == "HISTFILE" and text in ("", "/dev/null")) or (name in ("HISTSIZE", "HISTFILESIZE") and text == "0"):
+        walker.find("log.tamper", "stops the shell's history", span, resolved=f"{name}={text}")
     if name not in _LOADS and name not in _RUNS and name != "PATH":
         return
-    text = shown(value)
     if name == "PATH" or name in _LOADS or name.endswith(("PATH", "LIB", "HOME")):
         _judge_search_path(name, text, walker, span)
     elif name in _COMMAND_VALUES:
         _judge_command_value(name, value, walker, span)
     elif text and not (name == "NODE_OPTIONS" and "require" not in text) and not _is_plain_option(name, text):
-        _found(walker, "rce.loaded_library", f"makes programs run code by the variable {name}", span, f"{name}={text}")
+        walker.find(
+            "rce.loaded_library", f"makes programs run code by the variable {name}", span, resolved=f"{name}={text}"
+        )
 
 
 def _is_plain_option(name: str, text: str) -> bool:
@@ -111,7 +156,7 @@ def _is_plain_option(name: str, text: str) -> bool:
     return name in ("PYTHONWARNINGS", "PYTHONINSPECT", "TAR_OPTIONS") and "exec" not in text and "command" not in text
 
 
-def _judge_search_path(name: str, text: str, walker: object, span: tuple[int, int]) -> None:
+def _judge_search_path(name: str, text: str, walker: Walker, span: tuple[int, int]) -> None:
     folders = [folder for folder in re.split("[: ]", text) if folder and not folder.startswith("$")]
     if name == "PATH":
         system = next((i for i, f in enumerate(folders) if f in critical.PROGRAM_DIRECTORIES), len(folders))
@@ -121,32 +166,25 @@ def _judge_search_path(name: str, text: str, walker: object, span: tuple[int, in
         bad = [f for f in folders if not f.startswith("/usr/lib") or "/../" in f]
     if bad:
         why = f"makes programs load code from {bad[0]} by the variable {name}"
-        _found(walker, "rce.loaded_library", why, span, f"{name}={text}")
+        walker.find("rce.loaded_library", why, span, resolved=f"{name}={text}")
 
 
-def _judge_command_value(name: str, value: Parts, walker: object, span: tuple[int, int]) -> None:
-    from server_monitor.tasks.policy.walk import Walker
-
+def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[int, int]) -> None:
     text = shown(value)
-    if not text or _HARMLESS_VALUES.fullmatch(text) or (name in ("PS1", "PS4") and "$(" not in text and "`" not in text):
+    if (
+        not text
+        or _HARMLESS_VALUES.fullmatch(text)
+        or (name in ("PS1", "PS4") and "$(" not in text and "`" not in text)
+    ):
         return
-    assert isinstance(walker, Walker)
     before = len(walker.account.findings)
     if name in ("PS1", "PS4"):
         walker.expand_text(text)
     else:
         walker.run_text(text.replace("…", "x"), name, span)
-    if len(walker.account.findings) == before:
-        _found(walker, "rce.loaded_library", f"makes programs run a command by the variable {name}", span, f"{name}={text}")
-
-
-def _found(walker: object, rule: str, why: str, span: tuple[int, int], resolved: str) -> None:
-    from server_monitor.tasks.policy.walk import Walker
-
-    assert isinstance(walker, Walker)
-    finding = Finding(rule, why, span, walker.via, resolved)
-    if finding not in walker.account.findings:
-        walker.account.findings.append(finding)
+    if len(walker.account.findings) == before and name not in ("PS1", "PS4"):
+        why = f"makes programs run a command by the variable {name}"
+        walker.find("rce.loaded_library", why, span, resolved=f"{name}={text}")
 
 
 def judge_unset(names: list[str], call: Call) -> None:
@@ -167,15 +205,3 @@ def judge_container(call: Call, options: Options) -> None:
         call.walker.find("perm.escalation", "gives a container every right on the host", call.span)
     if (pid := options.value("pid")) is not None and pid.text == "host":
         call.walker.find("perm.escalation", "lets a container see the host's processes", call.span)
-
-
-def place_like(path: str) -> Place:
-    return Place(path)
-
-
-def operands(call: Call, takes: frozenset[str] = frozenset()) -> list[Field]:
-    return split(call.args, takes).operands
-
-
-def with_args(call: Call, args: list[str]) -> Call:
-    return replace(call, args=[known(arg, call.span) for arg in args])

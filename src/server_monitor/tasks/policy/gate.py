@@ -29,6 +29,7 @@ _ODD_BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INTERESTING = re.compile(r"""\\.|['"`(){}|&]|\$\(|\$'""", re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"[^']*'")
 _DOLLAR_QUOTED = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
+_QUOTED_HEREDOC = re.compile(r"(?<=[^<]<<)-?[ \t]*(['\"])(\w+)\1[^\n]*\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
 _OPENS = re.compile(r"\b(?:if|while|until|for|case|select)\b|[({[]")
 _OPENS_OR_CLOSES = re.compile(r"\b(?:if|while|until|for|case|select|fi|done|esac)\b|[][(){}]")
 _PREFIXES = re.compile(r"\b(?:time|coproc|function)\b|\(\s*\)")
@@ -75,6 +76,10 @@ def _bytes_of(text: str, match: re.Match[str]) -> tuple[int, int]:
 
 def _too_complex(text: str) -> Stopped | None:
     whole = (0, len(text.encode()))
+    if len(text.split()) + text.count(";") > MAX_WORDS:
+        return Stopped("opaque.limit", f"has more than {MAX_WORDS:,} words", whole)
+    # Nothing is expanded in the body of a here-document whose delimiter is quoted.
+    text = _QUOTED_HEREDOC.sub("", text)
     depth, operators, _ = _scanned(text)
     if depth > MAX_NESTING or _rough_nesting(text) > MAX_ROUGH_NESTING:
         return Stopped("opaque.limit", f"is nested deeper than {MAX_NESTING} levels", whole)
@@ -84,8 +89,6 @@ def _too_complex(text: str) -> Stopped | None:
         len(_TERM_OPERATORS.findall(match[0])) > MAX_TERMS for match in _TERMS.finditer(text)
     ):
         return Stopped("opaque.limit", "holds an expression too long to be judged", whole)
-    if len(text.split()) + text.count(";") > MAX_WORDS:
-        return Stopped("opaque.limit", f"has more than {MAX_WORDS:,} words", whole)
     return None
 
 
@@ -109,7 +112,7 @@ def _scanned(text: str) -> tuple[int, int, bool]:
         position = match.end()
         mark = match[0]
         top = stack[-1] if stack else ""
-        if mark == "'" or mark == "$'":
+        if mark in {"'", "$'"}:
             if top == '"':
                 continue
             ended = (_SINGLE_QUOTED if mark == "'" else _DOLLAR_QUOTED).match(text, position)

@@ -33,7 +33,7 @@ def _translated(match: re.Match[str]) -> str:
 
 
 def _bracket(token: str) -> str:
-    """A bracket expression; one that Python does not read the same way matches any character, which is the safe side."""
+    """A bracket expression; one that Python may read differently matches any character: the safe side."""
     inner = token[1:-1]
     negated = inner[:1] in ("!", "^")
     body = inner[1:] if negated else inner

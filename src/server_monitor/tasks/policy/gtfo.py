@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server_monitor.tasks.policy import scripts
-from server_monitor.tasks.policy.calls import Call
-from server_monitor.tasks.policy.options import named
-from server_monitor.tasks.policy.values import Field, Gap, Source, joined, known, rendered
+from server_monitor.tasks.policy.calls import Call, again
+from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.values import Field, Gap, Source, known, rendered
+from server_monitor.tasks.policy.writing import write
 
 Check = Callable[[Call], None]
 
@@ -42,20 +43,38 @@ ROWS: dict[str, Row] = {
     ),
     "zip": _row("-TT --unzip-command", r"--unzip-command=(.*)"),
     "rsync": _row("-e --rsh --rsync-path", r"--(?:rsh|rsync-path)=(.*)|^-e(.+)", asks=False),
-    "git": _row("", r"(?:core\.(?:pager|sshCommand|fsmonitor|editor|hooksPath|askPass|gitProxy)|alias\.[\w-]+|pager\.\w+|diff\.external|credential\.helper|sequence\.editor|gpg\.program|filter\.\w+\.\w+|uploadpack\.packObjectsHook|protocol\.ext\.allow|diff\.\w+\.\w+|merge\.\w+\.driver|interactive\.diffFilter|receive\.\w+)=!?(.*)|^--(?:upload-pack|receive-pack|exec|open-files-in-pager|ext-diff|extcmd|exec-path)=(.*)|^ext::(.*)", asks=False),
+    "git": _row(
+        "",
+        r"(?:core\.(?:pager|sshCommand|fsmonitor|editor|hooksPath|askPass|gitProxy)|alias\.[\w-]+|pager\.\w+|diff\.external|credential\.helper|sequence\.editor|gpg\.program|filter\.\w+\.\w+|uploadpack\.packObjectsHook|protocol\.ext\.allow|diff\.\w+\.\w+|merge\.\w+\.driver|interactive\.diffFilter|receive\.\w+)=!?(.*)|^--(?:upload-pack|receive-pack|exec|open-files-in-pager|ext-diff|extcmd|exec-path)=(.*)|^ext::(.*)",
+        asks=False,
+    ),
     "man": _row("-P --pager -H", r"--(?:pager|html)=(.*)|^-[PH](.+)"),
     "tcpdump": _row("-z", r"^-z(.+)"),
-    "split": _row("--filter", r"--filter=(.*)"),
-    "apt-get": _row("", r"(?i)(?:Pre-Invoke|Post-Invoke|Post-Invoke-Success|Pre-Install-Pkgs|Dir::Bin::\w+|ProxyAutoDetect|Invoke)[^=]*=['\"]?(.*?)['\"]?$"),
+    "split": _row("--filter", r"--filter=(.*)", asks=False),
+    "apt-get": _row(
+        "",
+        r"(?i)(?:Pre-Invoke|Post-Invoke|Post-Invoke-Success|Pre-Install-Pkgs|Dir::Bin::\w+|ProxyAutoDetect|Invoke)[^=]*=['\"]?(.*?)['\"]?$",
+    ),
     "nmap": _row("--script", r"--script=(?:/|\./|.*\.nse)(.*)|--interactive"),
-    "sqlite3": _row("", r"\.(?:shell|system|load|import ['\"]?\||output ['\"]?\||once ['\"]?\|)\s*(.*)|\bload_extension\s*\((.*)\)|\bedit\s*\("),
-    "mysql": _row("--pager", r"\\!\s*(.*)|\bsystem\s+(.*)|--pager=(.*)|\bsys_exec\w*\((.*)\)|into\s+(?:out|dump)file|load_file\("),
-    "psql": _row("", r"\\!\s*(.*)|(?i:program)\s+'([^']*)'|\\(?:o|g|w)\s*\|(.*)|\b(?i:lo_import|lo_export|pg_read_file|pg_ls_dir|lo_from_bytea)\s*\("),
+    "sqlite3": _row(
+        "",
+        r"\.(?:shell|system|load|import ['\"]?\||output ['\"]?\||once ['\"]?\|)\s*(.*)|\bload_extension\s*\((.*)\)|\bedit\s*\(",
+    ),
+    "mysql": _row(
+        "--pager", r"\\!\s*(.*)|\bsystem\s+(.*)|--pager=(.*)|\bsys_exec\w*\((.*)\)|into\s+(?:out|dump)file|load_file\("
+    ),
+    "psql": _row(
+        "",
+        r"\\!\s*(.*)|(?i:program)\s+'([^']*)'|\\(?:o|g|w)\s*\|(.*)|\b(?i:lo_import|lo_export|pg_read_file|pg_ls_dir|lo_from_bytea)\s*\(",
+    ),
     "vi": _row("-c --cmd", r"^\+?:?!(.*)|^\+?:?(?:silent\s+)?!(.*)|^\+(.+)|^-c(.+)"),
     "ed": _row("", r"^!(.*)"),
     "less": _row("", r"^\+!(.*)"),
     "more": _row("", r"^\+!(.*)"),
-    "gdb": _row("-ex --eval-command -x -iex", r"^(?:-ex=|-iex=)?(?:shell|!|python|pi|py|make|call|compile code|source|system)\s*(.*)"),
+    "gdb": _row(
+        "-ex --eval-command -x -iex",
+        r"^(?:-ex=|-iex=)?(?:shell|!|python|pi|py|make|call|compile code|source|system)\s*(.*)",
+    ),
     "lldb": _row("-o --one-line -O -s", r"^(?:platform shell|script|command script)\s*(.*)"),
     "make": _row("", r"^SHELL=(.*)|^\.SHELLFLAGS="),
     "cmake": _row("-P", r"^-P(.+)|-E\s"),
@@ -80,7 +99,9 @@ ROWS: dict[str, Row] = {
     "telnet": _row("", r"^!(.*)"),
     "socat": _row("", r"(?i)(?:exec|system|shell):['\"]?([^,'\"]*)"),
     "jrunscript": _row("-e", r"exec\((.*)\)"),
-    "emacs": _row("--eval -eval --execute", r"\(shell-command\s+\"([^\"]*)\"|\(call-process|\(delete-|\(write-region|--eval=(.*)"),
+    "emacs": _row(
+        "--eval -eval --execute", r"\(shell-command\s+\"([^\"]*)\"|\(call-process|\(delete-|\(write-region|--eval=(.*)"
+    ),
     "facter": _row("--custom-dir", r"--custom-dir"),
     "puppet": _row("", r"exec\s*\{\s*['\"]([^'\"]*)"),
     "chef-client": _row("", r"$^"),
@@ -90,7 +111,10 @@ ROWS: dict[str, Row] = {
     "composer": _row("", r"$^"),
     "cargo": _row("", r"--config=.*(?:runner|linker|rustc-wrapper)=(.*)"),
     "go": _row("-exec -toolexec", r"-(?:exec|toolexec)=(.*)"),
-    "openvpn": _row("--up --down --route-up --ipchange --tls-verify --plugin --client-connect --learn-address", r"--(?:up|down)=(.*)"),
+    "openvpn": _row(
+        "--up --down --route-up --ipchange --tls-verify --plugin --client-connect --learn-address",
+        r"--(?:up|down)=(.*)",
+    ),
     "pppd": _row("connect disconnect pty init welcome", r"$^"),
     "dmidecode": _row("", r"--dump-bin"),
     "exiftool": _row("-if -p -execute", r"\bsystem\s*[({](.*)"),
@@ -130,7 +154,10 @@ ROWS: dict[str, Row] = {
     "pg_dump": _row("", r"$^"),
     "pg_basebackup": _row("", r"$^"),
     "sort": _row("--compress-program", r"--compress-program=(.*)"),
-    "aria2c": _row("--on-download-complete --on-download-start --on-download-error --on-download-stop --on-bt-download-complete", r"--on-[\w-]+=(.*)"),
+    "aria2c": _row(
+        "--on-download-complete --on-download-start --on-download-error --on-download-stop --on-bt-download-complete",
+        r"--on-[\w-]+=(.*)",
+    ),
     "curl": _row("", r"$^"),
     "dstat": _row("", r"--plugin"),
     "tcpreplay": _row("", r"$^"),
@@ -150,7 +177,7 @@ ROWS: dict[str, Row] = {
     "R": _row("-e", r"system\s*\(\s*['\"]([^'\"]*)"),
     "gnuplot": _row("-e", r"system\s*\(?\s*['\"]([^'\"]*)|^!(.*)"),
     "bc": _row("", r"$^"),
-    "dc": _row("-e", r"!(.*)"),
+    "dc": _row("", r"^!(.*)"),
     "m4": _row("", r"(?:sysc|e)(?:md|syscmd)\(`?(.*?)'?\)"),
     "irb": _row("", r"(.*)"),
     "iconv-x": _row("", r"$^"),
@@ -177,7 +204,19 @@ def _check(call: Call) -> None:
         elif row.pattern and (match := re.search(row.pattern, text, re.DOTALL)) is not None:
             code = next((group for group in match.groups() if group), "")
             _run((code,) if code else (), arg, call, row)
-    if call.stdin is not None and call.name in ("sqlite3", "mysql", "psql", "ed", "ftp", "vi", "gdb", "m4", "dc", "gnuplot", "ex"):
+    if call.stdin is not None and call.name in (
+        "sqlite3",
+        "mysql",
+        "psql",
+        "ed",
+        "ftp",
+        "vi",
+        "gdb",
+        "m4",
+        "dc",
+        "gnuplot",
+        "ex",
+    ):
         for line in "".join(part for part in call.stdin if isinstance(part, str)).splitlines():
             if (match := re.search(row.pattern, line)) is not None:
                 code = next((group for group in match.groups() if group), "")
@@ -186,9 +225,14 @@ def _check(call: Call) -> None:
 
 def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
     if row.asks:
-        call.walker.find("rce.code_primitive", f"makes {call.name} run a command", arg.span, resolved=rendered([known(call.name), *call.args]))
+        call.walker.find(
+            "rce.code_primitive",
+            f"makes {call.name} run a command",
+            arg.span,
+            resolved=rendered([known(call.name), *call.args]),
+        )
     text = "".join(part if isinstance(part, str) else "x" for part in parts).strip().strip("\"'")
-    if call.name in ("git",) and _is_harmless_git(arg.text or "", text):
+    if call.name == "git" and _is_harmless_git(arg.text or "", text):
         return
     if not text or not _SHELL_WORD.match(text):
         return
@@ -199,8 +243,15 @@ def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
             return
     before = len(call.walker.account.findings)
     scripts.run_parts((text,), call, call.name, arg.span)
+    if call.name in ("split", "rsync"):
+        return
     if not row.asks and len(call.walker.account.findings) == before:
-        call.walker.find("rce.code_primitive", f"makes {call.name} run a command", arg.span, resolved=rendered([known(call.name), *call.args]))
+        call.walker.find(
+            "rce.code_primitive",
+            f"makes {call.name} run a command",
+            arg.span,
+            resolved=rendered([known(call.name), *call.args]),
+        )
 
 
 HARMLESS_PROGRAMS = named(
@@ -209,7 +260,14 @@ HARMLESS_PROGRAMS = named(
 
 
 def _is_harmless_git(arg: str, text: str) -> bool:
-    return "alias." in arg and not text.startswith("!") and "!" not in arg.partition("=")[2][:1] or text in ("", "cat", "less", "true", "vim", "nano")
+    return ("alias." in arg and not text.startswith("!") and "!" not in arg.partition("=")[2][:1]) or text in (
+        "",
+        "cat",
+        "less",
+        "true",
+        "vim",
+        "nano",
+    )
 
 
 def _vi(call: Call) -> None:
@@ -222,7 +280,13 @@ def _vi(call: Call) -> None:
         if match is not None:
             call.walker.find("rce.code_primitive", f"makes {call.name} run a command", command.span)
             scripts.run_parts((match[1],), call, call.name, command.span)
-        elif re.match(r"(?:py|python|py3|python3|lua|perl|ruby|call|exec|source|so|let|term|terminal|r !|r!|w !|redir)", text) or "system(" in text or "!" in text[:4]:
+        elif (
+            re.match(
+                r"(?:py|python|py3|python3|lua|perl|ruby|call|exec|source|so|let|term|terminal|r !|r!|w !|redir)", text
+            )
+            or "system(" in text
+            or "!" in text[:4]
+        ):
             call.walker.find("rce.code_primitive", f"makes {call.name} run code", command.span)
             inner = re.search(r"system\(['\"](.*?)['\"]\)|[rw] ?!(.*)", text)
             if inner is not None:
@@ -232,10 +296,10 @@ def _vi(call: Call) -> None:
 
 def _editor_writes(call: Call, commands: list[str]) -> None:
     """An editor that is told to write changes the file that it was opened on."""
-    from server_monitor.tasks.policy.writing import write
-
-    saves = any(re.search(r"(?:^|\||:)\s*(?:w|wq|x|wq!|w!|up|update)\b", command) for command in commands) or call.name in ("ed", "ex")
-    if not saves or (call.name in ("ed",) and call.stdin is None):
+    saves = any(
+        re.search(r"(?:^|\||:)\s*(?:w|wq|x|wq!|w!|up|update)\b", command) for command in commands
+    ) or call.name in ("ed", "ex")
+    if not saves or (call.name == "ed" and call.stdin is None):
         return
     skip = False
     for arg in call.args:
@@ -263,20 +327,19 @@ def _gdb(call: Call) -> None:
             scripts.run_parts(((inner[1] if inner else code),), call, call.name, arg.span) if code else None
     for place, arg in enumerate(call.args[:-1]):
         if arg.text in ("--args", "-args"):
-            from server_monitor.tasks.policy.invoke import again
-
             again(call, call.args[place + 1 :], call.name)
             return
 
 
-_SED_RUNS = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.*))?$|s(.)(?:(?!\2).)*\2((?:(?!\2).)*)\2[gpiI0-9]*e", re.MULTILINE)
-_SED_WRITES = re.compile(r"(?:^|[;{}\n]|\d|\$|/)\s*[wW]\s+(\S+)|s(.)(?:(?!\2).)*\2(?:(?!\2).)*\2[gpiI0-9]*w\s*(\S+)", re.MULTILINE)
+_SED_RUNS = re.compile(
+    r"(?:^|[;{}\n]|\d|\$|/)\s*e(?:\s+(.*))?$|s(.)(?:(?!\2).)*\2((?:(?!\2).)*)\2[gpiI0-9]*e", re.MULTILINE
+)
+_SED_WRITES = re.compile(
+    r"(?:^|[;{}\n]|\d|\$|/)\s*[wW]\s+(\S+)|s(.)(?:(?!\2).)*\2(?:(?!\2).)*\2[gpiI0-9]*w\s*(\S+)", re.MULTILINE
+)
 
 
 def _sed(call: Call) -> None:
-    from server_monitor.tasks.policy.options import split
-    from server_monitor.tasks.policy.writing import write
-
     options = split(call.args, named("e f l E expression file line-length"))
     pieces = options.all_values("e", "expression") or options.operands[:1]
     for piece in pieces:
@@ -298,7 +361,9 @@ def _is_sed_execute(text: str, match: re.Match[str]) -> bool:
     if match[2] is not None:
         return True
     whole = match[0].strip()
-    return re.fullmatch(r"(?:\d+|\$|[;{}/])?\s*e(\s+.*)?", whole, re.DOTALL) is not None and not re.fullmatch(r"s?/.*", text.strip()[:1] + "x")
+    return re.fullmatch(r"(?:\d+|\$|[;{}/])?\s*e(\s+.*)?", whole, re.DOTALL) is not None and not re.fullmatch(
+        r"s?/.*", text.strip()[:1] + "x"
+    )
 
 
 def _find_like(call: Call) -> None:
@@ -315,5 +380,3 @@ CHECKS: dict[str, Check] = {
     "sed": _sed,
     "busybox-vi": _find_like,
 }
-
-__all__ = ["CHECKS", "ROWS", "joined"]

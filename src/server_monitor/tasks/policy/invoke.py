@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from server_monitor.tasks.policy import carriers, effects, globs, outputs, paths, programs, scripts, wrappers
 from server_monitor.tasks.policy.builtins import BUILTINS
-from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.calls import Call, Frame
 from server_monitor.tasks.policy.redirects import Redirections
 from server_monitor.tasks.policy.shell import SimpleCommand
-from server_monitor.tasks.policy.values import Field, Gap, Glob, Parts, Source, known, rendered, text_of
-from server_monitor.tasks.policy.walk import Frame
+from server_monitor.tasks.policy.state import UNSET
+from server_monitor.tasks.policy.values import Gap, Glob, Parts, Source, known, rendered
 
 MAX_CANDIDATES = 12
 MAX_RECURSION = 4
 
 
-def invoke(call: Call, redirections: Redirections | None = None, *, is_program: bool = False) -> Parts:
+def invoke(call: Call, redirections: Redirections | None = None, is_program: bool = False) -> Parts:
     """Judge one simple command; what it prints. With `is_program`, aliases, functions and builtins do not count."""
     call.walker.account.step()
     word = call.word.text
@@ -28,7 +28,8 @@ def invoke(call: Call, redirections: Redirections | None = None, *, is_program: 
             return _aliased(call, word)
         if word in call.state.functions:
             return _function(call, word)
-    call.name = programs.canonical(word, call.state)
+    # A link or a copy that this task made is the program behind it.
+    call.name = programs.canonical((paths.absolute(word, call.state) or word) if "/" in word else word)
     _note(call)
     if redirections is not None and redirections.network and programs.runs_code(call.name):
         why = f"connects {call.name} with the network"
@@ -54,22 +55,6 @@ def _program(call: Call, word: str) -> Parts:
     effects.judge(call)
     carriers.judge(call)
     return outputs.printed(call)
-
-
-def again(call: Call, fields: list[Field], how: str, *, stdin: Parts | None = None, is_program: bool = True) -> Parts:
-    """Judge the command inside a wrapper."""
-    if not fields:
-        return ()
-    with call.walker.through(how):
-        inner = Call("", fields[1:], _span_of(fields, call), call.walker, stdin=stdin, env=call.env, word=fields[0])
-        if stdin is None:
-            inner.stdin = call.stdin
-        return invoke(inner, is_program=is_program)
-
-
-def _span_of(fields: list[Field], call: Call) -> tuple[int, int]:
-    begin = fields[0].span[0]
-    return (begin, call.span[1]) if call.span[0] <= begin < call.span[1] else call.span
 
 
 def _note(call: Call) -> None:
@@ -102,7 +87,9 @@ def _note_unknown(call: Call) -> None:
 
 def _matched_name(call: Call, redirections: Redirections | None) -> Parts:
     """A command named by a pattern, such as `/bin/r?`: every program that it can be."""
-    pattern = "".join(part.text if isinstance(part, Glob) else part for part in call.word.parts if not isinstance(part, Gap))
+    pattern = "".join(
+        part.text if isinstance(part, Glob) else part for part in call.word.parts if not isinstance(part, Gap)
+    )
     last = pattern.rpartition("/")[2]
     expression = re.compile(globs.regex(last), re.DOTALL)
     candidates = [name for name in programs.KNOWN if expression.fullmatch(name)]
@@ -136,13 +123,10 @@ def _function(call: Call, name: str) -> Parts:
     kept, walker.frames = walker.frames, [*walker.frames, Frame(name, call.is_background)]
     positional, walker.state.positional = walker.state.positional, tuple(call.args)
     for key, value in call.env.items():
-        walker.state.vars[key] = replace(walker.state.vars.get(key, scripts.UNSET), values=(value,))
+        walker.state.vars[key] = replace(walker.state.vars.get(key, UNSET), values=(value,))
     try:
         with walker.through(f"{name}()"):
             return walker.statement(walker.state.functions[name])
     finally:
         walker.frames = kept
         walker.state.positional = positional
-
-
-__all__ = ["again", "invoke", "paths", "text_of"]

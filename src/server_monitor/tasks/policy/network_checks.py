@@ -8,7 +8,9 @@ from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named
 from server_monitor.tasks.policy.values import Gap, Source
 
-SENDERS = named("curl wget nc ncat socat ssh scp telnet mail mailx sendmail openssl ftp tftp rclone aws gsutil http xh dig")
+SENDERS = named(
+    "curl wget nc ncat socat ssh scp telnet mail mailx sendmail openssl ftp tftp rclone aws gsutil http xh dig"
+)
 
 
 def sends_secret(call: Call) -> None:

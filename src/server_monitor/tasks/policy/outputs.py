@@ -19,12 +19,25 @@ from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import ansi_c, paths
 from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
 from server_monitor.tasks.policy.removing import search_detail
-from server_monitor.tasks.policy.values import MAX_TEXT, Field, Gap, Parts, Shape, Source, flat, joined, text_of
+from server_monitor.tasks.policy.values import (
+    MAX_TEXT,
+    Field,
+    Gap,
+    Glob,
+    Parts,
+    Shape,
+    Source,
+    flat,
+    is_endless,
+    joined,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.calls import Call
-
+HUGE_BYTES = 50 * 10**9
 MAX_MEMORY = 64 * 1024 * 1024
 
 Filter = Callable[["Call", str], str | None]
@@ -34,10 +47,18 @@ NAMES = named("whoami hostname uname date arch logname basename uuidgen hostid g
 NAMES |= named("docker podman kubectl git aws systemctl openssl sha256sum md5sum rpm dpkg")
 DOWNLOADS = named("curl wget fetch lynx w3m links http https aria2c nc ncat netcat socat telnet dig host nslookup")
 DOWNLOADS |= named("ftp tftp lwp-request GET httpie xh elinks rsync scp sftp finger")
+STREAMS = named("zstd lz4 lzop gpg cpio ccrypt mbuffer buffer socat")
+CRITICAL_PROCESSES = named(
+    "sshd systemd init systemd-logind systemd-journald systemd-udevd dbus-daemon dockerd containerd kubelet "
+    "NetworkManager "
+    "auditd rsyslogd syslogd journald syslog-ng udevd agetty falco wazuh-agentd osqueryd filebeat crond"
+)
 TRUSTED = named("ssh-agent dircolors lesspipe direnv keychain brew rbenv pyenv nodenv starship zoxide conda minikube")
 TRUSTED |= named("docker-machine resize tput locale opam fnm mise asdf npm poetry register-python-argcomplete")
 COMPLETIONS = named("kubectl helm docker gh pip npm oc k3s kind minikube")
-KEEPS = named("sort uniq nl tac rev shuf awk gawk mawk cut head tail sed tr cat xargs column fold fmt paste tee pv uconv iconv")
+KEEPS = named(
+    "sort uniq nl tac rev shuf awk gawk mawk cut head tail sed tr cat xargs column fold fmt paste tee pv uconv iconv"
+)
 NARROWS = named("grep egrep fgrep rg ag zgrep jq yq xmllint")
 
 
@@ -70,17 +91,27 @@ def _passed_on(call: Call, given: Parts) -> Parts:
     """What remains of unknown text behind a filter: where it came from."""
     gap = next((part for part in given if isinstance(part, Gap)), None)
     if gap is None:
-        return (Gap(Source.OUTPUT),)
+        first = given[0] if given else ""
+        return (first, Gap(Source.OUTPUT, Shape.PATH)) if isinstance(first, str) and first else (Gap(Source.OUTPUT),)
     source = gap.source
     if source is Source.ALL_PROCESSES and (call.name in NARROWS or _narrows(call)):
         source = Source.SOME_PROCESSES
-    if source is Source.ENDLESS and call.name == "head":
-        source = Source.OUTPUT
+    if is_endless(gap) and call.name == "head" and not _is_huge(call):
+        gap, source = replace(gap, detail="head"), Source.OUTPUT
     keeps = gap.shape if call.name in KEEPS | NARROWS else Shape.ANY
+    if not gap.splits and given and isinstance(given[0], str) and any(isinstance(part, Glob) for part in given):
+        return (given[0], Gap(Source.OUTPUT, Shape.PATH))
     prefix = given[0] if call.name in ("grep", "sort", "head", "tail", "egrep", "uniq", "tac", "tee") else ""
     if isinstance(prefix, str) and prefix:
         return (prefix, replace(gap, source=source))
     return (replace(gap, source=source, shape=keeps),)
+
+
+def _is_huge(call: Call) -> bool:
+    """`head -c 64G`, which is as good as no end."""
+    text = " ".join(call.texts)
+    match = re.search(r"(?:-\w*c ?|--bytes[= ])(\d+)([KMGTPE]?)", text)
+    return match is not None and int(match[1]) * 1024 ** " KMGTPE".index(match[2] or " ") > HUGE_BYTES
 
 
 def _narrows(call: Call) -> bool:
@@ -94,6 +125,8 @@ def _narrows(call: Call) -> bool:
 def _described(call: Call) -> Parts:
     name = call.name
     gap = Gap(Source.OUTPUT, Shape.ANY, detail=name)
+    if name in STREAMS and call.stdin is not None and any(isinstance(p, Gap) and is_endless(p) for p in call.stdin):
+        return call.stdin
     if name in DOWNLOADS:
         gap = Gap(Source.NETWORK, Shape.ANY, detail=name)
     elif name in TRUSTED or (name in COMPLETIONS and any(a.text == "completion" for a in call.args)):
@@ -215,7 +248,7 @@ def _seq(call: Call) -> Parts:
     last = int(numbers[-1])
     many = range(first, last + (1 if step > 0 else -1), step or 1)
     if len(many) > 256:
-        return (Gap(Source.OUTPUT, Shape.NUMBER),)
+        return (Gap(Source.OUTPUT, Shape.NUMBER, detail="seq"),)
     return ("\n".join(map(str, many)) + "\n",)
 
 
@@ -226,7 +259,7 @@ def _pwd(call: Call) -> Parts:
 def _mktemp(call: Call) -> Parts:
     options = split(call.args, ("p", "tmpdir", "suffix"))
     operand = options.operands[0].prefix if options.operands else ""
-    folder = operand.rpartition("/")[0] or "/tmp"  # noqa: S108
+    folder = operand.rpartition("/")[0] or "/tmp"
     return (folder + "/", Gap(Source.OUTPUT, Shape.NAME, detail="mktemp"))
 
 
@@ -273,8 +306,13 @@ def _find(call: Call) -> Parts:
     gap = Gap(Source.OUTPUT, Shape.PATH, detail=detail)
     if not roots:
         return ("./", gap)
+    if all(not root.parts for root in roots):
+        return ()
     if len(roots) == 1 and roots[0].text is not None:
         return (roots[0].text.rstrip("/") + "/", gap)
+    if len(roots) == 1 and any(isinstance(part, Glob) for part in roots[0].parts):
+        prefix = roots[0].prefix
+        return (prefix, Gap(Source.OUTPUT, Shape.PATH, detail="find names")) if prefix else ("./", gap)
     worst = next((r for r in roots if r.text and r.text.startswith("/")), roots[0])
     return (worst.text.rstrip("/") + "/", gap) if worst.text is not None else (*worst.parts, gap)
 
@@ -282,20 +320,24 @@ def _find(call: Call) -> Parts:
 def _ls(call: Call) -> Parts:
     operands = [arg for arg in call.args if not arg.prefix.startswith("-")]
     if len(operands) == 1 and any(not isinstance(part, str) for part in operands[0].parts):
-        return (operands[0].prefix, Gap(Source.OUTPUT, Shape.PATH, detail="ls"))
+        return operands[0].parts
     if len(operands) == 1 and any(a.prefix.startswith("-") and "d" in a.prefix for a in call.args):
         return operands[0].parts
     return (Gap(Source.OUTPUT, Shape.NAME, detail="ls"),)
 
 
 def _ps(call: Call) -> Parts:
-    chosen = any(re.match(r"-[^-]*[CupGgt]|--(pid|user|ppid|group|tty)", arg.prefix) for arg in call.args)
+    chosen = any(re.match(r"-[^-]*[CupGgts]|--(pid|user|ppid|group|tty)", arg.prefix) for arg in call.args)
     chosen = chosen and not any(arg.prefix.lstrip("-").startswith(("aux", "ef", "ax")) for arg in call.args)
     return (Gap(Source.SOME_PROCESSES if chosen else Source.ALL_PROCESSES, Shape.NUMBER, detail="ps"),)
 
 
 def _pgrep(call: Call) -> Parts:
     pattern = [arg for arg in call.args if not arg.prefix.startswith("-")]
+    if any(set((p.text or "").strip("^$").split()) & CRITICAL_PROCESSES for p in pattern):
+        return (Gap(Source.ALL_PROCESSES, Shape.NUMBER, detail=call.name),)
+    if any(arg.text in ("root", "0", "-uroot", "-u0") for arg in call.args) and len(pattern) < 2:
+        return (Gap(Source.ALL_PROCESSES, Shape.NUMBER, detail=call.name),)
     everything = not pattern or pattern[-1].text in (".", "", ".*", "^", "[a-z]", "*")
     chosen = not everything or any(re.match(r"-[^-]*[uUPgGt]", arg.prefix) for arg in call.args)
     return (Gap(Source.SOME_PROCESSES if chosen else Source.ALL_PROCESSES, Shape.NUMBER, detail="pgrep"),)
@@ -320,6 +362,9 @@ def _wget(call: Call) -> Parts:
 
 def _openssl(call: Call) -> Parts:
     words = [arg.text for arg in call.args]
+    source = call.input()
+    if any(isinstance(part, Gap) and is_endless(part) for part in source) and "enc" in words:
+        return source
     if "s_client" in words:
         return (Gap(Source.NETWORK, detail="openssl s_client"),)
     if ("-d" in words or "-D" in words) and any(w in words for w in ("base64", "-base64", "-a")):
@@ -329,7 +374,18 @@ def _openssl(call: Call) -> Parts:
     return (Gap(Source.RANDOM if "rand" in words else Source.OUTPUT, Shape.NAME),)
 
 
-def _yes(call: Call) -> Parts:
+def _dd(call: Call) -> Parts:
+    values = dict(arg.prefix.partition("=")[::2] for arg in call.args)
+    if "of" in values:
+        return ()
+    source = next((a for a in call.args if a.prefix.startswith("if=")), None)
+    given: Parts = (Gap(Source.INPUT),) if call.stdin is None else call.stdin
+    if source is not None:
+        given = call.walker.content(Field((source.prefix[3:], *source.parts[1:])))
+    return (Gap(Source.FILE),) if "count" in values else given
+
+
+def _yes(_call: Call) -> Parts:
     return (Gap(Source.ENDLESS, detail="yes"),)
 
 
@@ -337,7 +393,7 @@ def _nothing(_call: Call) -> Parts:
     return ()
 
 
-def _env(call: Call) -> Parts:
+def _env(_call: Call) -> Parts:
     return (Gap(Source.OUTPUT, detail="env"),)
 
 
@@ -394,7 +450,7 @@ def _unhex(call: Call, text: str) -> str | None:
     return _text(bytes.fromhex(re.sub(r"[^0-9a-fA-F]", "", "".join(rows))))
 
 
-def _gunzip(call: Call, text: str) -> str | None:
+def _gunzip(_call: Call, text: str) -> str | None:
     return _text(zlib.decompressobj(31).decompress(_raw(text), MAX_TEXT + 1))
 
 
@@ -473,7 +529,9 @@ def _tr_set(text: str) -> str:
     for name, letters in _CLASSES.items():
         text = text.replace(name, letters)
     text = ansi_c.decoded(text)
-    return re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), text, flags=re.DOTALL)[:4096]
+    return re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), text, flags=re.DOTALL)[
+        :4096
+    ]
 
 
 def _head(call: Call, text: str) -> str | None:
@@ -595,16 +653,6 @@ def _rot13(_call: Call, text: str) -> str:
     return codecs.encode(text, "rot13")
 
 
-CURL_VALUES = named(
-    "A B C D E F H K T U X Y a b c d e m o u w x y z output user data header request url upload-file form proxy "
-    "max-time connect-timeout user-agent retry cookie cacert cert key data-binary data-raw data-urlencode write-out "
-    "resolve interface limit-rate referer range json output-dir retry-delay retry-max-time config"
-) - {"a", "B"}
-WGET_VALUES = named(
-    "O o P U e t T i B a output-document output-file directory-prefix user-agent tries timeout input-file header "
-    "post-data post-file user password referer execute limit-rate body-file body-data method"
-)
-
 MAKERS: dict[str, Callable[[Call], Parts]] = {
     "echo": _echo,
     "printf": _printf,
@@ -623,6 +671,8 @@ MAKERS: dict[str, Callable[[Call], Parts]] = {
     "ls": _ls,
     "ps": _ps,
     "pgrep": _pgrep,
+    "pidof": _pgrep,
+    "dd": _dd,
     "curl": _curl,
     "wget": _wget,
     "openssl": _openssl,

@@ -15,7 +15,7 @@ from server_monitor.tasks.policy.arithmetic import evaluated, evaluated_text
 from server_monitor.tasks.policy.shell import Shell
 from server_monitor.tasks.policy.state import UNSET, Var
 from server_monitor.tasks.policy.tree import ArithmExpr, ParamExp, Word
-from server_monitor.tasks.policy.values import Gap, Parts, Shape, Source, flat, joined, text_of
+from server_monitor.tasks.policy.values import Gap, Glob, Parts, Shape, Source, flat, globbed, joined, shown, text_of
 
 Items: TypeAlias = tuple[Parts, ...]
 Choices: TypeAlias = tuple[Items, ...]
@@ -203,8 +203,15 @@ def _pattern(word: Word | None, shell: Shell) -> str | None:
     return shell.pattern(word)
 
 
+def _is_pattern(item: Parts) -> bool:
+    """Is it the names that a pattern stands for, with nothing else unknown?"""
+    return any(isinstance(part, Glob) for part in item) and not any(isinstance(part, Gap) for part in item)
+
+
 def _replaced(node: ParamExp, item: Parts, shell: Shell) -> Parts:
     assert node.repl is not None
+    if _is_pattern(item):
+        return globbed(text_of(_replaced(node, (shown(item),), shell)) or "")
     pattern = _pattern(node.repl.orig, shell)
     with_ = text_of(shell.value(node.repl.with_)[0]) if node.repl.with_ else ""
     text = text_of(item)
@@ -252,6 +259,8 @@ def _alternative(op: str, word: Word | None, name: str, choices: Choices, shell:
 
 
 def _trimmed(op: str, pattern: str | None, item: Parts) -> Parts:
+    if _is_pattern(item):
+        return globbed(text_of(_trimmed(op, pattern, (shown(item),))) or "")
     text = text_of(item)
     if text is None:
         # What is cut off an end leaves the other end as it was known.

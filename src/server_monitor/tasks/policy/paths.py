@@ -31,6 +31,7 @@ class Place:
         return not self.pattern
 
 
+NOWHERE = Place("", "(?!)")  # What an empty word names.
 UNKNOWN = Place("", ".*", Gap(Source.PARAMETER))
 
 
@@ -39,7 +40,9 @@ def place_of(parts: Parts, state: State) -> Place:
     if len(parts) == 1 and isinstance(parts[0], str):
         path = absolute(parts[0], state)
         return Place(path) if path is not None else UNKNOWN
-    first = parts[0] if parts else ""
+    if not parts:
+        return NOWHERE
+    first = parts[0]
     gap = next((part for part in parts if isinstance(part, Gap)), None)
     if not isinstance(first, str):
         if isinstance(first, Gap) or state.cwd is None:
@@ -100,14 +103,13 @@ def _bracket(token: str) -> str:
     if body[:1] in ("!", "^"):
         return "[^/]"
     try:
-        re.compile(f"[{body}]")
+        return "[^/]" if set(body) & set("[\\&|~") else re.compile(f"[{body}]").pattern
     except re.error:
         return "[^/]"
-    return "[^/]" if "[" in body or "\\" in body else f"[{body}]"
 
 
 def absolute(text: str, state: State) -> str | None:
-    """The path from the root, without `.`, `..`, doubled slashes, other names of the root, or links made by the task."""
+    """The path from the root, without `.`, `..`, doubled slashes, other names of the root, or links of the task."""
     if not text.startswith("/"):
         if state.cwd is None:
             return None
@@ -221,8 +223,6 @@ def _exact_tree_loss(path: str, state: State) -> str | None:
         return path
     if path.startswith("/home/") and depth(path) == 2:
         return path
-    if depth(path) == 1:
-        return path
     if in_any(path, critical.STATE_TREES) and not in_any(path, critical.EXEMPT):
         return path
     if path.startswith("/var/lib/") and depth(path) == 3 and not in_any(path, critical.EXEMPT):
@@ -232,6 +232,11 @@ def _exact_tree_loss(path: str, state: State) -> str | None:
     if is_system(path) and depth(path) <= (3 if path.startswith(("/etc", "/usr/share")) else 99):
         return path
     return None
+
+
+def is_top_level(place: Place) -> bool:
+    """A directory in the root that no list names, and that somebody made for something."""
+    return (place.is_exact or place.is_directory_content) and depth(place.text) == 1 and place.text != "/tmp"
 
 
 def file_loss(place: Place) -> str | None:
@@ -251,11 +256,15 @@ def file_loss(place: Place) -> str | None:
 
 @lru_cache(maxsize=1024)
 def is_critical_file(path: str) -> bool:
+    if in_any(path, critical.EXEMPT):
+        return False
     if path in critical.FILES or _is_program_tree(path):
         return True
     folder = path.rpartition("/")[0]
     if folder + "/*" in critical.FILES:
         return True
+    if path.endswith((".lock", ".pid", ".sock", ".log")):
+        return False
     return in_any(path, critical.STATE_TREES) and not in_any(path, critical.EXEMPT)
 
 
@@ -269,7 +278,9 @@ def is_log(place: Place) -> bool:
     if place.is_exact:
         return in_any(place.text, critical.LOGS) or place.text.rpartition("/")[2] in critical.HISTORIES
     if place.gap is not None:
-        return in_any(place.text, critical.LOGS)
+        if place.gap.detail.startswith("find") and place.text == "/var/log":
+            return not place.gap.detail.endswith(" old")
+        return in_any(place.text, critical.LOGS) and not place.gap.detail.endswith(" old")
     return in_any(place.text, critical.LOGS) or any(
         may_be(place, log) for log in critical.LOGS if log.startswith(place.text)
     )
@@ -284,12 +295,23 @@ def is_device(place: Place) -> bool:
     return not in_any(place.text, critical.HARMLESS_DEVICES) and not re.match(r"/dev/(tty|net/|tcp/|udp/)", place.text)
 
 
-DISKS = ("/dev/sda", "/dev/sdb", "/dev/sda1", "/dev/vda", "/dev/nvme0n1", "/dev/xvda", "/dev/hda", "/dev/mem", "/dev/dm-0")
+DISKS = (
+    "/dev/sda",
+    "/dev/sdb",
+    "/dev/sda1",
+    "/dev/vda",
+    "/dev/nvme0n1",
+    "/dev/xvda",
+    "/dev/hda",
+    "/dev/mem",
+    "/dev/dm-0",
+)
 
 
 def is_secret(place: Place) -> bool:
     return in_any(place.text, critical.SECRETS) or (
-        place.is_exact and any(place.text.endswith(end) or f"{end}/" in place.text for end in critical.SECRET_ENDS)
+        place.is_exact
+        and any(place.text.endswith(end) or f"{end}/" in place.text for end in critical.SECRET_ENDS)
         and not place.text.endswith((".pub", "known_hosts", "authorized_keys", "/config"))
     )
 

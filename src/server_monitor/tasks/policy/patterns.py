@@ -11,6 +11,7 @@ import re2
 
 MAX_MEMORY_BYTES = 8 * 1024 * 1024
 
+
 class Compiled(Protocol):
     """What is used of a compiled expression."""
 

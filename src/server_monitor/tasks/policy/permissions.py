@@ -9,10 +9,28 @@ from server_monitor.tasks.policy import critical, paths
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
+from server_monitor.tasks.policy.programs import KNOWN
 from server_monitor.tasks.policy.values import Field
 
 _SYMBOLIC = re.compile(r"[ugoa]*[-+=][rwxXstugo]*(,[ugoa]*[-+=][rwxXstugo]*)*")
 _WIDE = frozenset(("/", "/var", "/home", "/root", "/run", "/var/lib", "/var/log", "/usr/local", "/var/spool"))
+_GIVEN = frozenset(
+    (
+        "/usr/local",
+        "/usr/local/bin",
+        "/usr/local/lib",
+        "/usr/local/share",
+        "/usr/local/etc",
+        "/srv",
+        "/opt",
+        "/data",
+        "/mnt",
+        "/var/www",
+        "/backup",
+        "/backups",
+        "/media",
+    )
+)
 _EXPOSING = frozenset((*critical.CONTAINERS, "/srv", "/opt", "/data"))
 
 
@@ -39,7 +57,10 @@ def _gives_rights(mode: str) -> bool:
 
 def _opens(mode: str) -> bool:
     """Can everybody write then?"""
-    return re.fullmatch(r"[0-7]*[2367]", mode) is not None or re.search(r"(?:^|,)[ug]*[oa]*[oa][ug]*[+=][rxX]*w|^\+[rxX]*w", mode) is not None
+    return (
+        re.fullmatch(r"[0-7]*[2367]", mode) is not None
+        or re.search(r"(?:^|,)[ug]*[oa]*[oa][ug]*[+=][rxX]*w|^\+[rxX]*w", mode) is not None
+    )
 
 
 def _shuts(mode: str) -> bool:
@@ -73,21 +94,27 @@ def _judge_mode(target: Field, mode: str, call: Call, *, is_tree: bool) -> None:
 
 
 def _is_search(place: Place) -> bool:
-    return place.gap is not None and place.gap.detail.startswith("find") and place.gap.detail != "find names"
+    return (
+        place.gap is not None and place.gap.detail.startswith("find") and not place.gap.detail.startswith("find names")
+    )
 
 
 def _tree(place: Place, call: Call) -> str | None:
     """The part of the system that a change of everything below this place hits."""
     if place.gap is not None:
         root = place.text
-        return root if root in _WIDE or (paths.is_system(root) and place.gap.detail != "find names") else None
+        return (
+            root if root in _WIDE or (paths.is_system(root) and not place.gap.detail.startswith("find names")) else None
+        )
     if place.is_exact or place.is_directory_content:
         path = place.text
         if path in _WIDE or (path == call.state.home and path == "/root"):
             return path
         in_state = paths.in_any(path, critical.STATE_TREES)
         return path if paths.is_system(path) and not in_state else None
-    hit = next((path for path in (*critical.SYSTEM_TREES, "/home", "/var", "/root") if paths.may_hold(place, path)), None)
+    hit = next(
+        (path for path in (*critical.SYSTEM_TREES, "/home", "/var", "/root") if paths.may_hold(place, path)), None
+    )
     return hit or (place.text if place.text != "/" and paths.is_system(place.text) else None)
 
 
@@ -95,7 +122,12 @@ def _is_guarded(place: Place) -> bool:
     if not place.is_exact:
         return paths.file_loss(place) is not None
     path = place.text
-    return paths.is_critical_file(path) or path in critical.CONTAINERS and path != "/tmp" or path in critical.SYSTEM_TREES or path in ("/root/.ssh", "/usr/bin/sudo")  # noqa: S108
+    return (
+        paths.is_critical_file(path)
+        or (path in critical.CONTAINERS and path != "/tmp")
+        or path in critical.SYSTEM_TREES
+        or path in ("/root/.ssh", "/usr/bin/sudo")
+    )
 
 
 def chown(call: Call) -> None:
@@ -112,12 +144,23 @@ def chown(call: Call) -> None:
 def _judge_owner(target: Field, owner: str, call: Call, *, is_tree: bool) -> None:
     place = call.place(target)
     loss = _tree(place, call) if is_tree or _is_search(place) else None
-    if loss is not None:
+    if loss is not None and not paths.is_in(loss, "/usr/local"):
         call.walker.find("perm.recursive_system", f"changes the owner of everything in {loss}", target.span)
-    elif _is_guarded(place) and not owner.startswith(("root", "0:", "0")) and place.text not in ("/srv", "/opt", "/data", "/mnt"):
+    elif (
+        _is_guarded(place)
+        and not paths.in_any(place.text, critical.STATE_TREES)
+        and _is_known(place)
+        and not owner.startswith(("root", "0:", "0"))
+        and place.text not in _GIVEN
+    ):
         call.walker.find("perm.recursive_system", f"gives {place.text} away", target.span)
     elif is_tree and place.gap is not None and not place.text:
         call.walker.find("opaque.target", f"changes the owner of what {place.gap.source.value} names", target.span)
+
+
+def _is_known(place: Place) -> bool:
+    """Below the directories of programs, only those that much else stands on."""
+    return not paths.in_any(place.text, critical.PROGRAM_DIRECTORIES) or place.text.rpartition("/")[2] in KNOWN
 
 
 def chattr(call: Call) -> None:
@@ -150,7 +193,9 @@ def install(call: Call) -> None:
     options = split(call.args, named("m o g t S mode owner group target-directory suffix"))
     mode = options.value("m", "mode")
     if mode is not None and _gives_rights(mode.text or ""):
-        call.walker.find("perm.setuid", f"installs with the mode {mode.shown}, which lends the owner's rights", mode.span)
+        call.walker.find(
+            "perm.setuid", f"installs with the mode {mode.shown}, which lends the owner's rights", mode.span
+        )
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {

@@ -12,8 +12,33 @@ from server_monitor.tasks.policy.tree import CallExpr, File, Lit, Position, Stmt
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]+(?: [A-Za-z0-9_./:@%+,-]+)*")
 _WORD = re.compile(r"[^ ]+")
 RESERVED = frozenset(
-    "if then elif else fi while until for do done case esac in function select time coproc declare typeset local "
-    "export readonly nameref let eval".split()
+    [
+        "if",
+        "then",
+        "elif",
+        "else",
+        "fi",
+        "while",
+        "until",
+        "for",
+        "do",
+        "done",
+        "case",
+        "esac",
+        "in",
+        "function",
+        "select",
+        "time",
+        "coproc",
+        "declare",
+        "typeset",
+        "local",
+        "export",
+        "readonly",
+        "nameref",
+        "let",
+        "eval",
+    ]
 )
 
 

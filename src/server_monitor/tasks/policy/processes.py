@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from server_monitor.tasks.policy.calls import Call
-from server_monitor.tasks.policy.values import Field, Gap, Source
+from server_monitor.tasks.policy.values import Field, Gap, Source, is_endless
 
 MAX_PROCESSES = 40
 _SIGNAL = re.compile(r"-(?:[A-Za-z][A-Za-z0-9+-]*|\d+)")
@@ -53,9 +53,9 @@ def _judge(process: Field, call: Call, *, is_harmless: bool) -> None:
         find("sys.kill_all", "ends every process", process.span)
     elif text == "1" and not is_harmless:
         find("sys.kill_all", "ends the first process, and with it the host", process.span)
-    elif text is not None and re.search(r"[*\[?]", text):
-        find("sys.kill_all", "ends every process of a list", process.span)
-    elif any(not isinstance(part, str | Gap) for part in process.parts):
+    elif (text is not None and re.search(r"[*\[?]", text)) or any(
+        not isinstance(part, str | Gap) for part in process.parts
+    ):
         find("sys.kill_all", "ends every process of a list", process.span)
     elif (gap := process.gap) is not None and not is_harmless:
         if gap.source is Source.ALL_PROCESSES or gap.detail in ("seq", "ls"):
@@ -67,7 +67,10 @@ def _judge(process: Field, call: Call, *, is_harmless: bool) -> None:
 def pkill(call: Call) -> None:
     """Without a pattern, a user or a terminal, every process is meant."""
     words = [arg for arg in call.args if not arg.prefix.startswith("-")]
-    chooses = any(re.match(r"-[^-]*[uUPgGtsF]|--(e?uid|uid|parent|pgroup|group|terminal|session|pidfile|full)", a.prefix) for a in call.args)
+    chooses = any(
+        re.match(r"-[^-]*[uUPgGtsF]|--(e?uid|uid|parent|pgroup|group|terminal|session|pidfile|full)", a.prefix)
+        for a in call.args
+    )
     if not words and not chooses and call.args:
         call.walker.find("sys.kill_all", "ends every process", call.span)
     for word in words:
@@ -75,4 +78,11 @@ def pkill(call: Call) -> None:
             call.walker.find("sys.kill_all", "ends every process that runs", word.span)
 
 
+def hold(call: Call) -> None:
+    """Programs that read everything before they print anything."""
+    if any(isinstance(part, Gap) and is_endless(part) for part in call.input()):
+        call.walker.find("bomb.fill", f"reads an endless source into memory with {call.name}", call.span)
+
+
 CHECKS: dict[str, Callable[[Call], None]] = {"kill": kill, "pkill": pkill}
+CHECKS |= dict.fromkeys(("sort", "tac", "tail", "shuf", "rev", "sponge", "paste", "column"), hold)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from server_monitor.tasks.policy import critical
 from server_monitor.tasks.policy.options import named
-from server_monitor.tasks.policy.state import State
 
 SHELLS = named("sh bash dash zsh ksh ksh93 mksh ash rbash fish csh tcsh yash posh pdksh")
 NETWORK_PIPES = named("nc ncat netcat socat telnet openssl nc.openbsd nc.traditional cryptcat")
@@ -71,29 +69,37 @@ SAME = {
 KNOWN = tuple(
     sorted(
         named(
-            "rm rmdir unlink shred dd mkfs mke2fs wipefs fdisk sfdisk parted gdisk sgdisk blkdiscard mv cp ln chmod chown chgrp "
-            "chattr setfacl find tar rsync tee truncate shutdown reboot halt poweroff init telinit systemctl kill killall "
-            "pkill userdel usermod passwd chpasswd useradd sudo su bash sh dash zsh ksh python perl ruby node php awk sed "
-            "env xargs nohup timeout curl wget nc ncat socat iptables nft ip ifconfig route modprobe rmmod insmod sysctl "
-            "kexec mount umount swapoff crontab at apt-get dpkg yum dnf rpm cat ls echo grep mkfs.ext4 mkfs.xfs busybox "
+            "rm rmdir unlink shred dd mkfs mke2fs wipefs fdisk sfdisk parted gdisk sgdisk blkdiscard mv cp ln "
+            "chmod chown chgrp "
+            "chattr setfacl find tar rsync tee truncate shutdown reboot halt poweroff init telinit systemctl kill "
+            "killall "
+            "pkill userdel usermod passwd chpasswd useradd sudo su bash sh dash zsh ksh python perl ruby node php "
+            "awk sed "
+            "env xargs nohup timeout curl wget nc ncat socat iptables nft ip ifconfig route modprobe rmmod insmod "
+            "sysctl "
+            "kexec mount umount swapoff crontab at apt-get dpkg yum dnf rpm cat ls echo grep mkfs.ext4 mkfs.xfs "
+            "busybox "
             "lvremove vgremove pvremove mdadm zpool zfs cryptsetup base64 printf ps df du id date"
         )
     )
 )
 
 
-def canonical(word: str, state: State) -> str:
-    """The program's name without its directory and version; the one that is behind a link or a copy of this task."""
-    if "/" in word:
-        from server_monitor.tasks.policy import paths
+# Options of programs that fetch, whose next word is a value.
+CURL_VALUES = named(
+    "A B C D E F H K T U X Y a b c d e m o u w x y z output user data header request url upload-file form proxy "
+    "max-time connect-timeout user-agent retry cookie cacert cert key data-binary data-raw data-urlencode write-out "
+    "resolve interface limit-rate referer range json output-dir retry-delay retry-max-time config"
+) - {"a", "B"}
+WGET_VALUES = named(
+    "O o P U e t T i B a output-document output-file directory-prefix user-agent tries timeout input-file header "
+    "post-data post-file user password referer execute limit-rate body-file body-data method"
+)
 
-        path = paths.absolute(word, state)
-        if path is None:
-            return word
-        folder, _, name = path.rpartition("/")
-        base = name if folder in critical.PROGRAM_DIRECTORIES or path not in state.files else name
-    else:
-        base = word
+
+def canonical(word: str) -> str:
+    """The program's name without its directory and version, and under the one name that the tables know."""
+    base = word.rstrip("/").rpartition("/")[2]
     if base in INTERPRETERS and base not in SAME:
         return base
     if match := _VERSIONED.fullmatch(base):

@@ -14,46 +14,66 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from server_monitor.tasks.policy import scripts
+from server_monitor.tasks.policy.calls import again
+from server_monitor.tasks.policy.copying import read_secret
 from server_monitor.tasks.policy.options import named
+from server_monitor.tasks.policy.removing import removal
 from server_monitor.tasks.policy.values import Field, Gap, Source, Span, globbed, known
+from server_monitor.tasks.policy.writing import write
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.calls import Call
-
 SAFE_MODULES = named(
-    "json sys re math datetime time random string collections itertools functools statistics decimal fractions calendar "
+    "json sys re math datetime time random string collections itertools functools statistics decimal fractions "
+    "calendar "
     "textwrap pprint csv hashlib hmac base64 binascii uuid secrets ipaddress struct operator typing dataclasses enum "
-    "unicodedata difflib heapq bisect locale platform getpass argparse io copy types abc html urllib.parse email zlib gzip "
-    "bz2 lzma colorsys cmath numbers array keyword token fnmatch glob pathlib os.path site sysconfig importlib.metadata "
+    "unicodedata difflib heapq bisect locale platform getpass argparse io copy types abc html urllib.parse email "
+    "zlib gzip "
+    "bz2 lzma colorsys cmath numbers array keyword token fnmatch glob pathlib os.path site sysconfig "
+    "importlib.metadata "
     "pkg_resources yaml toml tomllib configparser xml xml.dom.minidom xml.etree.ElementTree numpy pandas ssl distutils "
-    "psutil crypt resource inspect warnings contextlib logging shlex __future__ zoneinfo timeit traceback errno stat pwd grp "
-    "requests urllib.request urllib urllib2 urllib.error http.client http socket telnetlib os shutil tempfile subprocess "
-    "multiprocessing threading ctypes pty select signal socketserver http.server ftplib smtplib tarfile zipfile sqlite3 "
-    "concurrent.futures asyncio gc weakref django flask torch tensorflow jwt cryptography nacl bcrypt passlib cv2 PIL scipy "
-    "psycopg2 pymysql MySQLdb redis boto3 dns netifaces selinux rpm apt distro setuptools pip six attr pydantic sympy codecs"
+    "psutil crypt resource inspect warnings contextlib logging shlex __future__ zoneinfo timeit traceback errno "
+    "stat pwd grp "
+    "requests urllib.request urllib urllib2 urllib.error http.client http socket telnetlib os shutil tempfile "
+    "subprocess "
+    "multiprocessing threading ctypes pty select signal socketserver http.server ftplib smtplib tarfile zipfile "
+    "sqlite3 "
+    "concurrent.futures asyncio gc weakref django flask torch tensorflow jwt cryptography nacl bcrypt passlib cv2 "
+    "PIL scipy "
+    "psycopg2 pymysql MySQLdb redis boto3 dns netifaces selinux rpm apt distro setuptools pip six attr pydantic "
+    "sympy codecs"
 )
 # Functions by what they do, as they are written after their imports are resolved.
 RUNS = named(
-    "os.system os.popen os.popen2 os.popen3 os.execv os.execve os.execvp os.execl os.execle os.execlp os.execvpe os.spawnv "
+    "os.system os.popen os.popen2 os.popen3 os.execv os.execve os.execvp os.execl os.execle os.execlp os.execvpe "
+    "os.spawnv "
     "os.spawnl os.spawnlp os.spawnvp os.posix_spawn os.posix_spawnp subprocess.run subprocess.call subprocess.Popen "
-    "subprocess.check_call subprocess.check_output subprocess.getoutput subprocess.getstatusoutput pty.spawn commands.getoutput "
-    "asyncio.create_subprocess_shell asyncio.create_subprocess_exec os.startfile commands.getstatusoutput popen2.popen2 "
+    "subprocess.check_call subprocess.check_output subprocess.getoutput subprocess.getstatusoutput pty.spawn "
+    "commands.getoutput "
+    "asyncio.create_subprocess_shell asyncio.create_subprocess_exec os.startfile commands.getstatusoutput "
+    "popen2.popen2 "
     "platform.popen timeit.timeit posix.system posix.execv"
 )
 DELETES = named("os.remove os.unlink shutil.rmtree os.rmdir os.removedirs pathlib.Path.unlink pathlib.Path.rmdir")
 MOVES = named("os.rename os.replace shutil.move os.renames")
 CHANGES = named("os.chmod os.chown shutil.chown os.lchown os.setxattr")
-WRITES = named("os.truncate os.symlink os.link shutil.copy shutil.copyfile shutil.copytree shutil.copy2 os.mknod os.open")
-KILLS = named("os.kill os.killpg signal.pidfd_send_signal psutil.Process")
-POWER = named("os.reboot")
+WRITES = named(
+    "os.truncate os.symlink os.link shutil.copy shutil.copyfile shutil.copytree shutil.copy2 os.mknod os.open"
+)
+KILLS = named("os.kill os.killpg signal.pidfd_send_signal")
+OPENS = named("open io.open codecs.open gzip.open builtins.open")
+CONNECTS = named("socket.socket socket.create_connection socket.create_server")
 EVALUATES = named(
     "exec eval compile __import__ importlib.import_module runpy.run_path runpy.run_module pickle.loads marshal.loads "
-    "ctypes.CDLL ctypes.cdll.LoadLibrary builtins.exec builtins.eval builtins.__import__ execfile ctypes.util.find_library "
+    "ctypes.CDLL ctypes.cdll.LoadLibrary builtins.exec builtins.eval builtins.__import__ execfile "
+    "ctypes.util.find_library "
     "imp.load_source code.interact dill.loads"
 )
 PLAIN_NAMES = frozenset(dir(builtins))
 FETCHES = named(
-    "urllib.request.urlopen urllib.urlopen urllib2.urlopen requests.get requests.post requests.request urllib.request.Request "
+    "urllib.request.urlopen urllib.urlopen urllib2.urlopen requests.get requests.post requests.request "
+    "urllib.request.Request "
     "http.client.HTTPSConnection http.client.HTTPConnection urllib.request.urlretrieve"
 )
 
@@ -113,7 +133,9 @@ class _Reader:
     def _import(self, node: ast.AST) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                self._names[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+                self._names[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
                 self._imported(alias.name)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
@@ -124,7 +146,11 @@ class _Reader:
 
     def _imported(self, module: str) -> None:
         top = module.partition(".")[0]
-        if module not in SAFE_MODULES and top not in SAFE_MODULES and top not in ("pickle", "marshal", "runpy", "importlib"):
+        if (
+            module not in SAFE_MODULES
+            and top not in SAFE_MODULES
+            and top not in ("pickle", "marshal", "runpy", "importlib")
+        ):
             self._find("opaque.interpreter", f"imports the module {module}, which is not on the list of harmless ones")
         if module == "ctypes":
             self._find("rce.code_primitive", "calls foreign libraries from Python")
@@ -165,43 +191,50 @@ class _Reader:
     def _node(self, node: ast.AST) -> None:
         if isinstance(node, ast.Call):
             self._judge_call(node)
-        elif isinstance(node, ast.Attribute) and node.attr.startswith("__") and node.attr not in ("__version__", "__file__", "__name__", "__doc__", "__path__"):
+        elif (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("__")
+            and node.attr not in ("__version__", "__file__", "__name__", "__doc__", "__path__")
+        ):
             self._find("rce.code_primitive", f"reaches into Python through {node.attr}")
 
     def _judge_call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
+        last = name.rpartition(".")[2]
+        is_path = "Path" in name
         if name in RUNS:
             self._run(node, name)
-        elif name in DELETES or name.endswith((".unlink", ".rmdir")) and "Path" in name:
+        elif name in DELETES or (is_path and last in ("unlink", "rmdir")):
             self._delete(node, name)
         elif name in MOVES | CHANGES | WRITES:
             self._change(node, name)
-        elif name in ("open", "io.open", "codecs.open", "gzip.open", "builtins.open") or name.endswith("Path.open"):
+        elif name in OPENS or (is_path and last == "open"):
             self._open(node)
-        elif name.endswith((".write_text", ".write_bytes", ".touch", ".extractall", ".symlink_to")) and "Path" in name or name.endswith(".extractall"):
+        elif last == "extractall" or (is_path and last in ("write_text", "write_bytes", "touch", "symlink_to")):
             self._write(self._receiver(node))
-        elif name in KILLS and not (name == "psutil.Process"):
+        else:
+            self._judge_other(node, name)
+
+    def _judge_other(self, node: ast.Call, name: str) -> None:
+        if name in KILLS:
             self._kill(node)
         elif name in EVALUATES or name == "getattr()":
             self._evaluate(node, name)
-        elif name.startswith("socket.") and name.rpartition(".")[2] in ("socket", "create_connection", "create_server"):
+        elif name in CONNECTS:
             self._uses_network = True
         elif name in FETCHES:
             self._fetch(node)
-        elif name in ("os.dup2", "pty.spawn"):
+        elif name == "os.dup2":
             self._runs = True
-        elif name in ("os.fork", "multiprocessing.Process"):
-            pass
-        elif isinstance(node.func, ast.Call | ast.Subscript | ast.Lambda) and not name and not isinstance(node.func, ast.Lambda):
+        elif not name and isinstance(node.func, ast.Call | ast.Subscript):
             self._find("rce.code_primitive", "calls a function in Python whose name is not known")
 
     def _run(self, node: ast.Call, name: str) -> None:
-        from server_monitor.tasks.policy import scripts
-        from server_monitor.tasks.policy.invoke import again
-
         self._runs = True
         self._find("rce.code_primitive", f"starts a process with {name}")
-        values = [self._value(arg) for arg in node.args] + [self._value(k.value) for k in node.keywords if k.arg == "args"]
+        values = [self._value(arg) for arg in node.args] + [
+            self._value(k.value) for k in node.keywords if k.arg == "args"
+        ]
         words: list[str] = []
         for value in values:
             if isinstance(value, list):
@@ -211,7 +244,9 @@ class _Reader:
         if not words:
             self._find("opaque.eval", f"starts a process with {name} that is not known")
             return
-        is_list = any(isinstance(value, list) for value in values) or name.startswith(("os.exec", "os.spawn", "os.posix"))
+        is_list = any(isinstance(value, list) for value in values) or name.startswith(
+            ("os.exec", "os.spawn", "os.posix")
+        )
         if is_list:
             if name.startswith(("os.exec", "os.spawn")) and len(words) > 1:
                 words = words[1:]
@@ -220,8 +255,6 @@ class _Reader:
             scripts.run_parts((word,), self._call, "python", self._span)
 
     def _delete(self, node: ast.Call, name: str) -> None:
-        from server_monitor.tasks.policy.removing import removal
-
         target = self._value(node.args[0]) if node.args else self._receiver(node)
         if isinstance(target, str):
             removal(Field(globbed(target), self._span), self._call, is_tree=name == "shutil.rmtree")
@@ -238,8 +271,6 @@ class _Reader:
         return self._value(value.args[0]) if isinstance(value, ast.Call) and value.args else None
 
     def _change(self, node: ast.Call, name: str) -> None:
-        from server_monitor.tasks.policy.invoke import again
-
         values = [self._value(arg) for arg in node.args]
         words = [f"{v:o}" if isinstance(v, int) and name == "os.chmod" else str(v) for v in values if v is not None]
         self._find("rce.code_primitive", f"changes files with {name}")
@@ -252,7 +283,11 @@ class _Reader:
         if name == "os.open":
             self._write(values[0] if values else None)
             return
-        again(self._call, [known(word, self._span) for word in [program, *(["-sf"] if program == "ln" else []), *words]], "python")
+        again(
+            self._call,
+            [known(word, self._span) for word in [program, *(["-sf"] if program == "ln" else []), *words]],
+            "python",
+        )
 
     def _open(self, node: ast.Call) -> None:
         mode = self._value(node.args[1]) if len(node.args) > 1 else None
@@ -261,20 +296,14 @@ class _Reader:
         if isinstance(mode, str) and set(mode) & set("wax+"):
             self._write(target, is_appended="a" in mode)
         elif isinstance(target, str):
-            from server_monitor.tasks.policy.writing import read_secret
-
             read_secret(known(target, self._span), self._call)
 
     def _write(self, target: object, *, is_appended: bool = False) -> None:
-        from server_monitor.tasks.policy.writing import write
-
         self._find("rce.code_primitive", "writes a file from Python")
         if isinstance(target, str):
             write(known(target, self._span), (Gap(Source.OUTPUT),), self._call.walker, is_appended=is_appended)
 
     def _kill(self, node: ast.Call) -> None:
-        from server_monitor.tasks.policy.invoke import again
-
         target = self._value(node.args[0]) if node.args else None
         self._find("rce.code_primitive", "ends a process from Python")
         if isinstance(target, int):
@@ -295,9 +324,12 @@ class _Reader:
         if self._dotted(node.func).endswith("urlretrieve") and len(node.args) > 1:
             target = self._value(node.args[1])
             if isinstance(target, str):
-                from server_monitor.tasks.policy.writing import write
-
-                write(known(target, self._span), (Gap(Source.NETWORK, detail="python"),), self._call.walker, is_appended=False)
+                write(
+                    known(target, self._span),
+                    (Gap(Source.NETWORK, detail="python"),),
+                    self._call.walker,
+                    is_appended=False,
+                )
 
     def _value(self, node: ast.expr | None) -> object:
         """What an expression is worth when it needs no run: texts, numbers and lists of them."""
@@ -312,7 +344,9 @@ class _Reader:
             case ast.BinOp():
                 return self._binary(node)
             case ast.JoinedStr():
-                return "".join(str(self._value(v.value if isinstance(v, ast.FormattedValue) else v) or "") for v in node.values)
+                return "".join(
+                    str(self._value(v.value if isinstance(v, ast.FormattedValue) else v) or "") for v in node.values
+                )
             case ast.Call():
                 return self._called(node)
             case ast.Subscript():
@@ -365,7 +399,9 @@ class _Reader:
         for node in ast.walk(self._tree):
             if isinstance(node, ast.While) and _is_true(node.test):
                 self._judge_loop(node)
-            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Pow | ast.LShift) and _is_huge(node):
+            elif (
+                isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Pow | ast.LShift) and _is_huge(node)
+            ):
                 self._find("bomb.fill", "fills memory from Python")
         bare = [node for node in ast.walk(self._tree) if isinstance(node, ast.ListComp | ast.For)]
         for loop in bare:
@@ -377,7 +413,9 @@ class _Reader:
         names = {self._dotted(call.func) for call in _calls(node)}
         if names & {"os.fork", "subprocess.Popen", "multiprocessing.Process", "os.spawnv", "threading.Thread"}:
             self._find("bomb.fork", "starts processes without end from Python")
-        elif "time.sleep" not in names and not any(isinstance(inner, ast.Break | ast.Return) for inner in ast.walk(node)):
+        elif "time.sleep" not in names and not any(
+            isinstance(inner, ast.Break | ast.Return) for inner in ast.walk(node)
+        ):
             self._find("bomb.fill", "loops without end in Python")
 
 
@@ -392,7 +430,9 @@ def _is_true(node: ast.expr) -> bool:
 def _is_huge(node: ast.BinOp) -> bool:
     left, right = _number(node.left), _number(node.right)
     if isinstance(node.op, ast.Mult):
-        sized = isinstance(node.left, ast.Constant | ast.List | ast.Call) and not isinstance(getattr(node.left, "value", None), int)
+        sized = isinstance(node.left, ast.Constant | ast.List | ast.Call) and not isinstance(
+            getattr(node.left, "value", None), int
+        )
         return sized and right is not None and right >= 10**9
     return left is not None and right is not None and isinstance(node.op, ast.Pow) and left > 1 and right >= 10**6
 
@@ -436,7 +476,13 @@ def _method(method: str, receiver: object, args: list[object]) -> object:
             return receiver.replace(str(args[0]), str(args[1]))
         if method == "split":
             return list(receiver.split(first if isinstance(first, str) else None))
-        simple = {"decode": receiver, "encode": receiver, "strip": receiver.strip(), "lower": receiver.lower(), "upper": receiver.upper()}
+        simple = {
+            "decode": receiver,
+            "encode": receiver,
+            "strip": receiver.strip(),
+            "lower": receiver.lower(),
+            "upper": receiver.upper(),
+        }
         if method == "format":
             try:
                 return receiver.format(*args)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import paths, words
 from server_monitor.tasks.policy.shell import Write
-from server_monitor.tasks.policy.tree import Command, Redirect
+from server_monitor.tasks.policy.tree import Redirect
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined
+from server_monitor.tasks.policy.writing import write
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
-
 WRITES = frozenset((">", ">>", ">|", "&>", "&>>", "<>", ">&", ">!", ">>!", "&>|", "&>!"))
 
 
@@ -34,14 +34,12 @@ class Redirections:
     span: Span = (0, 0)
     is_fifo: bool = False
 
-    def written(self, printed: Parts, walker: Walker, cmd: Command | None) -> Parts:
+    def written(self, printed: Parts, walker: Walker) -> Parts:
         """Judge what is written where; what remains on standard output."""
-        from server_monitor.tasks.policy import effects
-
         left = printed
         for target in self.targets:
             goes = printed if target.takes_stdout else ()
-            effects.write(target.file, goes, walker, is_appended=target.is_appended, is_redirect=True)
+            write(target.file, goes, walker, is_appended=target.is_appended, is_redirect=True)
             if target.takes_stdout:
                 left = ()
         return left
@@ -67,31 +65,47 @@ def redirected(redirects: Sequence[Redirect], walker: Walker) -> Redirections:
 
 
 def _one(redirect: Redirect, file: Field, found: Redirections, walker: Walker) -> None:
-    number = redirect.n.value if redirect.n else ""
-    text = file.text
+    number = redirect.n.value.strip("{}") if redirect.n else ""
     place = paths.place_of(file.parts, walker.state)
     if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
-        found.network, found.span = place.text, file.span
-        walker.descriptors[number.strip("{}") or "0"] = (Gap(Source.NETWORK, detail=place.text),)
-        if redirect.op in ("<", "<>"):
-            found.stdin = (Gap(Source.NETWORK, detail=place.text),)
-        return
-    if redirect.op in ("<&", ">&") and text is not None and (text.rstrip("-").isdigit() or text == "-"):
-        if redirect.op == "<&" and number in ("", "0") and text in walker.descriptors:
-            found.stdin = walker.descriptors[text]
-        if text in walker.descriptors:
-            found.network, found.span = f"descriptor {text}", file.span
-        return
-    if redirect.op == "<":
+        _network(redirect, file, place.text, found, walker)
+    elif redirect.op in ("<&", ">&") and (file.text or "").strip("-").isdigit():
+        _descriptor(redirect, number, file, found, walker)
+    elif redirect.op == "<":
         if number in ("", "0"):
             found.stdin = walker.content(file)
         else:
             walker.descriptors[number] = walker.content(file)
-        return
-    if redirect.op in WRITES:
-        stdout = number in ("", "1") or redirect.op.startswith("&")
-        found.targets.append(Target(file, ">>" in redirect.op, stdout))
+    elif redirect.op in WRITES and file.text != "-":
+        found.targets.append(Target(file, ">>" in redirect.op, _takes_stdout(redirect, number)))
         walker.account.writes.append(Write(place.text if place.is_exact else None, file.span))
+        if number not in ("", "1", "2"):
+            walker.sinks[number] = file
+
+
+def _takes_stdout(redirect: Redirect, number: str) -> bool:
+    return number in ("", "1") or redirect.op.startswith("&")
+
+
+def _network(redirect: Redirect, file: Field, path: str, found: Redirections, walker: Walker) -> None:
+    number = redirect.n.value.strip("{}") if redirect.n else ""
+    found.network, found.span = path, file.span
+    walker.descriptors[number or "0"] = (Gap(Source.NETWORK, detail=path),)
+    if redirect.op in WRITES:
+        found.targets.append(Target(file, True, _takes_stdout(redirect, number)))
+    if redirect.op in ("<", "<>"):
+        found.stdin = (Gap(Source.NETWORK, detail=path),)
+
+
+def _descriptor(redirect: Redirect, number: str, file: Field, found: Redirections, walker: Walker) -> None:
+    """`<&5` and `>&5`: what was opened as 5 before."""
+    other = (file.text or "").strip("-")
+    if other in walker.descriptors:
+        found.network, found.span = f"descriptor {other}", file.span
+        if redirect.op == "<&" and number in ("", "0"):
+            found.stdin = walker.descriptors[other]
+    if other in walker.sinks and number in ("", "1"):
+        found.targets.append(Target(walker.sinks[other], True, True))
 
 
 def _dedented(parts: Parts) -> Parts:

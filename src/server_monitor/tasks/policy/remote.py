@@ -6,21 +6,25 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import paths, scripts
+from server_monitor.tasks.policy import effects, outputs, paths, scripts
+from server_monitor.tasks.policy.calls import again
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, flat, joined, known
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.calls import Call
-
 SSH = named("B b c D E e F I i J L l m O o p Q R S W w P")
 CONTAINER = named(
     "a e h l m p u v w add-host annotation blkio-weight cap-add cap-drop cgroup-parent cgroupns cidfile cpu-period "
-    "cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems detach-keys device dns dns-option dns-search domainname entrypoint "
+    "cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems detach-keys device dns dns-option dns-search domainname "
+    "entrypoint "
     "env env-file expose gpus group-add health-cmd health-interval health-retries health-timeout hostname ip ip6 ipc "
-    "isolation kernel-memory label label-file link log-driver log-opt mac-address memory memory-reservation memory-swap "
-    "mount name network network-alias net oom-score-adj pid pids-limit platform publish pull restart runtime security-opt "
-    "shm-size stop-signal stop-timeout storage-opt sysctl tmpfs ulimit user userns uts volume volume-driver volumes-from "
+    "isolation kernel-memory label label-file link log-driver log-opt mac-address memory memory-reservation "
+    "memory-swap "
+    "mount name network network-alias net oom-score-adj pid pids-limit platform publish pull restart runtime "
+    "security-opt "
+    "shm-size stop-signal stop-timeout storage-opt sysctl tmpfs ulimit user userns uts volume volume-driver "
+    "volumes-from "
     "workdir index c container n namespace context kubeconfig pod-running-timeout f filename file project-name "
     "profile project-directory H host scale"
 )
@@ -37,7 +41,8 @@ def _code(call: Call, fields: list[Field], how: str) -> Parts:
 def _ssh(call: Call) -> Parts:
     options = split(call.args, SSH, stops=True)
     for setting in options.all_values("o"):
-        name, _, value = (setting.text or "").replace(" ", "=", 1).partition("=")
+        match = re.fullmatch(r"\s*(\w+)\s*[= ]\s*(.*)", setting.text or setting.shown, re.DOTALL)
+        name, value = (match[1], match[2]) if match else ("", "")
         if name.lower() in ("proxycommand", "localcommand", "knownhostscommand"):
             scripts.run_parts((value,), call, f"ssh {name}", setting.span)
     rest = options.operands
@@ -53,9 +58,6 @@ def _ssh(call: Call) -> Parts:
 
 
 def _docker(call: Call) -> Parts:
-    from server_monitor.tasks.policy import effects
-    from server_monitor.tasks.policy.invoke import again
-
     words = call.texts
     verbs = [place for place, word in enumerate(words) if word in ("exec", "run", "create", "debug", "compose", "rsh")]
     verb = next((place for place in verbs if words[place] != "compose"), None)
@@ -73,7 +75,7 @@ def _docker(call: Call) -> Parts:
         if host.startswith("/") and inside.startswith("/"):
             call.state.links[paths.normal(inside)] = paths.normal(host)
     for mount in options.all_values("mount"):
-        parts = dict(re.findall(r"(\w+)=([^,]+)", mount.text or ""))
+        parts: dict[str, str] = dict(re.findall(r"(\w+)=([^,]+)", mount.text or ""))
         source, target = parts.get("source", parts.get("src", "")), parts.get("target", parts.get("dst", ""))
         if source.startswith("/") and target.startswith("/"):
             call.state.links[paths.normal(target)] = paths.normal(source)
@@ -87,14 +89,10 @@ def _docker(call: Call) -> Parts:
 
 
 def _described(call: Call) -> Parts:
-    from server_monitor.tasks.policy import outputs
-
     return outputs._described(call)
 
 
 def _kubectl(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     words = call.texts
     if not {"exec", "run", "debug", "rsh"} & set(words):
         return _described(call)
@@ -105,8 +103,6 @@ def _kubectl(call: Call) -> Parts:
 
 
 def _lxc(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     for place, arg in enumerate(call.args):
         if arg.text == "--":
             return again(call, call.args[place + 1 :], call.name)
@@ -117,14 +113,14 @@ def _lxc(call: Call) -> Parts:
 
 
 def _ansible(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
-    options = split(call.args, named("a m i u l f k e M t B P c T module-name args inventory user limit forks extra-vars"))
+    options = split(
+        call.args, named("a m i u l f k e M t B P c T module-name args inventory user limit forks extra-vars")
+    )
     module = (given.text if (given := options.value("m", "module-name")) else None) or "command"
     args = options.value("a", "args")
     short = module.rpartition(".")[2]
     if args is None:
-        if short in ("reboot",):
+        if short == "reboot":
             return again(call, [known("reboot", call.span)], "ansible")
         return (Gap(Source.OUTPUT),)
     if short in ("command", "shell", "raw", "script"):
@@ -134,8 +130,6 @@ def _ansible(call: Call) -> Parts:
 
 def _ansible_module(call: Call, module: str, args: Field) -> Parts:
     """The modules that do what a command does."""
-    from server_monitor.tasks.policy.invoke import again
-
     values = dict(re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", args.text or args.shown))
     values = {key: value.strip("'\"") for key, value in values.items()}
     path, name, state = values.get("path", values.get("dest", "")), values.get("name", ""), values.get("state", "")
@@ -158,15 +152,34 @@ def _ansible_module(call: Call, module: str, args: Field) -> Parts:
     return again(call, [known(word, args.span) for word in words], "ansible")
 
 
+SALT_MODULES = {
+    "pkg.remove": ("apt-get", "remove"),
+    "pkg.purge": ("apt-get", "purge"),
+    "service.stop": ("systemctl", "stop"),
+    "service.disable": ("systemctl", "disable"),
+    "user.delete": ("userdel",),
+    "file.remove": ("rm", "-rf"),
+    "file.write": ("tee",),
+    "disk.wipe": ("wipefs", "-a"),
+    "disk.format": ("mkfs",),
+    "iptables.flush": ("iptables", "-F"),
+    "kmod.remove": ("rmmod",),
+    "kmod.load": ("modprobe",),
+    "sysctl.assign": ("sysctl", "-w"),
+    "ps.pkill": ("pkill",),
+    "state.single": ("true",),
+}
+
+
 def _salt(call: Call) -> Parts:
     words = call.texts
     for place, word in enumerate(words):
         if word in ("cmd.run", "cmd.shell", "cmd.script", "cmd.run_all", "cmd.retcode"):
             rest = call.args[place + 1 :]
             return scripts.run_code(rest[0], call, f"{call.name} {word}", []) if rest else ()
+        if (words_ := SALT_MODULES.get(word)) is not None:
+            return again(call, [*(known(w, call.span) for w in words_), *call.args[place + 1 :]], call.name)
         if word in ("system.reboot", "system.shutdown", "system.poweroff", "system.halt"):
-            from server_monitor.tasks.policy.invoke import again
-
             return again(call, [known(word.partition(".")[2], call.args[place].span)], call.name)
     return (Gap(Source.OUTPUT),)
 
@@ -188,8 +201,6 @@ def _adb(call: Call) -> Parts:
 
 
 def _machinectl(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     words = call.texts
     if "shell" in words:
         return again(call, call.args[words.index("shell") + 2 :], "machinectl shell")

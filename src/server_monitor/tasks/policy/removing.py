@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from server_monitor.tasks.policy import paths
 from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.copying import copied_into
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
-from server_monitor.tasks.policy.values import Field, Gap, Shape, Source
+from server_monitor.tasks.policy.values import Field, Gap, Glob, Shape, Source, joined
+from server_monitor.tasks.policy.writing import write
 
 # Roots below which a search that deletes takes the host with it, even when it looks only for old or large files.
 _BROAD = named("/ /home /root /var /var/lib /opt /srv /usr /etc /bin /lib /boot /mnt /media /data /backup /backups")
@@ -30,11 +34,14 @@ def shred(call: Call) -> None:
     options = split(call.args, named("n s iterations size random-source"))
     for operand in options.operands:
         place = call.place(operand)
-        if paths.is_device(place):
+        if paths.is_in(place.text, "/var/log"):
+            call.walker.find("log.tamper", f"overwrites the log {operand.shown}", operand.span)
+        elif paths.is_device(place):
             call.walker.find("fs.wipe", f"overwrites the device {place.text}", operand.span)
-        elif (loss := paths.file_loss(place)) or paths.is_log(place):
-            rule = "log.tamper" if paths.is_log(place) else "fs.wipe"
-            call.walker.find(rule, f"overwrites {loss or place.text}", operand.span)
+        elif loss := paths.file_loss(place):
+            call.walker.find("fs.wipe", f"overwrites {loss}", operand.span)
+        else:
+            removal(operand, call, is_tree=True)
 
 
 def removal(operand: Field, call: Call, *, is_tree: bool) -> None:
@@ -57,7 +64,12 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         _found_by_search(place, operand, call)
         return
     if is_tree and (loss := paths.tree_loss(place, call.state)):
-        find("fs.rm_critical_tree", f"deletes {loss} with everything in it", operand.span, resolved=f"{call.name} -r {shown}")
+        find(
+            "fs.rm_critical_tree",
+            f"deletes {loss} with everything in it",
+            operand.span,
+            resolved=f"{call.name} -r {shown}",
+        )
         return
     if loss := paths.file_loss(place):
         rule = "net.name_resolution" if loss in ("/etc/hosts", "/etc/resolv.conf") else "fs.rm_critical_file"
@@ -70,7 +82,9 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
     if paths.is_device(place) and place.text != "/dev":
         find("fs.rm_critical_file", f"deletes the device {place.text}", operand.span)
         return
-    if is_tree:
+    if is_tree and paths.is_top_level(place):
+        find("opaque.target", f"deletes {place.text}, a directory of the root", operand.span)
+    elif is_tree:
         _unknown_tree(place, operand, call)
 
 
@@ -100,19 +114,30 @@ def _unknown_tree(place: Place, operand: Field, call: Call) -> None:
         return
     broad = place.text in _BROAD or paths.is_system(place.text)
     if broad or (gap.splits and gap.shape is Shape.ANY and not paths.is_in_temporary(place.text)):
-        call.walker.find("opaque.target", f"deletes a directory below {place.text} whose name is not known", operand.span)
+        call.walker.find(
+            "opaque.target", f"deletes a directory below {place.text} whose name is not known", operand.span
+        )
 
 
 def _found_by_search(place: Place, operand: Field, call: Call) -> None:
     gap = place.gap
     assert gap is not None
     root = place.text
-    everything = gap.detail == "find everything"
-    by_name = gap.detail == "find names"
+    everything = gap.detail.startswith("find everything")
+    by_name = gap.detail.startswith("find names")
     place_itself = Place(root)
+    if root == call.state.home and operand.prefix.startswith("."):
+        # Where the task starts is not a choice that its author made.
+        if everything:
+            call.walker.find(
+                "opaque.target", "deletes everything that a search finds where the task starts", operand.span
+            )
+        return
     if everything and not paths.is_in_temporary(root) and paths.tree_loss(place_itself, call.state):
         why = f"deletes everything that a search of {root} finds"
         call.walker.find("fs.find_delete_critical", why, operand.span)
+    elif everything and paths.is_top_level(place_itself):
+        call.walker.find("opaque.target", f"deletes everything that a search of {root} finds", operand.span)
     elif not by_name and (root in _BROAD or (paths.is_system(root) and paths.depth(root) < 4)):
         why = f"deletes whatever old, large or otherwise chosen files a search of {root} finds"
         call.walker.find("fs.find_delete_critical", why, operand.span)
@@ -129,18 +154,23 @@ def find(call: Call) -> None:
         return
     for root in search_roots(call.args):
         detail = search_detail(texts)
-        parts = (*root.parts, "/", Gap(Source.OUTPUT, Shape.PATH, detail=detail)) if root.parts else ()
-        _removal(Field(tuple(parts), root.span), call, is_tree=True)
+        _removal(_below(root, detail), call, is_tree=True)
     # A test that stands behind -delete chooses nothing.
-    if call.texts.index("-delete") < min((i for i, t in enumerate(texts) if t in ("-name", "-iname", "-path")), default=9**9):
+    if call.texts.index("-delete") < min(
+        (i for i, t in enumerate(texts) if t in ("-name", "-iname", "-path")), default=9**9
+    ):
         for root in search_roots(call.args):
-            parts = (*root.parts, "/", Gap(Source.OUTPUT, Shape.PATH, detail=search_detail(texts[: texts.index("-delete")])))
-            _removal(Field(parts, root.span), call, is_tree=True)
+            _removal(_below(root, search_detail(texts[: texts.index("-delete")])), call, is_tree=True)
+
+
+def _below(root: Field, detail: str) -> Field:
+    """What a search of this root finds; a root that is a pattern chooses by name itself."""
+    if any(isinstance(part, Glob) for part in root.parts) and not root.shown.endswith("/*"):
+        detail = "find names"
+    return Field(joined(root.parts, ("/",), (Gap(Source.OUTPUT, Shape.PATH, detail=detail),)), root.span)
 
 
 def _find_writes(call: Call, texts: list[str]) -> None:
-    from server_monitor.tasks.policy.writing import write
-
     for place, text in enumerate(texts[:-1]):
         if text in ("-fprint", "-fprint0", "-fls", "-fprintf"):
             write(call.args[place + 1], (Gap(Source.OUTPUT),), call.walker, is_appended=False)
@@ -154,30 +184,36 @@ def search_roots(args: list[Field]) -> list[Field]:
         if arg.prefix.startswith(("-", "(", "!")):
             break
         roots.append(arg)
-    return roots or [Field((".",))]
+    # An empty word is no directory, and nothing is searched.
+    return [root for root in roots if root.parts] if roots else [Field((".",))]
 
 
 _BY_NAME = named("-name -iname -path -ipath -wholename -iwholename -regex -iregex -samefile -inum -lname")
-_BY_OTHER = named("-mtime -mmin -ctime -cmin -atime -amin -newer -size -user -group -perm -nouser -nogroup -links -newermt")
+_BY_OWNER = named("-user -group -uid -gid -nouser -nogroup -perm")
+_BY_OTHER = named("-mtime -mmin -ctime -cmin -atime -amin -newer -size -links -newermt")
 
 
 def search_detail(texts: list[str]) -> str:
-    """How much a search chooses: `find names`, `find some` or `find everything`."""
+    """How much a search chooses: `find names`, `find some` or `find everything`, and whether only what is old."""
+    old = any(t in ("-mtime", "-mmin", "-ctime", "-cmin", "-atime") and f.startswith("+") for t, f in pairwise(texts))
+    names = [f for t, f in pairwise(texts) if t in ("-name", "-iname", "-regex", "-path")]
+    rotated = bool(names) and all(re.search(r"\.(gz|old|xz|bz2|zst|bak)$|[\d\]]\*?$|-20|\.\d", name) for name in names)
+    return _chosen(texts) + (" old" if old or rotated else "")
+
+
+def _chosen(texts: list[str]) -> str:
     if "-o" in texts or "-or" in texts:
         return "find some" if any(t in _BY_NAME | _BY_OTHER for t in texts) else "find everything"
-    for place, text in enumerate(texts):
+    for place, (text, name) in enumerate(pairwise(texts)):
         negated = place > 0 and texts[place - 1] in ("!", "-not")
-        if text in _BY_NAME and not negated and place + 1 < len(texts):
-            if texts[place + 1].strip("*.?/") and not set(texts[place + 1]) <= set("*.?/[^]"):
-                return "find names"
-    if "-empty" in texts:
+        if text in _BY_NAME and not negated and not set(name) <= set("*.?/[^]"):
+            return "find names"
+    if "-empty" in texts or any(text in _BY_OWNER for text in texts):
         return "find names"
     return "find some" if any(text in _BY_OTHER for text in texts) else "find everything"
 
 
 def mv(call: Call) -> None:
-    from server_monitor.tasks.policy.writing import copied_into
-
     options = split(call.args, named("t S target-directory suffix"))
     target = options.value("t", "target-directory")
     sources = options.operands if target is not None else options.operands[:-1]
@@ -186,13 +222,15 @@ def mv(call: Call) -> None:
         for parts in (source.parts, *source.alts):
             _moved_away(Field(parts, source.span), target, call)
     if target is not None:
-        copied_into(target, sources, call, is_move=True)
+        copied_into(target, sources, call)
 
 
 def _moved_away(source: Field, target: Field | None, call: Call) -> None:
     place = call.place(source)
     to = call.place(target) if target is not None else None
     loss = paths.tree_loss(place, call.state)
+    if loss == call.state.home and not source.prefix.startswith("/"):
+        loss = None
     if loss is not None and place.is_exact and loss == place.text and _is_only_a_file(place.text):
         loss = None
     loss = loss or paths.file_loss(place)
@@ -202,6 +240,8 @@ def _moved_away(source: Field, target: Field | None, call: Call) -> None:
         call.walker.find("log.tamper", f"moves the log {place.text} away", source.span)
     elif _is_boot(place):
         call.walker.find("kernel.boot", f"moves {source.shown} away, which the host starts from", source.span)
+    elif loss is not None and place.gap is not None and place.gap.detail.startswith("find names"):
+        call.walker.find("opaque.target", f"moves files of {loss} away by name", source.span)
     elif loss is not None:
         call.walker.find("fs.mv_critical", f"moves {loss} away", source.span)
 
@@ -209,6 +249,18 @@ def _moved_away(source: Field, target: Field | None, call: Call) -> None:
 def _is_only_a_file(path: str) -> bool:
     """Below /etc and in the homes, a single name may be moved as long as no rule names it."""
     return paths.is_in(path, "/etc") and path != "/etc" and not paths.is_critical_file(path)
+
+
+def git(call: Call) -> None:
+    """`git clean` takes everything that is not in the repository, wherever that is."""
+    texts = call.texts
+    if "clean" not in texts or not any(re.match(r"-\w*f|--force", text) for text in texts):
+        return
+    folder = next((arg for option, arg in pairwise(call.args) if option.text in ("-C", "--work-tree")), None)
+    last = call.args[-1] if call.args[-1].prefix.startswith("/") else None
+    for operand in (folder, last):
+        if operand is not None and (loss := paths.tree_loss(call.place(operand), call.state)):
+            call.walker.find("fs.rm_critical_tree", f"deletes what is in {loss}", operand.span)
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {
@@ -220,5 +272,6 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "trash-put": rm,
     "rmdir": lambda _call: None,
     "find": find,
+    "git": git,
     "mv": mv,
 }

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import paths, programs
+from server_monitor.tasks.policy.calls import Call, Frame, again
 from server_monitor.tasks.policy.options import split
-from server_monitor.tasks.policy.shell import SimpleCommand
+from server_monitor.tasks.policy.parsing import Dialect
 from server_monitor.tasks.policy.state import PATH, UNSET, Var, WrittenFile
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, Span, known, rendered, text_of
-
-if TYPE_CHECKING:
-    from server_monitor.tasks.policy.calls import Call
-
-__all__ = ["UNSET"]
 
 SHELL_VALUES = frozenset(("o", "O", "rcfile", "init-file"))
 _SHEBANG = re.compile(r"#!\s*(\S+)(?:[ \t]+(\S+))?[^\n]*\n?")
@@ -34,7 +29,11 @@ def shell(call: Call) -> Parts:
         return run_code(operands[0], call, call.name + " -c", operands[1:])
     if options.has("version", "help"):
         return (Gap(Source.OUTPUT),)
-    if operands and "s" not in options.flags and operands[0].text not in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
+    if (
+        operands
+        and "s" not in options.flags
+        and operands[0].text not in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+    ):
         return run_path(operands[0], call, tuple(operands[1:]))
     if call.stdin is None:
         return (Gap(Source.OUTPUT),)
@@ -43,10 +42,8 @@ def shell(call: Call) -> Parts:
 
 def run_code(code: Field, call: Call, how: str, args: list[Field]) -> Parts:
     """A string as a script; its first argument is `$0`, the others are its parameters."""
-    printed: list[Parts] = []
     zero = args[0].parts if args else (call.name,)
-    for parts in (code.parts, *code.alts):
-        printed.append(run_parts(parts, call, how, code.span, tuple(args[1:]), zero=zero))
+    printed = [run_parts(parts, call, how, code.span, tuple(args[1:]), zero=zero) for parts in (code.parts, *code.alts)]
     return printed[0]
 
 
@@ -67,11 +64,11 @@ def run_parts(
     names: dict[str, Var] = {}
     if text is None:
         if not _is_worth_reading(parts):
-            return unknown(parts, call, how, span, is_stdin=is_stdin)
+            return unknown(parts, call, span, is_stdin=is_stdin)
         text, names = _with_variables(parts)
         if any(isinstance(p, Gap) and p.shape is Shape.ANY and p.source is not Source.TRUSTED for p in parts):
-            unknown(parts, call, how, span, is_stdin=is_stdin)
-    dialect = "posix" if programs.canonical(call.name, walker.state) in ("sh", "dash") else "bash"
+            unknown(parts, call, span, is_stdin=is_stdin)
+    dialect: Dialect = "posix" if programs.canonical(call.name) in ("sh", "dash") else "bash"
     if in_this_shell:
         walker.state.vars.update(names)
         if args:
@@ -112,7 +109,7 @@ def _with_variables(parts: Parts) -> tuple[str, dict[str, Var]]:
     return "".join(text), names
 
 
-def unknown(parts: Parts, call: Call, how: str, span: Span, *, is_stdin: bool = False) -> Parts:
+def unknown(parts: Parts, call: Call, span: Span, *, is_stdin: bool = False) -> Parts:
     """A script that exists only once the command runs."""
     gap = next((part for part in parts if isinstance(part, Gap)), Gap())
     network = next((part for part in parts if isinstance(part, Gap) and part.source is Source.NETWORK), None)
@@ -137,8 +134,8 @@ def written(word: str, call: Call) -> Field | None:
         path = paths.absolute(word, state)
         return known(path, call.word.span) if path is not None and path in state.files else None
     found = state.vars.get("PATH")
-    search = text_of(found.values[0]) if found else None
-    if search is None or search == PATH:
+    search = (text_of(found.values[0]) if found else None) or PATH
+    if not state.files:
         return None
     for folder in search.split(":"):
         path = paths.absolute(f"{folder or '.'}/{word}", state)
@@ -154,12 +151,12 @@ def run_file(file: Field, call: Call) -> Parts:
 def run_path(file: Field, call: Call, args: tuple[Field, ...], *, is_direct: bool = False) -> Parts:
     """A file as a script: the one that the task wrote, or one that was there before and is not looked into."""
     if file.text is None and file.gap is not None:
-        return unknown(file.parts, call, call.name, file.span)
+        return unknown(file.parts, call, file.span)
     place = paths.place_of(file.parts, call.state)
     found = call.state.files.get(place.text) if place.is_exact else None
     if found is None:
         if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
-            return unknown(call.walker.content(file), call, call.name, file.span)
+            return unknown(call.walker.content(file), call, file.span)
         judge_place(file.text or file.shown, call)
         return (Gap(Source.OUTPUT, detail=place.text),)
     return _run_written(place.text, found, file, call, args, is_direct=is_direct)
@@ -168,8 +165,6 @@ def run_path(file: Field, call: Call, args: tuple[Field, ...], *, is_direct: boo
 def _run_written(
     path: str, found: WrittenFile, file: Field, call: Call, args: tuple[Field, ...], *, is_direct: bool
 ) -> Parts:
-    from server_monitor.tasks.policy.walk import Frame
-
     walker = call.walker
     running = [frame for frame in walker.frames if frame.name == path]
     if running:
@@ -182,7 +177,7 @@ def _run_written(
         program = match[1].rpartition("/")[2]
         program = (match[2] or "sh").rpartition("/")[2] if program == "env" else program
         if program not in programs.SHELLS:
-            return _interpreted(program, text, file, call)
+            return _interpreted(program, found.content, file, call)
     kept, walker.frames = walker.frames, [*walker.frames, Frame(path, call.is_background)]
     try:
         return run_parts(found.content, call, path, file.span, args, zero=(path,))
@@ -190,12 +185,10 @@ def _run_written(
         walker.frames = kept
 
 
-def _interpreted(program: str, text: str, file: Field, call: Call) -> Parts:
-    from server_monitor.tasks.policy import carriers
-
-    name = programs.canonical(program, call.state)
-    carriers.judge_code(name, (text,), replace(call, name=name), file.span)
-    return (Gap(Source.OUTPUT),)
+def _interpreted(program: str, content: Parts, file: Field, call: Call) -> Parts:
+    """A script of another language, as its first line says."""
+    flag = "-c" if program.startswith("python") else "-e"
+    return again(call, [known(program, file.span), known(flag, file.span), Field(content, file.span)], file.shown)
 
 
 def judge_place(word: str, call: Call) -> None:
@@ -206,7 +199,3 @@ def judge_place(word: str, call: Call) -> None:
     if path is not None and paths.is_in_temporary(path):
         why = f"runs {path}, which lies where every account can write"
         call.walker.find("opaque.script_from_tmp", why, call.span, resolved=_line(call))
-
-
-def note_virtual(call: Call, line: str) -> None:
-    call.walker.note(SimpleCommand(line, call.span, call.walker.via, True, call.name))

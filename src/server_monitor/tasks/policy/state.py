@@ -1,4 +1,4 @@
-"""What a shell remembers between two commands: variables, functions, directory, and files that the task itself wrote."""
+"""What a shell remembers between two commands: variables, functions, directory, and files that the task wrote."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class State:
     zero: Parts = ("bash",)
     files: dict[str, WrittenFile] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    pipes: set[str] = field(default_factory=set)
     dirs: list[str | None] = field(default_factory=list)
 
     def copy(self) -> State:
@@ -79,8 +78,8 @@ def fresh_state(user: str) -> State:
     home = "/root" if name == "root" else f"/home/{name}"
     state = State(home=home, cwd=home)
     settled = {"HOME": home, "PWD": home, "USER": name, "LOGNAME": name, "SHELL": "/bin/bash", "PATH": PATH}
-    settled |= {"TMPDIR": "/tmp", "LANG": "C.UTF-8", "TERM": "dumb", "OLDPWD": home, "OSTYPE": "linux-gnu"}  # noqa: S108
-    settled |= {"BASH": "/bin/bash", "SHLVL": "1"}
+    settled |= {"TMPDIR": "/tmp", "LANG": "C.UTF-8", "TERM": "dumb", "OLDPWD": home, "OSTYPE": "linux-gnu"}
+    settled |= {"BASH": "/bin/bash", "SHLVL": "1", "IFS": BLANKS}
     state.vars.update({key: Var.of(value) for key, value in settled.items()})
     numbers = ("RANDOM", "SRANDOM", "SECONDS", "EPOCHSECONDS", "LINENO", "BASHPID", "PPID", "UID", "EUID", "COLUMNS")
     names = ("HOSTNAME", "HOSTTYPE", "MACHTYPE", "BASH_VERSION", "EPOCHREALTIME", "LINES")

@@ -59,6 +59,20 @@ Parts: TypeAlias = tuple[Part, ...]
 Span: TypeAlias = tuple[int, int]
 
 
+class CarriedSpan(tuple[int, int]):  # noqa: SLOT001  # A tuple with another field cannot have slots.
+    """The place of what carries a text that does not stand in the command itself, such as a decoded one.
+
+    `payload` is the place inside that text.
+    """
+
+    payload: Span
+
+    def __new__(cls, carrier: Span, payload: Span) -> "CarriedSpan":
+        found = super().__new__(cls, carrier)
+        found.payload = payload
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One word of a command after all expansions. `alts` are other values that it may have instead."""
@@ -101,6 +115,11 @@ def gap_of(parts: Parts) -> Gap | None:
     gaps = [part for part in parts if isinstance(part, Gap)]
     telling = (Source.SECRET, Source.NETWORK, Source.ALL_PROCESSES)
     return next((gap for gap in gaps if gap.source in telling), gaps[0] if gaps else None)
+
+
+def is_endless(gap: Gap) -> bool:
+    """Would reading it never end?"""
+    return gap.source is Source.ENDLESS or (gap.source is Source.RANDOM and gap.detail.startswith("/dev/"))
 
 
 def joined(*pieces: Parts) -> Parts:

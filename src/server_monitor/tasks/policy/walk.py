@@ -6,16 +6,19 @@ statement prints is its result, so that a pipe and a substitution carry it on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from server_monitor.tasks.policy import assigning, paths, words
+import msgspec
+
+from server_monitor.tasks.policy import assigning, effects, paths, words
 from server_monitor.tasks.policy.arithmetic import evaluated
-from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.calls import Call, Frame
 from server_monitor.tasks.policy.parameters import Choices, lookup
 from server_monitor.tasks.policy.parsing import Dialect, SyntaxWrong
-from server_monitor.tasks.policy.redirects import Redirections, redirected
+from server_monitor.tasks.policy.programs import NETWORK_PIPES, SHELLS
+from server_monitor.tasks.policy.redirects import WRITES, Redirections, redirected
 from server_monitor.tasks.policy.shell import MAX_DEPTH, Account, Finding, SimpleCommand
 from server_monitor.tasks.policy.state import State, Var, WrittenFile, merged
 from server_monitor.tasks.policy.tree import (
@@ -36,6 +39,7 @@ from server_monitor.tasks.policy.tree import (
     FuncDecl,
     IfClause,
     LetClause,
+    Lit,
     Node,
     ParamExp,
     ParenTest,
@@ -50,11 +54,25 @@ from server_monitor.tasks.policy.tree import (
     Word,
     WordIter,
 )
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, Span, joined, text_of
+from server_monitor.tasks.policy.values import (
+    CarriedSpan,
+    Field,
+    Gap,
+    Parts,
+    Shape,
+    Source,
+    Span,
+    is_endless,
+    joined,
+    text_of,
+)
 
 MAX_ROUNDS = 64
 MAX_UNROLLED_STEPS = 1500
 MAX_INPUT_LINES = 64
+
+
+Invoker = Callable[[Call, Redirections | None, bool], Parts]
 
 
 @dataclass(slots=True)
@@ -88,19 +106,12 @@ class Input:
 
 
 @dataclass(slots=True)
-class Frame:
-    """A function or a script that is running: whether it has been left behind in a process of its own since."""
-
-    name: str
-    is_forked: bool = False
-
-
-@dataclass(slots=True)
 class Walker:
     """A shell that looks at every command instead of running it."""
 
     account: Account
     state: State
+    invoker: Invoker
     dialect: Dialect = "bash"
     via: tuple[str, ...] = ()
     base: int | None = 0  # Where the text begins in what the person wrote; None when it is not a piece of it.
@@ -110,6 +121,7 @@ class Walker:
     depth: int = 0
     endless: int = 0
     descriptors: dict[str, Parts] = field(default_factory=dict)
+    sinks: dict[str, Field] = field(default_factory=dict)  # Descriptors that were opened for writing.
 
     # --- what word expansion asks ---
 
@@ -118,7 +130,10 @@ class Walker:
         if only is not None and only.cmd is None and len(only.redirs) == 1 and only.redirs[0].op == "<":
             return _trimmed(self.content(Field(self.value(only.redirs[0].word)[0])))
         with self.subshell(), self.descended():
-            return _trimmed(self.run(stmts))
+            printed = _trimmed(self.run(stmts))
+        if any(isinstance(part, Gap) and is_endless(part) for part in printed) and stmts:
+            self.find("bomb.fill", "reads an endless source into memory", self.located(stmts[0]))
+        return printed
 
     def substituted(self, node: ProcSubst) -> Parts:
         with self.subshell(), self.descended():
@@ -149,7 +164,7 @@ class Walker:
 
     def located(self, node: Node) -> Span:
         if self.base is None:
-            return self.carrier
+            return CarriedSpan(self.carrier, (node.pos.offset, node.end.offset))
         return self.base + node.pos.offset, self.base + node.end.offset
 
     # --- statements ---
@@ -178,7 +193,7 @@ class Walker:
                 printed = self._command(stmt.cmd, redirections, stmt)
         else:
             printed = self._command(stmt.cmd, redirections, stmt)
-        return redirections.written(printed, self, stmt.cmd)
+        return redirections.written(printed, self)
 
     def _command(self, cmd: Command | None, redirections: Redirections | None, stmt: Stmt) -> Parts:
         match cmd:
@@ -209,7 +224,10 @@ class Walker:
             case FuncDecl():
                 self.state.functions[cmd.name.value] = cmd.body
                 return ()
-            case TimeClause() | CoprocClause():
+            case CoprocClause():
+                with self.subshell(), self.descended(), self.forked():
+                    return self.statement(_coprocess(cmd)) if cmd.stmt else ()
+            case TimeClause():
                 return self.statement(cmd.stmt) if cmd.stmt else ()
             case _:
                 return self._expression(cmd)
@@ -243,8 +261,6 @@ class Walker:
         return right
 
     def _judge_pipe(self, begin: int, middle: int, span: Span) -> None:
-        from server_monitor.tasks.policy.programs import NETWORK_PIPES, SHELLS
-
         before = self.account.commands[begin:middle]
         after = self.account.commands[middle:]
         talks = next((c for c in after if c.name in NETWORK_PIPES), None)
@@ -307,6 +323,8 @@ class Walker:
                 break
             printed.append(self.run(cmd.do))
             evaluated(cmd.loop.post, self)
+        else:
+            self._judge_long_loop(cmd.do)
         return joined(*printed, self._body(cmd.do))
 
     def _for_words(self, cmd: ForClause, loop: WordIter) -> Parts:
@@ -314,6 +332,8 @@ class Walker:
         listed = bool(loop.items) or (loop.in_pos is not None and loop.in_pos.offset > 0)
         fields = words.expand_all(loop.items, self) if listed else list(self.state.positional)
         values = [parts for item in fields for parts in (item.parts, *item.alts)]
+        if len(values) > MAX_ROUNDS or any(isinstance(p, Gap) and p.detail == "seq" for parts in values for p in parts):
+            self._judge_long_loop(cmd.do)
         printed: list[Parts] = []
         for place, parts in enumerate(values):
             if place >= MAX_ROUNDS or self.account.steps > MAX_UNROLLED_STEPS:
@@ -323,6 +343,12 @@ class Walker:
             self.state.vars[name] = Var((_one_word(parts),))
             printed.append(self.run(cmd.do))
         return joined(*printed)
+
+    def _judge_long_loop(self, stmts: Sequence[Stmt]) -> None:
+        """Hundreds of rounds that each leave a process behind."""
+        left = next((stmt for stmt in _all_statements(stmts) if stmt.background), None)
+        if left is not None and not self._is_paced(stmts):
+            self.find("bomb.fork", "starts hundreds of processes at once", self.located(left))
 
     def _while(self, cmd: WhileClause) -> Parts:
         is_endless = _is_always(cmd)
@@ -361,7 +387,7 @@ class Walker:
 
     def _is_paced(self, stmts: Sequence[Stmt]) -> bool:
         """Does a round of the loop wait for something, or can it end?"""
-        return any(name in PACED for name in _names(stmts))
+        return any(name in PACED for name in _names(stmts, foreground=True))
 
     def _judge_endless(self, stmts: Sequence[Stmt]) -> None:
         for stmt in _all_statements(stmts):
@@ -373,8 +399,15 @@ class Walker:
                     if assign.name and assign.value and _grows(assign.name.value, assign.value, assign.append):
                         why = f"doubles the variable {assign.name.value} in an endless loop"
                         self.find("bomb.fill", why, self.located(stmt))
-            if any(redirect.op == ">>" for redirect in stmt.redirs) and not _to_nothing(stmt):
+            if any(redirect.op in (">>", "&>>") for redirect in stmt.redirs) and not _to_nothing(stmt):
                 self.find("bomb.fill", "writes to a file in an endless loop", self.located(stmt))
+            if any(redirect.op in WRITES and _varies(redirect.word) for redirect in stmt.redirs):
+                self.find("bomb.fill", "makes new files in an endless loop", self.located(stmt))
+        names = list(_names(stmts))
+        if made := next((name for name in names if name in MAKES_FILES), None):
+            self.find("bomb.fill", f"makes new files with {made} in an endless loop", self.located(stmts[0]))
+        elif all(name in QUICK for name in _first_names(stmts)):
+            self.find("bomb.fill", "keeps a processor busy without end", self.located(stmts[0]))
 
     def _test(self, node: TestExpr | None) -> None:
         match node:
@@ -406,9 +439,11 @@ class Walker:
 
     # --- simple commands ---
 
-    def _call(self, cmd: CallExpr, redirections: Redirections | None, stmt: Stmt) -> Parts:
-        from server_monitor.tasks.policy.invoke import invoke
+    def invoke(self, call: Call, redirections: Redirections | None = None, *, is_program: bool = False) -> Parts:
+        """Judge one simple command; what it prints."""
+        return self.invoker(call, redirections, is_program)
 
+    def _call(self, cmd: CallExpr, redirections: Redirections | None, stmt: Stmt) -> Parts:
         fields = words.expand_all(cmd.args, self)
         if not fields:
             for assign in cmd.assigns:
@@ -417,7 +452,7 @@ class Walker:
         env = {a.name.value: self.value(a.value)[0] for a in cmd.assigns if a.name and not a.array}
         span = self.located(cmd)
         printed = [
-            invoke(
+            self.invoke(
                 Call(
                     "",
                     variant[1:],
@@ -483,17 +518,14 @@ class Walker:
         shape = Shape.NUMBER if place.text.endswith(".pid") else Shape.ANY
         return (Gap(source, shape, detail=place.text or file.shown),)
 
-    def find(
-        self, rule: str, why: str, span: Span, *, resolved: str = "", payload_span: Span | None = None
-    ) -> None:
-        finding = Finding(rule, why, span, self.via, resolved, payload_span)
+    def find(self, rule: str, why: str, span: Span, *, resolved: str = "") -> None:
+        payload = span.payload if isinstance(span, CarriedSpan) else None
+        finding = Finding(rule, why, (span[0], span[1]), self.via, resolved, payload)
         if finding not in self.account.findings:
             self.account.findings.append(finding)
 
     def changed(self, name: str, values: tuple[Parts, ...]) -> None:
         """A variable has a new value: some make other programs run code."""
-        from server_monitor.tasks.policy import effects
-
         for value in values:
             effects.judge_variable(name, value, self, self.carrier)
 
@@ -550,6 +582,10 @@ class Walker:
             self.via = kept
 
 
+MAKES_FILES = frozenset(
+    ("mktemp", "touch", "mkdir", "cp", "fallocate", "dd", "docker", "tee", "useradd", "logger", "mkfifo", "ln", "split")
+)
+QUICK = frozenset((":", "true", "echo", "printf", "[", "test", "let", "expr", "false"))
 PACED = frozenset(("sleep", "wait", "read", "inotifywait", "break", "exit", "return", "select", "timeout", "usleep"))
 MAX_VARIANTS = 24
 
@@ -571,6 +607,26 @@ def _variants(fields: list[Field]) -> list[list[Field]]:
     return found
 
 
+def _coprocess(cmd: CoprocClause) -> Stmt:
+    """What a coprocess runs. Before a simple command bash takes no name: what the parser took for one is the command.
+
+    The parser also takes words like `of=/dev/sda` behind the command for assignments there.
+    """
+    stmt = cmd.stmt
+    assert stmt is not None
+    if not isinstance(stmt.cmd, CallExpr):
+        return stmt
+    call = stmt.cmd
+    assigned = [
+        Word(a.pos, a.end, [Lit(a.pos, a.end, f"{a.name.value}="), *(a.value.parts if a.value else [])])
+        for a in call.assigns
+        if a.name
+    ]
+    name = [cmd.name] if cmd.name is not None else []
+    words_ = sorted([*name, *assigned, *call.args], key=lambda word: word.pos.offset)
+    return msgspec.structs.replace(stmt, cmd=CallExpr(call.pos, call.end, [], words_))
+
+
 def _either(printed: list[Parts]) -> Parts:
     different = list(dict.fromkeys(printed))
     if len(different) == 1:
@@ -585,7 +641,7 @@ def _one_word(parts: Parts) -> Parts:
         replace(part, splits=False, shape=Shape.PATH if part.shape is Shape.ANY else part.shape)
         if isinstance(part, Gap)
         else part
-        for part in words.flat(parts)
+        for part in parts
     )
 
 
@@ -628,39 +684,44 @@ def _reads(cond: Sequence[Stmt]) -> bool:
     return any(name == "read" for name in _names(cond))
 
 
-def _names(stmts: Sequence[Stmt]) -> Iterator[str]:
-    for stmt in _all_statements(stmts):
+def _names(stmts: Sequence[Stmt], *, foreground: bool = False) -> Iterator[str]:
+    for stmt in _all_statements(stmts, foreground=foreground):
         if isinstance(stmt.cmd, CallExpr):
             for word in stmt.cmd.args[:2]:
                 if (name := _literal(word)) is not None:
                     yield name.rpartition("/")[2]
 
 
-def _all_statements(stmts: Sequence[Stmt]) -> Iterator[Stmt]:
-    """These statements and those inside them, functions left out."""
+def _all_statements(stmts: Sequence[Stmt], *, foreground: bool = False) -> Iterator[Stmt]:
+    """These statements and those inside them, functions left out; with `foreground`, only those that are waited for."""
     for stmt in stmts:
+        if foreground and stmt.background:
+            continue
         yield stmt
-        match stmt.cmd:
-            case BinaryCmd():
-                yield from _all_statements([stmt.cmd.x, stmt.cmd.y])
-            case Block() | Subshell():
-                yield from _all_statements(stmt.cmd.stmts)
-            case IfClause():
-                yield from _arms(stmt.cmd)
-            case WhileClause():
-                yield from _all_statements([*stmt.cmd.cond, *stmt.cmd.do])
-            case ForClause():
-                yield from _all_statements(stmt.cmd.do)
-            case CaseClause():
-                for item in stmt.cmd.items:
-                    yield from _all_statements(item.stmts)
-            case _:
-                pass
+        yield from _all_statements(_inside(stmt.cmd), foreground=foreground)
+
+
+def _inside(cmd: Command | None) -> Sequence[Stmt]:
+    match cmd:
+        case BinaryCmd():
+            return [cmd.x, cmd.y]
+        case Block() | Subshell():
+            return cmd.stmts
+        case IfClause():
+            return list(_arms(cmd))
+        case WhileClause():
+            return [*cmd.cond, *cmd.do]
+        case ForClause():
+            return cmd.do
+        case CaseClause():
+            return [stmt for item in cmd.items for stmt in item.stmts]
+        case _:
+            return ()
 
 
 def _arms(clause: Clause | None) -> Iterator[Stmt]:
     while clause is not None:
-        yield from _all_statements([*clause.cond, *clause.then])
+        yield from (*clause.cond, *clause.then)
         clause = clause.else_
 
 
@@ -675,5 +736,22 @@ def _grows(name: str, value: Word, append: bool) -> bool:
     return uses >= (1 if append else 2)
 
 
+def _varies(word: Word | None) -> bool:
+    """Is it another name each time?"""
+    parts = [p for part in word.parts for p in (part.parts if isinstance(part, DblQuoted) else [part])] if word else []
+    return any(isinstance(part, ArithmExp | CmdSubst) for part in parts) or any(
+        isinstance(part, ParamExp)
+        and part.param is not None
+        and part.param.value in ("RANDOM", "SRANDOM", "EPOCHREALTIME")
+        for part in parts
+    )
+
+
+def _first_names(stmts: Sequence[Stmt]) -> Iterator[str]:
+    for stmt in _all_statements(stmts):
+        if isinstance(stmt.cmd, CallExpr) and stmt.cmd.args:
+            yield _literal(stmt.cmd.args[0]) or "?"
+
+
 def _to_nothing(stmt: Stmt) -> bool:
-    return any(redirect.word and _literal(redirect.word) in ("/dev/null",) for redirect in stmt.redirs)
+    return any(redirect.word and _literal(redirect.word) == "/dev/null" for redirect in stmt.redirs)

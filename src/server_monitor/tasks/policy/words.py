@@ -102,7 +102,7 @@ def value(word: Word | None, shell: Shell) -> tuple[Parts, ...]:
         worlds = [joined(world, choice) for world in worlds for choice in choices]
         if len(worlds) > MAX_WORLDS:
             return ((Gap(Source.PARAMETER),),)
-    return tuple(dict.fromkeys(unsplit(flat(world)) for world in worlds))
+    return tuple(dict.fromkeys(unsplit(world) for world in worlds))
 
 
 def pattern(word: Word, shell: Shell) -> str | None:
@@ -213,7 +213,7 @@ def _segments(atom: Atom, shell: Shell, is_whole: bool) -> list[Segments]:
     """The choices that one atom stands for, each a run of fields."""
     match atom:
         case str():
-            return [(Piece(globbed(atom)),)]
+            return [(Piece((atom,) if is_whole else globbed(atom)),)]
         case Quoted():
             return [(Piece((atom.text,) if atom.text else (), quoted=True),)]
         case DblQuoted():
@@ -247,7 +247,7 @@ def _double_quoted(node: DblQuoted, shell: Shell) -> list[Segments]:
         if isinstance(part, ParamExp) and parameters.is_list(part):
             lists = parameters.expanded(part, shell, quoted=True)
             # "$@" alone with nothing in it is no field at all, not an empty one.
-            if len(node.parts) == 1 and lists == [()]:
+            if len(node.parts) == 1 and lists == ((),):
                 return [()]
             worlds = [_appended(w, tuple(Piece(p, True) for p in choice), True) for w in worlds for choice in lists]
         else:
@@ -304,7 +304,8 @@ def _split_all(items: tuple[Parts, ...], state: State, is_whole: bool) -> Segmen
 def _split(parts: Parts, ifs: str | None) -> list[Piece]:
     text = text_of(parts)
     if text is not None and ifs is not None:
-        return [Piece(globbed(word)) for word in islice(split_text(text, ifs), MAX_FIELDS)]
+        # An empty word at an end says that a separator stood there, and so that no neighbour is glued on.
+        return [Piece(globbed(word)) for word in islice(split_text(text, ifs, keep_ends=True), MAX_FIELDS)]
     fields: list[list[Part]] = [[]]
     for part in parts:
         if isinstance(part, Gap):
@@ -320,7 +321,7 @@ def _split(parts: Parts, ifs: str | None) -> list[Piece]:
 
 
 def split_text(text: str, ifs: str, *, keep_ends: bool = False) -> list[str]:
-    """Words of `text` as IFS separates them. With `keep_ends`, an empty word at either end says a separator was there."""
+    """Words of `text` as IFS separates them. `keep_ends`: an empty word at an end says that a separator was there."""
     if not ifs:
         return [text] if text else []
     blanks = "".join(c for c in ifs if c in BLANKS)

