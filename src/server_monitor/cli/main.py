@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from server_monitor.cli import audit, runs, server, token, user
+from server_monitor.cli import audit, policy, runs, server, token, user
 from server_monitor.cli.lean import lean_imports
 from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, workplace
 from server_monitor.cli.run import run_command
@@ -25,6 +25,7 @@ app.command("run")(run_command)
 app.add_typer(runs.app, name="runs", help="The commands that were run, and what became of them.")
 app.add_typer(user.app, name="user", help="The people who may log in.")
 app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
+app.add_typer(policy.app, name="policy", help="The rules for commands: what they say about one, and what they are.")
 app.add_typer(token.app, name="token", help="API tokens for programs.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
