@@ -11,11 +11,12 @@ MAX_CHARACTERS = 10_000
 MAX_NESTING = 8
 # The same without regard to quotes, which a here-document can make this scan misread.
 MAX_ROUGH_NESTING = 20
-MAX_WORDS = 1_400
+MAX_WORDS = 1_600
 MAX_OPERATORS = 100
 MAX_ROUGH_OPERATORS = 400
 MAX_TERMS = 60
 MAX_ODD_BLANKS = 20
+MAX_MARKS = 1_200
 
 _CONTROL = re.compile(
     "["
@@ -26,7 +27,7 @@ _CONTROL = re.compile(
     "]"
 )
 _ODD_BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_INTERESTING = re.compile(r"""\\.|['"`(){}|&]|\$\(|\$'""", re.DOTALL)
+_INTERESTING = re.compile(r"""\\.|&&|\|\||['"`(){}|&;\n]|\$\(|\$'""", re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"[^']*'")
 _DOLLAR_QUOTED = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _QUOTED_HEREDOC = re.compile(r"(?<=[^<]<<)-?[ \t]*(['\"])(\w+)\1[^\n]*\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
@@ -76,11 +77,14 @@ def _bytes_of(text: str, match: re.Match[str]) -> tuple[int, int]:
 
 def _too_complex(text: str) -> Stopped | None:
     whole = (0, len(text.encode()))
-    if len(text.split()) + text.count(";") > MAX_WORDS:
-        return Stopped("opaque.limit", f"has more than {MAX_WORDS:,} words", whole)
-    # Nothing is expanded in the body of a here-document whose delimiter is quoted.
+    # Nothing is expanded in the body of a here-document whose delimiter is quoted, and it is one word.
     text = _QUOTED_HEREDOC.sub("", text)
-    depth, operators, _ = _scanned(text)
+    # About what each costs in the parser's output.
+    if len(text.split()) + text.count(";") + 2 * text.count("$") + text.count('"') // 2 > MAX_WORDS:
+        return Stopped("opaque.limit", f"has more than about {MAX_WORDS:,} words", whole)
+    depth, operators, marks, _ = _scanned(text)
+    if marks > MAX_MARKS:
+        return Stopped("opaque.limit", f"has more than {MAX_MARKS:,} quotes and brackets", whole)
     if depth > MAX_NESTING or _rough_nesting(text) > MAX_ROUGH_NESTING:
         return Stopped("opaque.limit", f"is nested deeper than {MAX_NESTING} levels", whole)
     if operators > MAX_OPERATORS or text.count("|") + text.count("&&") > MAX_ROUGH_OPERATORS:
@@ -101,30 +105,34 @@ def _rough_nesting(text: str) -> int:
 
 
 def _is_quoted(text: str, place: int) -> bool:
-    return _scanned(text[:place])[2]
+    return _scanned(text[:place])[3]
 
 
-def _scanned(text: str) -> tuple[int, int, bool]:
-    """How deep substitutions nest, how many commands are joined, and whether the text ends inside quotes."""
+def _scanned(text: str) -> tuple[int, int, int, bool]:
+    """How deep substitutions nest, how many commands are joined, how many marks there are; does it end in quotes?"""
     stack: list[str] = []
-    deepest = operators = position = 0
+    deepest = operators = run = marks = position = 0
     while deepest <= MAX_NESTING and (match := _INTERESTING.search(text, position)):
         position = match.end()
         mark = match[0]
+        marks += 1
         top = stack[-1] if stack else ""
         if mark in {"'", "$'"}:
             if top == '"':
                 continue
             ended = (_SINGLE_QUOTED if mark == "'" else _DOLLAR_QUOTED).match(text, position)
             if ended is None:
-                return deepest, operators, True
+                return deepest, operators, marks, True
             position = ended.end()
-        elif mark in "|&":
-            operators += top != '"'
+        elif mark in ("|", "&", "&&", "||"):
+            run += top != '"'
+            operators = max(operators, run)
+        elif mark in ";\n":
+            run, marks = 0, marks - 1
         else:
             _step(stack, mark, top)
             deepest = max(deepest, len(stack) - stack.count('"'))
-    return deepest, operators, '"' in stack
+    return deepest, operators, marks, '"' in stack
 
 
 def _step(stack: list[str], mark: str, top: str) -> None:

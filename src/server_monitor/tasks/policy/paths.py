@@ -12,6 +12,7 @@ from server_monitor.tasks.policy.state import State
 from server_monitor.tasks.policy.values import Gap, Glob, Parts, Shape, Source
 
 MAX_LINKS = 8
+MAX_PATTERN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def _open_place(base: str, rest: Parts, gap: Gap | None) -> Place:
         base, text = _climbed(base, text)
         climbs = text.count("../")
     prefix = base.rstrip("/")
+    if len(text) > MAX_PATTERN:
+        return Place(prefix or "/", re.escape(prefix) + "/.*", gap or Gap(Source.TOO_LONG))
     pattern = re.escape(prefix) + "/+" + _regex(text)
     content = text in ("*", "?*", "**", "*/", ".*", "./*", "[^.]*", "{*,.*}") or text.startswith(("*", "[!", "[^", "."))
     whole = content and re.fullmatch(r"[*.?]+/?(?:\*/?)*|\[[!^]\.\]\*|\.\[[^]]*\]\*", text) is not None

@@ -13,7 +13,7 @@ from server_monitor.tasks.policy.tree import File, Node, ProcSubst, Stmt, Word
 from server_monitor.tasks.policy.values import Parts, Span
 
 MAX_COMMANDS = 512
-MAX_STEPS = 6_000
+MAX_STEPS = 2_000
 MAX_PARSES = 12
 MAX_DEPTH = 12
 MAX_PAYLOAD = 10_000
@@ -65,8 +65,8 @@ class Account:
     parses: int = 0
     parsed: dict[tuple[str, Dialect], File | SyntaxWrong] = field(default_factory=dict)
 
-    def step(self) -> None:
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        self.steps += count
         if self.steps > MAX_STEPS or len(self.commands) > MAX_COMMANDS:
             raise TooComplex("The command does more than can be judged.")
 
@@ -119,6 +119,9 @@ class Shell(Protocol):
 
     def pattern(self, word: Word) -> str | None:
         """The word as a shell pattern, when it is known."""
+
+    def spend(self, steps: int) -> None:
+        """Count work that is more than a step. Raises TooComplex when there was too much."""
 
     def located(self, node: Node) -> Span:
         """Where the node stands in the text that a person wrote."""

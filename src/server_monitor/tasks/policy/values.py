@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import TypeAlias
 
 MAX_TEXT = 64 * 1024
+MAX_JOINED = 16 * 1024
+MAX_PARTS = 64
 
 
 class Source(StrEnum):
@@ -133,8 +135,12 @@ def joined(*pieces: Parts) -> Parts:
                 if found and isinstance(found[-1], str):
                     found[-1] += part
                     continue
+            elif found and found[-1] == part:
+                continue  # One unknown after another is one unknown; and `**` is `*`.
             found.append(part)
-    if size > MAX_TEXT or len(found) > 256:
+            if size > MAX_JOINED or len(found) > MAX_PARTS:
+                return (Gap(Source.TOO_LONG),)
+    if size > MAX_JOINED:
         return (Gap(Source.TOO_LONG),)
     return tuple(found)
 

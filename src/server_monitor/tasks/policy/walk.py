@@ -68,7 +68,7 @@ from server_monitor.tasks.policy.values import (
 )
 
 MAX_ROUNDS = 64
-MAX_UNROLLED_STEPS = 1500
+MAX_UNROLLED_STEPS = 400
 MAX_INPUT_LINES = 64
 
 
@@ -161,6 +161,9 @@ class Walker:
 
     def lookup(self, name: str) -> Choices:
         return lookup(name, self)
+
+    def spend(self, steps: int) -> None:
+        self.account.step(steps)
 
     def located(self, node: Node) -> Span:
         if self.base is None:

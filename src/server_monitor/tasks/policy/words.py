@@ -80,9 +80,15 @@ def expand(word: Word, shell: Shell) -> list[Field]:
     span = shell.located(word)
     found: list[Field] = []
     for atoms in braces.expanded(_atoms(parts)):
-        found += _fields(atoms, shell, span)
+        only = atoms[0] if len(atoms) == 1 else None
+        if isinstance(only, str) and not _SPECIAL.search(only):
+            found.append(Field((only,), span))
+        else:
+            found += _fields(atoms, shell, span)
         if len(found) > MAX_FIELDS:
             return [*found[:MAX_FIELDS], Field((Gap(Source.TOO_LONG, splits=True),), span)]
+    if len(found) > 8:
+        shell.spend(len(found) // 4)
     return found
 
 
@@ -148,22 +154,48 @@ def _atoms(parts: list[WordPart]) -> list[Atom]:
 
 
 def _unescaped(text: str) -> Iterator[Atom]:
+    """Bare text cut at its backslashes; what they quote comes as quoted text, in runs."""
     position = 0
+    quoted = ""
     for match in _ESCAPE.finditer(text):
         if match.start() > position:
+            if quoted:
+                yield Quoted(quoted)
+                quoted = ""
             yield text[position : match.start()]
         if match[1] != "\n":
-            yield Quoted(match[1] or "\\")
+            quoted += match[1] or "\\"
         position = match.end()
+    if quoted:
+        yield Quoted(quoted)
     if position < len(text):
         yield text[position:]
+
+
+def _glued(atoms: list[Atom]) -> list[Atom | Piece]:
+    """Runs of text, bare and quoted, as one piece each."""
+    found: list[Atom | Piece] = []
+    run: list[str | Quoted] = []
+    for atom in (*atoms, None):
+        if isinstance(atom, str | Quoted):
+            run.append(atom)
+            continue
+        if len(run) > 1:
+            parts = joined(*((a.text,) if isinstance(a, Quoted) else globbed(a) for a in run))
+            found.append(Piece(parts, any(isinstance(a, Quoted) for a in run)))
+        else:
+            found += run
+        run = []
+        if atom is not None:
+            found.append(atom)
+    return found
 
 
 def _fields(atoms: list[Atom], shell: Shell, span: Span) -> list[Field]:
     worlds: list[list[Piece]] = [[]]
     opened = False
-    for atom in _tilde_at_start(atoms, shell):
-        choices = _segments(atom, shell, False)
+    for atom in _glued(_tilde_at_start(atoms, shell)):
+        choices = [(atom,)] if isinstance(atom, Piece) else _segments(atom, shell, False)
         worlds = [_appended(world, segments, opened) for world in worlds for segments in choices]
         opened = True
         if len(worlds) > MAX_WORLDS:
