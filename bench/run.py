@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 from bench.harness import Result, add_options, keep, machine, options_of, say, table
 
-BENCHES = ("audit_append", "audit_export", "audit_prune", "audit_verify", "probe", "fleet", "history", "live", "start")
+BENCHES = (
+    "audit_append",
+    "audit_export",
+    "audit_prune",
+    "audit_verify",
+    "policy",
+    "probe",
+    "fleet",
+    "history",
+    "live",
+    "runs",
+    "start",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
