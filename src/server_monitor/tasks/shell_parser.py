@@ -1,7 +1,7 @@
 """The shell parser: `shfmt` as a child process on a short leash.
 
 Each parse is a process of its own that gets the text on standard input and writes a tree as JSON. It is started with
-a list of arguments, an environment of its own and no shell. Its limits are set from outside after it was started and before
+a list of arguments, its own environment and no shell. Its limits are set from outside after it was started and before
 it is sent the first byte: a function between fork and exec would copy the whole console's page tables each time.
 """
 

@@ -108,6 +108,9 @@ def cp(call: Call) -> None:
 def copied_into(target: Field, sources: list[Field], call: Call) -> None:
     """What lands where: in the target, or under its own name in the directory that the target is."""
     place = call.place(target)
+    everything = next((s for s in sources if (s.text or "").endswith("/.") or s.shown.endswith("/*")), None)
+    if everything is not None and place.text in critical.SYSTEM_TREES:
+        call.walker.find("fs.sync_into_system", f"copies a whole directory over {place.text}", target.span)
     for source in sources:
         content = call.walker.content(source)
         from_place = call.place(source)
@@ -181,7 +184,9 @@ def sed_in_place(call: Call) -> None:
 
 def _judge_edit(place: Place, script: str, file: Field, call: Call) -> None:
     """A substitution in a file that people do edit: what it puts there decides."""
-    if re.search(r"PermitRootLogin\s+yes|PermitEmptyPasswords\s+yes|s(.)\.\*\1", script):
+    substitution = re.match(r"\s*s(.)(.*?)\1(.*?)\1", script)
+    new = substitution[3] if substitution else script
+    if re.search(r"PermitRootLogin\s+yes|PermitEmptyPasswords\s+yes", new) or re.search(r"s(.)\^?\.\*\$?\1", script):
         call.walker.find("fs.overwrite_critical_file", f"opens the host by a change of {place.text}", file.span)
 
 
@@ -191,6 +196,13 @@ def perl_in_place(call: Call) -> None:
     options = split(call.args, named("e E I M"))
     for file in options.operands:
         write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
+
+
+def awk_in_place(call: Call) -> None:
+    options = split(call.args, named("F v f i e include assign file source"))
+    if (given := options.value("i", "include")) is not None and given.text == "inplace":
+        for file in options.operands[1:]:
+            write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
 
 
 def touch(call: Call) -> None:
@@ -473,6 +485,7 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "cp": cp,
     "install": cp,
     "ln": ln,
+    "awk": awk_in_place,
     "touch": touch,
     "rsync": rsync,
     "tar": tar,
@@ -500,6 +513,7 @@ def _both(*checks: Callable[[Call], None]) -> Callable[[Call], None]:
 CHECKS |= dict.fromkeys(_READERS - CHECKS.keys(), reader)
 CHECKS |= {
     "sed": _both(sed_in_place, reader),
+    "awk": _both(awk_in_place, reader),
     "perl": perl_in_place,
     "curl": _both(reader, output_option),
     "wget": _both(reader, output_option),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from server_monitor.tasks.policy import carriers, effects, globs, outputs, paths, programs, scripts, wrappers
 from server_monitor.tasks.policy.builtins import BUILTINS
-from server_monitor.tasks.policy.calls import Call, Frame
+from server_monitor.tasks.policy.calls import Call, Frame, again
 from server_monitor.tasks.policy.redirects import Redirections
 from server_monitor.tasks.policy.shell import SimpleCommand
 from server_monitor.tasks.policy.state import UNSET
@@ -42,7 +42,12 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
     return _program(call, word)
 
 
+_START_SCRIPT = re.compile(r"/etc/(?:rc\.d/)?(?:init\.d|rc\.d)/([^/]+)")
+
+
 def _program(call: Call, word: str) -> Parts:
+    if (script_of := _START_SCRIPT.fullmatch(word)) is not None:
+        return again(call, [known("service", call.word.span), known(script_of[1], call.word.span), *call.args], word)
     script = scripts.written(word, call)
     if script is not None:
         return scripts.run_file(script, call)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from server_monitor.tasks.policy import ansi_c, paths
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
-from server_monitor.tasks.policy.removing import search_detail
+from server_monitor.tasks.policy.removing import search_detail, search_roots
 from server_monitor.tasks.policy.values import (
     MAX_TEXT,
     Field,
@@ -98,6 +98,8 @@ def _passed_on(call: Call, given: Parts) -> Parts:
         source = Source.SOME_PROCESSES
     if is_endless(gap) and call.name == "head" and not _is_huge(call):
         gap, source = replace(gap, detail="head"), Source.OUTPUT
+    if call.name in NARROWS and gap.detail in NAMES:
+        gap = replace(gap, detail="")
     keeps = gap.shape if call.name in KEEPS | NARROWS else Shape.ANY
     if not gap.splits and given and isinstance(given[0], str) and any(isinstance(part, Glob) for part in given):
         return (given[0], Gap(Source.OUTPUT, Shape.PATH))
@@ -134,7 +136,8 @@ def _described(call: Call) -> Parts:
     elif name in NUMBERS:
         gap = Gap(Source.SOME_PROCESSES if name in ("pgrep", "pidof") else Source.OUTPUT, Shape.NUMBER, detail=name)
     elif name in NAMES:
-        gap = Gap(Source.OUTPUT, Shape.NAME, detail=name)
+        chosen = any(arg.prefix.startswith(("-f", "--filter", "-l", "--selector")) for arg in call.args)
+        gap = Gap(Source.OUTPUT, Shape.NAME, detail="" if chosen else name)
     elif name in NARROWS | KEEPS:
         return _passed_on(call, call.input())
     return (gap,)
@@ -297,17 +300,12 @@ def _realpath(call: Call) -> Parts:
 
 
 def _find(call: Call) -> Parts:
-    roots = []
-    for arg in call.args:
-        if arg.prefix.startswith(("-", "(", "!")) and arg.prefix != "-":
-            break
-        roots.append(arg)
-    detail = search_detail(call.texts)
-    gap = Gap(Source.OUTPUT, Shape.PATH, detail=detail)
+    gap = Gap(Source.OUTPUT, Shape.PATH, detail=search_detail(call.texts))
+    roots = search_roots(call.args)
     if not roots:
-        return ("./", gap)
-    if all(not root.parts for root in roots):
         return ()
+    if [root.text for root in roots] == ["."]:
+        return ("./", gap)
     if len(roots) == 1 and roots[0].text is not None:
         return (roots[0].text.rstrip("/") + "/", gap)
     if len(roots) == 1 and any(isinstance(part, Glob) for part in roots[0].parts):
@@ -315,6 +313,10 @@ def _find(call: Call) -> Parts:
         return (prefix, Gap(Source.OUTPUT, Shape.PATH, detail="find names")) if prefix else ("./", gap)
     worst = next((r for r in roots if r.text and r.text.startswith("/")), roots[0])
     return (worst.text.rstrip("/") + "/", gap) if worst.text is not None else (*worst.parts, gap)
+
+
+def _locate(_call: Call) -> Parts:
+    return ("/", Gap(Source.OUTPUT, Shape.PATH, detail="find names"))
 
 
 def _ls(call: Call) -> Parts:
@@ -668,6 +670,9 @@ MAKERS: dict[str, Callable[[Call], Parts]] = {
     "readlink": _realpath,
     "find": _find,
     "fd": _find,
+    "locate": _locate,
+    "mlocate": _locate,
+    "plocate": _locate,
     "ls": _ls,
     "ps": _ps,
     "pgrep": _pgrep,

@@ -78,6 +78,15 @@ def pkill(call: Call) -> None:
             call.walker.find("sys.kill_all", "ends every process that runs", word.span)
 
 
+def containers(call: Call) -> None:
+    """`docker rm -f $(docker ps -aq)`: a list that nothing chose from is all of them."""
+    if not {"rm", "kill", "stop"} & set(call.texts[:2]):
+        return
+    for arg in call.args:
+        if arg.gap is not None and arg.gap.detail == call.name:
+            call.walker.find("data.drop", "ends every container", arg.span)
+
+
 def hold(call: Call) -> None:
     """Programs that read everything before they print anything."""
     if any(isinstance(part, Gap) and is_endless(part) for part in call.input()):
@@ -85,4 +94,5 @@ def hold(call: Call) -> None:
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {"kill": kill, "pkill": pkill}
+CHECKS |= dict.fromkeys(("docker", "podman", "nerdctl"), containers)
 CHECKS |= dict.fromkeys(("sort", "tac", "tail", "shuf", "rev", "sponge", "paste", "column"), hold)

@@ -204,7 +204,7 @@ class _Reader:
         is_path = "Path" in name
         if name in RUNS:
             self._run(node, name)
-        elif name in DELETES or (is_path and last in ("unlink", "rmdir")):
+        elif name in DELETES or last in ("unlink", "rmdir", "rmtree"):
             self._delete(node, name)
         elif name in MOVES | CHANGES | WRITES:
             self._change(node, name)
@@ -260,7 +260,10 @@ class _Reader:
             removal(Field(globbed(target), self._span), self._call, is_tree=name == "shutil.rmtree")
             self._find("rce.code_primitive", f"deletes {target} from Python")
         else:
-            removal(Field((Gap(Source.OUTPUT, splits=False),), self._span), self._call, is_tree=True)
+            # What goes is not known; a path that stands in the code is most likely where it is.
+            for inner in ast.walk(self._tree):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and inner.value.startswith("/"):
+                    removal(Field(globbed(inner.value), self._span), self._call, is_tree=True)
             self._find("rce.code_primitive", "deletes files from Python")
 
     def _receiver(self, node: ast.Call) -> object:

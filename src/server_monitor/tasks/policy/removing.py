@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from server_monitor.tasks.policy import paths
+from server_monitor.tasks.policy import critical, paths
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import copied_into
 from server_monitor.tasks.policy.options import named, split
@@ -248,7 +248,9 @@ def _moved_away(source: Field, target: Field | None, call: Call) -> None:
 
 def _is_only_a_file(path: str) -> bool:
     """Below /etc and in the homes, a single name may be moved as long as no rule names it."""
-    return paths.is_in(path, "/etc") and path != "/etc" and not paths.is_critical_file(path)
+    if not paths.is_in(path, "/etc") or path == "/etc" or paths.is_critical_file(path):
+        return False
+    return not any(paths.is_in(file, path) for file in critical.FILES)
 
 
 def git(call: Call) -> None:

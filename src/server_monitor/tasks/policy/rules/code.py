@@ -9,6 +9,7 @@ _OPAQUE_MATCHES = {
             r"{w}(stop|disable|mask|kill)\b.*…|{w}…\S* (stop|disable)",
             "stops services that are not known",
         ),
+        match("kubectl oc", r"{w}delete\b.*{w}(-f|-k|--filename|--kustomize)", "deletes whatever a file names"),
         match("userdel deluser", r"…", "removes accounts that are not known"),
     ),
 }

@@ -53,7 +53,7 @@ RULES = (
             "rm -i notes.txt",
         ),
         references=("rm(1)",),
-        matches=(match("ldconfig depmod", r"$^", ""),),
+        matches=(match("crontab", r"{w}-\w*r", "removes every job of an account"),),
     ),
     Rule(
         "fs.find_delete_critical",

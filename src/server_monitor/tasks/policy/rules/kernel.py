@@ -6,7 +6,7 @@ TUNING = (
     r"(vm\.(swappiness|drop_caches|dirty_\w+|max_map_count|vfs_cache_pressure|min_free_kbytes|overcommit_memory)|"
     r"net\.core\.(somaxconn|netdev_\w+|[rw]mem_\w+|optmem_max|default_qdisc|busy_\w+)|"
     r"net\.ipv4\.(tcp_(?!syncookies)\w+|ip_local_port_range|udp_\w+)|fs\.(inotify\.\w+|file-max|nr_open|aio-max-nr)|"
-    r"net\.netfilter\.\w+|net\.nf_conntrack_max|kernel\.(shmmax|shmall|sem|msgmax|msgmnb|pid_max|threads-max|hostname))"
+    r"net\.netfilter\.\w+|net\.nf_conntrack_max|kernel\.(shmmax|shmall|sem|msgmax|msgmnb|pid_max|hostname))"
 )
 
 RULES = (

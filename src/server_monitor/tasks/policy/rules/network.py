@@ -193,7 +193,6 @@ RULES = (
                 r"{w}(networking|network|NetworkManager|network-manager|wpa_supplicant|dhcpcd|net\.\S+) stop{e}",
                 "stops the network",
             ),
-            match("networking network", r"{w}stop{e}", "stops the network"),
             match("tailscale zerotier-cli", r"{w}(down|logout|leave)\b", "takes a tunnel down"),
         ),
     ),

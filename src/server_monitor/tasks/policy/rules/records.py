@@ -192,12 +192,6 @@ RULES = (
                 unless=r"{w}system prune( -f| --force| --filter \S+| -a| -af| -fa| --all)*$",
             ),
             match(
-                "docker podman",
-                r"{w}(rm|kill|stop|container (rm|kill|stop))\b.*…",
-                "ends every container",
-                unless=r"filter|exited|status",
-            ),
-            match(
                 "aws",
                 r"{w}(s3 (rb|rm .*--recursive|sync .*--delete)|s3api delete-\S+|ec2 (terminate-instances|delete-\S+|stop-instances|revoke-\S+|deregister-\S+|release-address)|rds delete-\S+|dynamodb (delete-\S+)|eks delete-\S+|ecs delete-\S+|iam (delete-\S+|detach-\S+|create-access-key|attach-user-policy|put-user-policy)|cloudformation delete-stack|lambda delete-function|kms (schedule-key-deletion|disable-key)|route53 delete-\S+|efs delete-\S+|elasticache delete-\S+|redshift delete-\S+|secretsmanager delete-\S+|autoscaling delete-\S+|elb\w* delete-\S+|ecr (delete-\S+|batch-delete-\S+)|sns delete-\S+|sqs (delete-queue|purge-queue)|backup delete-\S+|glacier delete-\S+|opensearch delete-\S+|organizations \S*(leave|close|remove)\S*)",
                 "destroys things in the cloud",

@@ -172,11 +172,6 @@ RULES = (
                 "stops a service that the host needs",
             ),
             match(
-                "sshd ssh networking network cron rsyslog NetworkManager dbus auditd docker udev",
-                r"{w}stop{e}",
-                "stops a service that the host needs",
-            ),
-            match(
                 "update-rc.d chkconfig rc-update insserv",
                 UNITS + r" (remove|disable|off|del)|(disable|remove|del|delete) " + UNITS,
                 "takes a service out of the start",
@@ -213,6 +208,36 @@ RULES = (
         ),
         references=("systemctl(1)", "systemd.special(7)"),
         matches=(match("systemctl", r"{w}set-default{e}", "changes what the host starts into"),),
+    ),
+    Rule(
+        "sys.clock",
+        "system",
+        "medium",
+        "Sets the clock: certificates, logs, jobs and replicas go by it.",
+        "let a time service set it, or ask for approval",
+        (
+            "date -s '1990-01-01'",
+            "timedatectl set-time '2020-01-01 00:00'",
+            "hwclock --set --date '1990-01-01'",
+            "date --set=@0",
+            "sudo date -us 12:00",
+        ),
+        (
+            "date",
+            "date -d '1 day ago' +%F",
+            "timedatectl",
+            "timedatectl set-timezone UTC",
+            "hwclock --show",
+            "date -u +%s",
+        ),
+        ruling="needs_approval",
+        references=("date(1)", "timedatectl(1)"),
+        matches=(
+            match("date", r"{w}(-u?s|--set)", "sets the clock"),
+            match("timedatectl", r"{w}(set-time(?= |$)|set-ntp (0|no|false))", "sets the clock"),
+            match("hwclock", r"{w}(--set|-s|--hctosys)(?= |$)", "sets the clock"),
+            match("ntpdate rdate busybox-ntpd", r"$^", ""),
+        ),
     ),
     Rule(
         "bomb.fork",
