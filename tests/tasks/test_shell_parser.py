@@ -83,7 +83,7 @@ def test_output_without_end_is_cut(tmp_path: Path, body: str) -> None:
         program(tmp_path, body).parse("ls")
 
 
-@pytest.mark.parametrize("version", ["v2.6.4", "v3.99.0", "v4.0.0", "nonsense", ""])
+@pytest.mark.parametrize("version", ["v2.6.4", "v3.13.1", "v3.99.0", "v4.0.0", "nonsense", ""])
 def test_another_version_is_not_used(tmp_path: Path, version: str) -> None:
     with pytest.raises(ParserFailed, match="was not tested"):
         program(tmp_path, "exit 0", version).parse("ls")
