@@ -45,6 +45,7 @@ class Spool:
         self.digest = hashlib.sha256()
         self._path = path
         self._sizes = sizes
+        self._most_in_file = sizes.file_bytes - TAIL_BYTES
         self._file: int | None = None
         self._in_file = 0
         self._tail = bytearray()
@@ -88,25 +89,31 @@ class Spool:
         """Go on with the file that a console left behind which has died since. Blocks."""
         if self._path is None or not self._path.exists():
             return
-        self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        while data := os.pread(self._file, READ_BYTES, self._in_file):
-            self.head += data[: self._sizes.head_bytes - len(self.head)]
-            self.digest.update(data)
-            self._in_file += len(data)
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            while data := os.pread(self._file, READ_BYTES, self._in_file):
+                self.head += data[: self._sizes.head_bytes - len(self.head)]
+                self.digest.update(data)
+                self._in_file += len(data)
+            os.lseek(self._file, 0, os.SEEK_END)
+        except OSError as error:
+            self._say_not_kept(error)
+            self._most_in_file = self._in_file
         self.total_bytes = self._in_file
-        os.lseek(self._file, 0, os.SEEK_END)
 
     def settle(self) -> None:
         """Make it durable; it can still be read. Blocks."""
         if self._file is None:
             return
+        tail = bytes(self._tail)
+        self._tail.clear()
+        if self._put(tail) < len(tail):
+            self.truncated = True
         try:
-            if self._tail:
-                self._in_file += os.write(self._file, self._tail)
-                self._tail.clear()
             os.fsync(self._file)
         except OSError as error:
-            self._give_up(error)
+            self._say_not_kept(error)
+            self.truncated = True
 
     def close(self) -> None:
         if self._file is not None:
@@ -120,31 +127,44 @@ class Spool:
             make_private_directory(self._path.parent)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            self._give_up(error)
+            self._say_not_kept(error)
+            self._path = None
             return
         self._write(bytes(self.head))
 
     def _write(self, data: bytes) -> None:
+        """Into the file while there is room, and what no longer fits to the end that is kept in memory."""
         if self._file is None:
             self.truncated = True
             return
-        room = self._sizes.file_bytes - TAIL_BYTES - self._in_file
-        try:
-            if room > 0:
-                self._in_file += os.write(self._file, data[:room])
-        except OSError as error:
-            self._give_up(error)
+        room = self._most_in_file - self._in_file
+        written = self._put(data[:room]) if room > 0 else 0
+        if written == len(data):
             return
-        if len(data) > room:
-            self._tail += data[max(0, room) :]
-            if len(self._tail) > TAIL_BYTES:
-                self.truncated = True
-                del self._tail[: len(self._tail) - TAIL_BYTES]
+        self._tail += data[written:]
+        if len(self._tail) > TAIL_BYTES:
+            self.truncated = True
+            del self._tail[: len(self._tail) - TAIL_BYTES]
 
-    def _give_up(self, error: OSError) -> None:
+    def _put(self, data: bytes) -> int:
+        """Append to the file; returns how much of it the disk took. A full disk takes a part first and then nothing.
+
+        After that the file grows no more: there would be a gap in it.
+        """
+        assert self._file is not None
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:] if written else data)
+        except OSError as error:
+            self._say_not_kept(error)
+            self._most_in_file = 0
+        self._in_file += written
+        return written
+
+    def _say_not_kept(self, error: OSError) -> None:
         """The disk takes no more. The command goes on; what it prints is lost and the task says so."""
         log.error("task_output_not_kept", path=str(self._path), cause=error.strerror)
-        self.truncated = True
 
 
 class LiveOutput:

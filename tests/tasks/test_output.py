@@ -1,0 +1,268 @@
+"""What tasks print: its beginning in memory, all of it in files, and its end when it was too much."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server_monitor.tasks.output import READ_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
+from tests.support.machines import NEEDS_ROOT
+
+TASK = "01890000-0000-7000-8000-0000000000ab"
+SMALL = Sizes(head_bytes=100, file_bytes=TAIL_BYTES + 10_000)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Outputs:
+    return Outputs(tmp_path, SMALL)
+
+
+def bytes_of(length: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def in_pieces(data: bytes, seed: int = 2, most: int = 4_000) -> Iterator[bytes]:
+    chance, at = random.Random(seed), 0
+    while at < len(data):
+        size = chance.randint(1, most)
+        yield data[at : at + size]
+        at += size
+
+
+def take(live: LiveOutput, stream: str, data: bytes, at: int = 0) -> int:
+    for piece in in_pieces(data):
+        at = live.add_at(stream, at, piece)
+    return at
+
+
+def whole(spool: Spool) -> bytes:
+    found, at = bytearray(), 0
+    while piece := spool.read(at, READ_BYTES):
+        found += piece
+        at += len(piece)
+    return bytes(found)
+
+
+@pytest.mark.parametrize("length", [0, 1, 99, 100])
+async def test_what_fits_into_the_head_needs_no_file(outputs: Outputs, length: int) -> None:
+    live = await outputs.begin(TASK, is_stored=True)
+    take(live, "stdout", bytes_of(length))
+
+    kept = await live.end(0)
+
+    assert kept is not None
+    assert (kept.stdout, kept.stdout_bytes, kept.truncated) == (bytes_of(length), length, False)
+    assert not outputs.path(TASK, "stdout").exists()
+
+
+@pytest.mark.parametrize("length", [101, 5_000, 10_000, 10_001, 10_000 + TAIL_BYTES])
+async def test_what_is_longer_is_a_file_from_its_first_byte_on(outputs: Outputs, length: int) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(length)
+    take(live, "stdout", printed)
+    assert whole(live.streams["stdout"]) == printed
+
+    kept = await live.end(0)
+
+    assert kept is not None
+    assert (kept.stdout, kept.stdout_bytes, kept.truncated) == (printed[:100], length, False)
+    assert outputs.path(TASK, "stdout").read_bytes() == printed
+    assert outputs.path(TASK, "stdout").stat().st_mode & 0o777 == 0o600
+    assert whole(live.streams["stdout"]) == printed
+    outputs.forget(TASK)
+
+
+async def test_of_too_much_the_beginning_and_the_end_are_kept(outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(3 * TAIL_BYTES)
+    take(live, "stderr", printed)
+
+    kept = await live.end(0)
+
+    expected = printed[:10_000] + printed[-TAIL_BYTES:]
+    assert kept is not None
+    assert (kept.stderr_bytes, kept.truncated) == (len(expected), True)
+    assert outputs.path(TASK, "stderr").read_bytes() == expected
+    outputs.forget(TASK)
+
+
+async def test_bytes_that_two_channels_carry_count_once(outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(50_000)
+    chance, ahead, behind = random.Random(5), 0, 0
+    while behind < len(printed):
+        if ahead < len(printed) and chance.random() < 0.5:
+            piece = printed[ahead : ahead + chance.randint(1, 999)]
+            ahead = live.add_at("stdout", ahead, piece)
+        elif behind < ahead:
+            piece = printed[behind : min(ahead, behind + chance.randint(1, 999))]
+            behind = live.add_at("stdout", behind, piece)
+
+    await live.end(0)
+
+    assert outputs.path(TASK, "stdout").read_bytes() == printed
+    outputs.forget(TASK)
+
+
+async def test_readers_at_different_paces_each_see_all_of_it_in_order(outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(400_000)
+
+    async def read(offset: int, every: int) -> bytes:
+        found = bytearray()
+        async for piece in live.read_on("stdout", offset):
+            found += piece
+            for _ in range(every):
+                await asyncio.sleep(0)
+        return bytes(found)
+
+    async with asyncio.TaskGroup() as readers:
+        quick = readers.create_task(read(0, 0))
+        slow = readers.create_task(read(0, 50))
+        late = readers.create_task(read(1_000, 3))
+        at = 0
+        for piece in in_pieces(printed):
+            at = live.add_at("stdout", at, piece)
+            await asyncio.sleep(0)
+        await live.end(0)
+        outputs.forget(TASK)
+
+    assert (quick.result(), slow.result(), late.result()) == (printed, printed, printed[1_000:])
+
+
+async def test_after_a_death_the_next_console_goes_on_where_the_file_ends(tmp_path: Path) -> None:
+    printed = bytes_of(9_000)
+    before = Outputs(tmp_path, SMALL)
+    take(await before.begin(TASK, is_stored=True), "stdout", printed[:6_001])
+
+    after = Outputs(tmp_path, SMALL)
+    live = await after.resume(TASK, is_stored=True)
+    assert live.taken_bytes("stdout") == 6_001
+    take(live, "stdout", printed[6_001:], at=6_001)
+    kept = await live.end(3)
+
+    assert kept is not None
+    assert (kept.stdout, kept.stdout_bytes) == (printed[:100], 9_000)
+    assert after.path(TASK, "stdout").read_bytes() == printed
+    both = hashlib.sha256(b"3" + hashlib.sha256(printed).digest() + hashlib.sha256(b"").digest())
+    assert kept.digest == both.digest(), "the same as without a death"
+    after.forget(TASK)
+    before.forget(TASK)
+
+
+async def test_equal_outputs_have_equal_digests_and_others_do_not(outputs: Outputs) -> None:
+    digests = []
+    for stdout, stderr, code in ((b"a", b"", 0), (b"a", b"", 0), (b"", b"a", 0), (b"a", b"", 1), (b"a", b"b", 0)):
+        live = await outputs.begin(TASK, is_stored=True)
+        live.add_at("stdout", 0, stdout)
+        live.add_at("stderr", 0, stderr)
+        kept = await live.end(code)
+        assert kept is not None
+        digests.append(kept.digest)
+        outputs.forget(TASK)
+
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+async def test_what_is_not_to_be_kept_is_only_in_memory(outputs: Outputs) -> None:
+    live = await outputs.begin(TASK, is_stored=False)
+    take(live, "stdout", bytes_of(50_000))
+
+    assert await live.end(0) is None
+    assert not outputs.path(TASK, "stdout").exists()
+
+
+async def test_deleting_removes_the_files_of_these_tasks_only(outputs: Outputs) -> None:
+    other = TASK[:-1] + "c"
+    for task_id in (TASK, other):
+        live = await outputs.begin(task_id, is_stored=True)
+        take(live, "stdout", bytes_of(5_000))
+        await live.end(0)
+        outputs.forget(task_id)
+
+    outputs.delete([TASK, "never was"])
+
+    assert not outputs.path(TASK, "stdout").exists()
+    assert outputs.path(other, "stdout").exists()
+
+
+async def test_closed_files_stay_closed_and_leave_no_descriptor(outputs: Outputs) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        live = await outputs.begin(f"{TASK}{number}", is_stored=True)
+        take(live, "stdout", bytes_of(5_000))
+        await live.end(0)
+        outputs.forget(f"{TASK}{number}")
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one mebibyte."""
+    if os.geteuid() != 0:
+        pytest.skip(NEEDS_ROOT)
+    where = tmp_path / "small"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(where)]
+    if subprocess.run(mount, check=False, capture_output=True, timeout=10).returncode != 0:
+        pytest.skip(NEEDS_ROOT)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True, timeout=10)
+
+
+async def test_on_a_full_disk_what_is_kept_has_no_gap_and_the_task_says_that_it_is_not_all(full: Path) -> None:
+    outputs, printed = Outputs(full, Sizes(100, 100 * TAIL_BYTES)), bytes_of(4 * TAIL_BYTES)
+    live = await outputs.begin(TASK, is_stored=True)
+    take(live, "stdout", printed, at=0)
+
+    kept = await live.end(0)
+
+    found = outputs.path(TASK, "stdout").read_bytes()
+    assert kept is not None
+    assert kept.truncated
+    assert len(found) > TAIL_BYTES // 2
+    assert found == printed[: len(found)]
+    assert kept.stdout_bytes == len(found)
+    outputs.forget(TASK)
+
+
+async def test_a_disk_that_has_room_again_takes_the_end_and_the_middle_is_said_to_be_missing(full: Path) -> None:
+    (full / "filler").write_bytes(bytes(700_000))
+    outputs, printed = Outputs(full, Sizes(100, 100 * TAIL_BYTES)), bytes_of(3 * TAIL_BYTES)
+    live = await outputs.begin(TASK, is_stored=True)
+    half = take(live, "stdout", printed[: 2 * TAIL_BYTES])
+    (full / "filler").unlink()
+    take(live, "stdout", printed[2 * TAIL_BYTES :], at=half)
+    seen = whole(live.streams["stdout"])
+
+    kept = await live.end(0)
+
+    assert kept is not None
+    assert kept.truncated
+    head = len(seen) - TAIL_BYTES
+    assert 100_000 < head < 400_000
+    assert seen == printed[:head] + printed[-TAIL_BYTES:]
+    assert outputs.path(TASK, "stdout").read_bytes() == seen[: kept.stdout_bytes]
+    outputs.forget(TASK)
+
+
+async def test_where_no_file_can_be_made_the_beginning_is_kept(full: Path) -> None:
+    with contextlib.suppress(OSError):
+        (full / "filler").write_bytes(bytes(2 * TAIL_BYTES))
+    outputs = Outputs(full / "filler", Sizes(100, TAIL_BYTES * 2))
+    live = await outputs.begin(TASK, is_stored=True)
+    take(live, "stdout", bytes_of(5_000))
+
+    kept = await live.end(0)
+
+    assert kept is not None
+    assert (kept.stdout, kept.stdout_bytes, kept.truncated) == (bytes_of(5_000)[:100], 100, True)
