@@ -30,6 +30,7 @@ stays as a tombstone, so that a late start still fails; `sweep` removes it a day
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -186,6 +187,12 @@ _SWEEP = " ".join(
 )
 
 
+@lru_cache(maxsize=256)
+def _quoted(word: str) -> str:
+    assert not _NOT_IN_QUOTES.search(word)
+    return f"'{word}'"
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """What to run on a host: the words of one command, and what to write to its standard input first."""
@@ -199,8 +206,7 @@ class Script:
 
         Nor with a `!` that is not followed by a blank or `=`: csh looks it up in its history, in quotes too.
         """
-        assert not any(_NOT_IN_QUOTES.search(word) for word in self.words)
-        return "exec " + " ".join(f"'{word}'" for word in self.words)
+        return "exec " + " ".join(_quoted(word) for word in self.words)
 
 
 def start(
