@@ -113,6 +113,20 @@ async def run_here_from_form(page: Page, command: str) -> None:
     await expect(page).to_have_url(RUN_PAGE)
 
 
+async def test_enter_in_a_field_runs_nothing(console: ConsoleProcess, visitor: Visitor) -> None:
+    """Somebody who looks for a server presses Enter; the command that is already written does not run by that."""
+    page = visitor.page
+    await start_here(page, console, visitor)
+    await page.get_by_role("link", name="Run command").click()
+    await write_command(page, "true")
+    await expect(page.get_by_role("button", name="Run on 1 server")).to_have_attribute("aria-disabled", "false")
+    await page.get_by_role("searchbox", name="Find servers").press("Enter")
+    await page.get_by_text("Options").click()
+    await page.get_by_label("Reason").press("Enter")
+    await page.goto(f"{console.url}/runs")
+    await expect(page.get_by_text("Nothing was run yet")).to_be_visible()
+
+
 async def test_what_failed_is_tried_again_and_what_runs_is_cancelled(
     console: ConsoleProcess, visitor: Visitor, tmp_path: Path
 ) -> None:

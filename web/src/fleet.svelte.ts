@@ -37,6 +37,8 @@ class Fleet {
   #listeners = new Map<string, Set<SampleListener>>();
   #gap_listeners = new Set<(from_s: number, to_s: number) => void>();
   #run: { id: string; hear: RunListener } | null = null;
+  /** The run of which the console has said that it tells, on the connection there is now. */
+  #told_run = $state<string | null>(null);
   #listening = new AbortController();
   #frame = 0;
   #newest_at_s = 0;
@@ -139,6 +141,11 @@ class Fleet {
     };
   }
 
+  /** Does the console tell what the tasks of this run do? Until it does, and while it cannot, one has to ask. */
+  is_told(run_id: string): boolean {
+    return this.live === "open" && this.#told_run === run_id;
+  }
+
   /** A page that nobody sees asks for nothing, so the hosts go back to their idle rhythm. */
   #wanted(): Subscription {
     if (document.hidden) return { servers: [], rate_s: 10 };
@@ -154,6 +161,7 @@ class Fleet {
 
   #turn(state: LiveState): void {
     this.live = state;
+    this.#told_run = null;
   }
 
   #tell_gap(from_s: number, to_s: number): void {
@@ -165,6 +173,7 @@ class Fleet {
 
   #hear(message: LiveMessage): void {
     if (message.type === "samples") this.#sample(seconds(message.at) ?? 0, message.servers);
+    else if (message.type === "watching") this.#told_run = message.run;
     else if (message.type === "task") {
       if (message.run === this.#run?.id) this.#run.hear(message.tasks);
     } else if (message.type === "changed" && message.about === "runs") this.run_changes += 1;

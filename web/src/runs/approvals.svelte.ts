@@ -6,10 +6,13 @@ import * as calls from "./calls";
 /** The live connection tells of every change; this is for what it missed, and for the end of an approval's time. */
 const ASK_MS = 30_000;
 const MOST = 100;
+/** A run under way says once a second that something changed. */
+const SOON_MS = 1_500;
 
 class Approvals {
   waiting = $state(0);
   #stopping = new AbortController();
+  #soon: ReturnType<typeof setTimeout> | undefined;
 
   /** Keep the number true until the returned function is called. */
   start(): () => void {
@@ -27,6 +30,14 @@ class Approvals {
 
   look(): void {
     if (!document.hidden) void this.#ask(this.#stopping.signal);
+  }
+
+  /** Look, together with whatever else asks for it meanwhile. */
+  look_soon(): void {
+    this.#soon ??= setTimeout(() => {
+      this.#soon = undefined;
+      this.look();
+    }, SOON_MS);
   }
 
   async #ask(signal: AbortSignal): Promise<void> {

@@ -9,27 +9,25 @@ import { in_order, progress_of, with_news, type News } from "./states";
 const ASK_MS = 1_000;
 /** While the live connection tells what moves, asking only has to catch what it missed. */
 const ASK_TOLD_MS = 5_000;
-const TOLD_FOR_MS = 10_000;
 const ASK_LONGEST_MS = 15_000;
 const TASK_MS = 3;
 const OUTPUTS_MS = 2_000;
 const OUTPUTS_SHARE = 10;
 
 export class RunFeed {
+  readonly id: string;
   run = $state.raw<RunDetail | null>(null);
   tasks = $state.raw<readonly Task[]>([]);
   groups = $state.raw<readonly Outputs[] | null>(null);
   missing = $state(false);
   failure = $state.raw<unknown>(null);
-  /** Of a run that nobody else has told of yet, the tasks know the most. */
-  progress = $derived(this.tasks.length > 0 && this.#told() ? progress_of(this.tasks) : (this.run?.progress ?? null));
+  /** Where the live connection tells of the tasks, they know more than the last answer about the run. */
+  progress = $derived.by(() => (this.tasks.length > 0 && fleet.is_told(this.id) ? progress_of(this.tasks) : (this.run?.progress ?? null)));
   is_over = $derived(this.run !== null && this.run.progress.open === 0);
 
-  readonly id: string;
   #stopping = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #failures = 0;
-  #told_at = $state(0);
   #tasks_due_at = 0;
   #outputs_due_at = 0;
   #ended_seen = -1;
@@ -66,12 +64,7 @@ export class RunFeed {
     this.now();
   }
 
-  #told(): boolean {
-    return this.#told_at > 0 && Date.now() - this.#told_at < TOLD_FOR_MS;
-  }
-
   #hear(news: readonly News[]): void {
-    this.#told_at = Date.now();
     this.tasks = with_news(this.tasks, news);
     if (this.tasks.length > 0 && progress_of(this.tasks).open === 0 && !this.is_over) this.now();
   }
@@ -93,7 +86,7 @@ export class RunFeed {
       this.#asking = false;
     }
     if (signal.aborted || this.missing || this.#complete) return;
-    const pause_ms = this.#failures > 0 ? Math.min(ASK_LONGEST_MS, ASK_MS * 2 ** this.#failures) : this.#told() ? ASK_TOLD_MS : ASK_MS;
+    const pause_ms = this.#failures > 0 ? Math.min(ASK_LONGEST_MS, ASK_MS * 2 ** this.#failures) : fleet.is_told(this.id) ? ASK_TOLD_MS : ASK_MS;
     this.#timer = setTimeout(() => void this.#ask(), pause_ms);
   }
 
