@@ -127,6 +127,33 @@ async def test_enter_in_a_field_runs_nothing(console: ConsoleProcess, visitor: V
     await expect(page.get_by_text("Nothing was run yet")).to_be_visible()
 
 
+async def test_a_command_is_run_and_found_again_by_keyboard(console: ConsoleProcess, visitor: Visitor) -> None:
+    """Choose a server in the fleet, write, run, read, and open the run from the history, without a pointer."""
+    page = visitor.page
+    await start_here(page, console, visitor)
+    keys = page.keyboard
+    await page.locator("body").press("u")
+    await visitor.wait_until_live("this machine")
+    await keys.press("j")
+    await keys.press("x")
+    await expect(page.get_by_role("group", name="1 server chosen")).to_be_visible()
+    await keys.press("r")
+    await expect(page.get_by_label("Command", exact=True)).to_be_focused()
+    await keys.insert_text("echo by hand")
+    await expect(page.get_by_role("button", name="Run on 1 server")).to_have_attribute("aria-disabled", "false")
+    await keys.press("Control+Enter")
+    await expect(output(page)).to_have_text("by hand")
+    await page.locator("body").press("u")
+    await expect(page.get_by_role("link", name="echo by hand")).to_be_visible()
+    await keys.press("j")
+    await expect(page.get_by_role("link", name="echo by hand")).to_be_focused()
+    await keys.press("Enter")
+    await expect(output(page)).to_have_text("by hand")
+    await keys.press("g")
+    await keys.press("n")
+    await expect(page.get_by_role("heading", name="Run a command")).to_be_visible()
+
+
 async def test_what_failed_is_tried_again_and_what_runs_is_cancelled(
     console: ConsoleProcess, visitor: Visitor, tmp_path: Path
 ) -> None:
