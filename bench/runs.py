@@ -271,7 +271,7 @@ def _figures(hosts: int, rounds: Mapping[str, list[Measured]]) -> Iterator[Figur
 
 
 NOTES = (
-    "The console's time is that from the request until its client has read that the run is finished, asked every 50 ms.",
+    "The console's time is from the request until its client has read that the run is finished, asked every 50 ms.",
     f"Its CPU is that of {RUNS} runs, less what collecting from the same hosts takes meanwhile, for each command.",
     "Policy, claims, wrapper, audit, stored output and the client's questions are in both.",
     "Ansible and pssh hold connections by ControlPersist and run 50 at once; pyinfra connects anew, as it always does.",

@@ -374,6 +374,8 @@ def _path_of(name: str, sources: Sequence[Mapping[str, str | None]]) -> str | No
         if variables.get(name):
             return None
     return None
+
+
 def _development_secrets(settings: Settings) -> dict[str, SecretStr]:
     return {
         name.lower(): SecretStr(_kept_secret(settings.data_dir / "secrets" / name.lower()))

@@ -31,6 +31,8 @@ TO_BE_APPROVED = 'eval "$(date +:)" # ASK'
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 # They change nothing that is stored: two try a connection and say how it went, one is given an empty list, one looks.
 WITHOUT_RECORD = {
+    "POST /api/policy/check",
+    "POST /api/policy/replay",
     "POST /api/servers/test",
     "POST /api/servers/{server_id}/test",
     "POST /api/servers/host-keys/trust",
@@ -164,6 +166,9 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/tasks/{task_id}/approve": Route(RUNS, dict, "waiting task"),
     "POST /api/tasks/{task_id}/reject": Route(RUNS, dict, "waiting task"),
     "POST /api/tasks/{task_id}/retry-failed": Route(RUNS, dict, "failed task", ACCEPTED),
+    "POST /api/policy/check": Route(RUNS, lambda: {"command": "uptime"}),
+    "GET /api/policy/rules": Route(READS_RUNS),
+    "POST /api/policy/replay": Route(READS_RUNS, lambda: {"days": 1}),
     "GET /api/snippets": Route(READS_RUNS),
     "POST /api/snippets": Route(RUNS, new_snippet),
     "GET /api/snippets/{snippet_id}": Route(READS_RUNS, about="snippet"),

@@ -96,7 +96,8 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     housekeeping = Housekeeping(db, signer, archive, rules_of(settings), directory)
     roster = Roster(db, history)
     verifying = Verifying(db, settings.database, signer)
-    rule, outputs = rulings.rule_of(settings), Outputs(directory / "tasks", Sizes())
+    judge = rulings.judge_of(settings)
+    rule, outputs = rulings.rule_of(judge), Outputs(directory / "tasks", Sizes())
     dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, VAULT, rule, MemoryBus(), TaskLimits())
     console = Console(
         settings,
@@ -110,6 +111,7 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         lambda _: (),
         housekeeping,
         verifying,
+        judge,
         rule,
         outputs,
         dispatcher,
@@ -122,6 +124,7 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
             yield Site(db, history, pool, client)
     finally:
         await pool.close()
+        judge.close()
         await history.close()
 
 

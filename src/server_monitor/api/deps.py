@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from server_monitor.ssh.vault import Vault
     from server_monitor.tasks.clearing import Rule
     from server_monitor.tasks.dispatch import Dispatcher
+    from server_monitor.tasks.judge import Judge
     from server_monitor.tasks.output import Outputs
 
 COOKIE = "server_monitor_session"
@@ -53,6 +54,7 @@ class Console:
     top_processes: "Callable[[str], Sequence[ProcessUse]]"
     housekeeping: Housekeeping
     verifying: Verifying
+    judge: "Judge"
     rule: "Rule"
     outputs: "Outputs"
     dispatcher: "Dispatcher"

@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from server_monitor.api import problems
 from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
+from server_monitor.api.selector import SelectorBody
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
 from server_monitor.tasks import approval, asking, cancelling, listing
 from server_monitor.tasks.causes import CAUSES
@@ -25,18 +26,6 @@ router = APIRouter(prefix="/api", tags=["tasks"])
 Stream = Literal["stdout", "stderr"]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 Cursor = Annotated[str | None, Query(max_length=1_024)]
-
-
-class SelectorBody(Body):
-    """Servers by id, and those in one of the groups, if any are given, that carry all the labels; or all there are."""
-
-    servers: list[str] = Field(default_factory=list, max_length=10_000)
-    groups: list[str] = Field(default_factory=list, max_length=1_000)
-    labels: dict[str, str] = Field(default_factory=dict)
-    all: bool = False
-
-    def selector(self) -> Selector:
-        return Selector(self.servers, self.groups, self.labels, self.all)
 
 
 class CommandBody(Body):

@@ -85,7 +85,7 @@ def run_command(  # noqa: PLR0917  # Typer's options.
             )
             if dry_run:
                 return await _look(place, order, selector, as_json=as_json)
-            rule = rulings.rule_of(place.settings)
+            rule = rulings.rule_of(rulings.judge_of(place.settings))
             placed = await asking.ask(place.db, rule, vault(place), order, selector, actor=place.actor)
             return await see(place, placed, as_json=as_json)
 
@@ -152,7 +152,7 @@ async def _look(place: Workplace, order: "Order", selector: "Selector", *, as_js
     from server_monitor.tasks import asking, rulings
 
     order = order.checked()
-    rule = rulings.rule_of(place.settings)
+    rule = rulings.rule_of(rulings.judge_of(place.settings))
     seen = await asking.preview(place.db, rule, order.command, selector, actor=place.actor)
     if as_json:
         _emit_preview(order, seen)

@@ -224,7 +224,7 @@ def retry(
 
     async def work() -> int:
         async with workplace() as place:
-            rule = rulings.rule_of(place.settings)
+            rule = rulings.rule_of(rulings.judge_of(place.settings))
             placed = await asking.retry(place.db, rule, vault(place), run_id, secrets, actor=place.actor)
             return await see(place, placed, as_json=as_json)
 

@@ -19,6 +19,7 @@ from server_monitor.api import (
     audit_logs,
     groups,
     health,
+    policy,
     series,
     servers,
     snippets,
@@ -97,6 +98,7 @@ def routers() -> list[APIRouter]:
         series,
         stats,
         tasks,
+        policy,
         snippets,
     )
     return [file.router for file in files]
@@ -124,6 +126,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
     verifying = Verifying(db, settings.database, signer)
     vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
     tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
+    judge = rulings.judge_of(settings)
     history = await History.open(settings.data_dir / "history.sqlite3", tiers)
     try:
         limits = Limits(settings.connect_concurrency, settings.connect_timeout_seconds)
@@ -141,7 +144,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 connect_concurrency=settings.connect_concurrency,
             )
             outputs = outputs_of(settings)
-            rule = rulings.rule_of(settings)
+            rule = rulings.rule_of(judge)
             dispatcher = Dispatcher(
                 db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, task_limits(settings)
             )
@@ -168,6 +171,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 supervisor.top,
                 housekeeping,
                 verifying,
+                judge,
                 rule,
                 outputs,
                 dispatcher,
@@ -204,6 +208,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
         finally:
             await pool.close()
     finally:
+        judge.close()
         await history.close()
 
 

@@ -56,7 +56,7 @@ async def work(settings: Settings, db: Database, until: Callable[[Worker], Await
     limits = Limits(settings.connect_concurrency, settings.connect_timeout_seconds)
     with exclusive(settings.data_dir):
         pool = Pool(db, vault, limits, agent_socket=settings.ssh_auth_sock)
-        rule = rulings.rule_of(settings)
+        rule = rulings.rule_of(rulings.judge_of(settings))
         hosts = Hosts(pool.open_channel)
         dispatcher = Dispatcher(db, db.node, hosts, outputs, vault, rule, bus, task_limits(settings))
         try:
