@@ -23,6 +23,9 @@ from server_monitor.tasks.run import PARALLEL_DEFAULT, Order, Status, summary
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
+GROUPS_SHOWN = 200
+GROUP_BYTES = 16_384
+
 Stream = Literal["stdout", "stderr"]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 Cursor = Annotated[str | None, Query(max_length=1_024)]
@@ -157,15 +160,20 @@ async def one_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
 
 @router.get("/runs/{run_id}/outputs")
 async def run_outputs(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
-    """The tasks of a run that have ended, those with the same output and exit code together, largest group first."""
+    """The tasks of a run that have ended, those with the same output and exit code together, largest group first.
+
+    The first 200 groups come with the first 16 KiB of what they printed; the rest is read from one of their tasks.
+    """
     async with parts.db.reading() as conn:
         await get_run(conn, run_id, actor=actor)
         rows = await listing.same_outputs(conn, run_id, actor=actor)
         groups = _grouped(rows)
-        for group in groups:
-            kept = await listing.output(conn, group["tasks"][0]["id"]) if group["has_output"] else None
-            group["stdout"] = _text(kept.stdout) if kept else ""
-            group["stderr"] = _text(kept.stderr) if kept else ""
+        shown = [group["tasks"][0]["id"] for group in groups[:GROUPS_SHOWN] if group["has_output"]]
+        kept = await listing.outputs(conn, shown)
+    for group in groups:
+        first = kept.get(group["tasks"][0]["id"])
+        group["stdout"] = _text(first.stdout[:GROUP_BYTES]) if first else ""
+        group["stderr"] = _text(first.stderr[:GROUP_BYTES]) if first else ""
     return json_response({"items": groups, "next": None})
 
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,6 +42,7 @@ log = logger(__name__)
 CHANGE_POLL_S = 1.0
 SECOND_SIGNAL_EXIT = 130
 LISTEN_BACKLOG = 2048
+CANCEL_WAIT_S = 1.0
 DRAIN_SHARE = 0.6  # of the time to stop is for running commands; the rest for letting go of everything
 
 Announce = Callable[[str, str | None], None]
@@ -112,7 +113,17 @@ async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Annou
         await parts.dispatcher.drain(parts.settings.shutdown_timeout_seconds * DRAIN_SHARE)
         server.should_exit = True
         await http
-        for loop in loops:
+        await _cancel_between_transactions(parts.db, loops)
+
+
+async def _cancel_between_transactions(db: Database, loops: Sequence["asyncio.Task[None]"]) -> None:
+    """End the loops while none of them is in a transaction: cut off in its middle, it takes the connection with it."""
+    with suppress(TimeoutError, Unavailable):
+        async with asyncio.timeout(CANCEL_WAIT_S), db.transaction():
+            for loop in loops:
+                loop.cancel()
+    for loop in loops:
+        if not loop.cancelling():
             loop.cancel()
 
 

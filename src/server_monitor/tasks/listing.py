@@ -157,6 +157,12 @@ async def output(conn: AsyncConnection, task_id: str) -> Row[Any] | None:
     return (await conn.execute(select(task_output).where(task_output.c.task_id == task_id))).one_or_none()
 
 
+async def outputs(conn: AsyncConnection, task_ids: Sequence[str]) -> Mapping[str, Row[Any]]:
+    """The same of several tasks, by their ids."""
+    found = await conn.execute(select(task_output).where(task_output.c.task_id.in_(task_ids)))
+    return {row.task_id: row for row in found}
+
+
 def _tasks(actor: Actor) -> Select[Any]:
     joined = tasks.join(runs).outerjoin(task_output, task_output.c.task_id == tasks.c.id)
     return select(*_SHOWN).select_from(joined).where(visible_tasks(actor))
