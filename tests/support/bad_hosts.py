@@ -3,6 +3,7 @@
 `bad_host(script)` listens on loopback and runs the script for each connection: it speaks bytes, not SSH.
 `fake_sshd(…)` is a whole SSH server inside the test (asyncssh's), for what can only go wrong after a proper handshake.
 `Proxy` stands between us and a host and stops forwarding when told to, as a network does when a cable is cut.
+`Cutter` ends the connection after so many bytes, so that a test can cut a conversation at every place.
 """
 
 import asyncio
@@ -294,3 +295,44 @@ class Proxy:
             writer.write(data)
             await writer.drain()
         writer.write_eof()
+
+
+class Cutter:
+    """Forwards to a host; once armed it lets so many more bytes pass, counted in both directions, and cuts once."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._left: int | None = None
+        self.cuts = 0
+
+    def arm(self, after_bytes: int) -> None:
+        self._left = after_bytes
+
+    async def script(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        pumps = [
+            asyncio.create_task(self._pump(reader, far_writer)),
+            asyncio.create_task(self._pump(far_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            far_writer.transport.abort()
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.wait(pumps)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                if self._left is not None:
+                    data, is_cut = data[: self._left], len(data) >= self._left
+                    self._left = None if is_cut else self._left - len(data)
+                    writer.write(data)
+                    await writer.drain()
+                    if is_cut:
+                        self.cuts += 1
+                        return
+                    continue
+                writer.write(data)
+                await writer.drain()
