@@ -39,6 +39,8 @@ FORKS = 50
 CPU_MS_GOAL = 2.5
 ANSIBLE_GOAL = 12
 OTHERS_GOAL = 6
+QUEUED = 10_000
+QUEUE_GOAL = 500  # a second
 IDLE_S = 5.0
 RUNS = 4
 COMMAND = "uptime"
@@ -62,24 +64,15 @@ class Place:
 
 def console_side(fleet: Fleet, hosts: int, max_parallel: int) -> Measured:
     """Seconds until a run is finished, and what it costs the console beside collecting."""
-    with tempfile.TemporaryDirectory(prefix="server-monitor-bench-") as folder:
-        prepared = Console(Path(folder))
-        token = prepared.token("operate")
-        seed(prepared, fleet, hosts)
-        logins = fleet.counts()["logins"]
-        with prepared as console:
-            wait_until(
-                lambda: fleet.counts()["logins"] - logins >= hosts, timeout_s=CONNECT_TIMEOUT_S, what="hosts connected"
-            )
-            time.sleep(IDLE_S)
-            run_everywhere(console, token, hosts, max_parallel)
-            time.sleep(1.0)
-            before = console.usage()
-            time.sleep(IDLE_S)
-            idle_cores = console.usage().cores_since(before)
-            began, commands = console.usage(), fleet.counts()["commands"]
-            walls = [run_everywhere(console, token, hosts, max_parallel) for _ in range(RUNS)]
-            ended, commands = console.usage(), fleet.counts()["commands"] - commands
+    with connected_console(fleet, hosts) as (console, token):
+        run_everywhere(console, token, hosts, max_parallel)
+        time.sleep(1.0)
+        before = console.usage()
+        time.sleep(IDLE_S)
+        idle_cores = console.usage().cores_since(before)
+        began, commands = console.usage(), fleet.counts()["commands"]
+        walls = [run_everywhere(console, token, hosts, max_parallel) for _ in range(RUNS)]
+        ended, commands = console.usage(), fleet.counts()["commands"] - commands
     assert commands == hosts * RUNS, f"{commands} commands ran, {hosts * RUNS} were asked for"
     cpu_s = ended.cpu_s - began.cpu_s - idle_cores * (ended.at_s - began.at_s)
     return {
@@ -88,6 +81,36 @@ def console_side(fleet: Fleet, hosts: int, max_parallel: int) -> Measured:
         "idle_cores": idle_cores,
         "rss_mib": ended.rss_bytes / 1024**2,
     }
+
+
+@contextmanager
+def connected_console(fleet: Fleet, hosts: int) -> Iterator[tuple[Console, str]]:
+    """A console that holds a connection to each of so many hosts, and a token for it."""
+    with tempfile.TemporaryDirectory(prefix="server-monitor-bench-") as folder:
+        prepared = Console(Path(folder))
+        token = prepared.token("operate")
+        seed(prepared, fleet, hosts)
+        with prepared as console:
+            wait_until(lambda: fleet.counts()["logins"] >= hosts, timeout_s=CONNECT_TIMEOUT_S, what="hosts connected")
+            time.sleep(IDLE_S)
+            yield console, token
+
+
+def queue_side(fleet: Fleet, hosts: int, queued: int) -> Measured:
+    """Tasks a second, from the request for the first until the last is finished; each server has one at a time."""
+    body = {"command": "true", "selector": {"labels": {"env": "bench"}}, "max_parallel": hosts}
+    with connected_console(fleet, hosts) as (console, token):
+        began, before = time.monotonic(), console.usage()
+        run_ids = [console.ask("POST", "/api/tasks", token, body)["run_id"] for _ in range(queued // hosts)]
+        for run_id in run_ids:
+            while (run := console.ask("GET", f"/api/runs/{run_id}", token))["finished_at"] is None:
+                time.sleep(0.2)
+            assert run["progress"]["by_status"] == {"success": hosts}, run["progress"]
+        after = console.usage()
+        return {
+            "tasks_per_s": queued / (time.monotonic() - began),
+            "cpu_ms": 1000 * (after.cpu_s - before.cpu_s) / queued,
+        }
 
 
 def run_everywhere(console: Console, token: str, hosts: int, max_parallel: int) -> float:
@@ -230,12 +253,22 @@ def _ours(hosts: int, max_parallel: int) -> Callable[[], Measured]:
     return side
 
 
+def _queue(hosts: int, queued: int) -> Callable[[], Measured]:
+    def side() -> Measured:
+        with simulated_fleet() as fleet:
+            return queue_side(fleet, hosts, queued)
+
+    return side
+
+
 def measure(options: Options) -> Result:
     hosts = min(options.hosts, HOSTS)
+    queued = hosts * (QUEUED // HOSTS)
     sides: dict[str, Callable[[], Measured]] = {
         "console": _ours(hosts, hosts),
         "console, 50 at once": _ours(hosts, FORKS),
     }
+    sides[f"{queued:,} queued tasks"] = _queue(hosts, queued)
     notes = list(NOTES)
     for name, run in SIDES.items():
         try:
@@ -247,10 +280,12 @@ def measure(options: Options) -> Result:
         else:
             sides[name] = _peer(run, hosts)
     rounds = in_turn(sides, options.rounds)
-    return Result("runs", f"`{COMMAND}` on {hosts:,} hosts, connections warm", list(_figures(hosts, rounds)), notes)
+    return Result(
+        "runs", f"`{COMMAND}` on {hosts:,} hosts, connections warm", list(_figures(hosts, queued, rounds)), notes
+    )
 
 
-def _figures(hosts: int, rounds: Mapping[str, list[Measured]]) -> Iterator[Figure]:
+def _figures(hosts: int, queued: int, rounds: Mapping[str, list[Measured]]) -> Iterator[Figure]:
     ours = rounds["console"]
     full_size = hosts >= HOSTS
     wall = column(ours, "wall_s")
@@ -266,12 +301,16 @@ def _figures(hosts: int, rounds: Mapping[str, list[Measured]]) -> Iterator[Figur
         goal = at_least(ANSIBLE_GOAL if name == "Ansible raw" else OTHERS_GOAL) if full_size else None
         yield Figure(f"console faster than {name}", "times", ratios(wall, theirs), goal)
         yield Figure(f"{name}, CPU for one host-command", "ms", column(rounds[name], "cpu_ms"))
+    of_queue = rounds[f"{queued:,} queued tasks"]
+    rate_goal = at_least(QUEUE_GOAL) if full_size else None
+    yield Figure(f"{queued:,} queued tasks of `true`", "a second", column(of_queue, "tasks_per_s"), rate_goal)
+    yield Figure("console CPU for each of them", "ms", column(of_queue, "cpu_ms"))
     yield Figure("console CPU for collecting meanwhile", "of a core", column(ours, "idle_cores"))
     yield Figure("console memory", "MiB", column(ours, "rss_mib"))
 
 
 NOTES = (
-    "The console's time is from the request until its client has read that the run is finished, asked every 50 ms.",
+    "The console's time is that from the request until its client has read that it is finished, asked every 50 ms.",
     f"Its CPU is that of {RUNS} runs, less what collecting from the same hosts takes meanwhile, for each command.",
     "Policy, claims, wrapper, audit, stored output and the client's questions are in both.",
     "Ansible and pssh hold connections by ControlPersist and run 50 at once; pyinfra connects anew, as it always does.",
