@@ -132,6 +132,22 @@ async def test_readers_at_different_paces_each_see_all_of_it_in_order(outputs: O
     assert (quick.result(), slow.result(), late.result()) == (printed, printed, printed[1_000:])
 
 
+async def test_what_there_is_of_a_running_task_can_be_read_to_its_last_byte_and_no_further(outputs: Outputs) -> None:
+    """Its end may still be in memory only."""
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(500_000)
+    at = take(live, "stdout", printed[:400_000])
+    reading = live.read_now("stdout", 5)
+
+    found = bytearray(await anext(reading))
+    take(live, "stdout", printed[400_000:], at=at)
+    async for piece in reading:
+        assert len(piece) <= READ_BYTES
+        found += piece
+
+    assert found == printed[5:400_000]
+    outputs.forget(TASK)
+
+
 async def test_after_a_death_the_next_console_goes_on_where_the_file_ends(tmp_path: Path) -> None:
     printed = bytes_of(9_000)
     before = Outputs(tmp_path, SMALL)

@@ -1,6 +1,6 @@
 """Routes for commands on servers: look before, run, watch, end, decide, try again."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -245,7 +245,7 @@ async def task_output(  # noqa: PLR0917
     if live is not None:
         spool = live.streams[stream]
         headers["X-Total-Bytes"] = str(spool.stored_bytes)
-        body = live.read_on(stream, offset) if follow else _once(spool.read(offset, spool.stored_bytes))
+        body = live.read_on(stream, offset) if follow else live.read_now(stream, offset)
         return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
     total = getattr(kept, f"{stream}_bytes") if kept else 0
     headers["X-Total-Bytes"] = str(total)
@@ -421,10 +421,6 @@ def _text(data: bytes) -> str:
 def _utc(at: datetime | None) -> datetime | None:
     """A time without a zone is UTC."""
     return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 def _file(path: Any, offset: int) -> Any:

@@ -214,6 +214,19 @@ class LiveOutput:
             self._readers -= 1
             self._close_when_unused()
 
+    async def read_now(self, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """What there is of the stream from `offset` on, in pieces: it may be more than fits into memory."""
+        spool = self.streams[stream]
+        self._readers += 1
+        try:
+            end = spool.stored_bytes
+            while data := spool.read(offset, min(READ_BYTES, max(0, end - offset))):
+                offset += len(data)
+                yield data
+        finally:
+            self._readers -= 1
+            self._close_when_unused()
+
     async def end(self, exit_code: int | None) -> Output | None:
         """Make it durable, and tell what goes into the database; None when nothing is to be kept."""
         for name, mask in self._masks.items():
