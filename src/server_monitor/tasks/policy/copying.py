@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import critical, paths
@@ -378,7 +379,10 @@ def read_secret(file: Field, call: Call) -> None:
 
 def reader(call: Call) -> None:
     """Programs that show or send what is in a file."""
-    for arg in call.args:
+    args = call.args
+    if call.name == "openssl":
+        args = [following for option, following in pairwise(args) if option.text == "-in"]
+    for arg in args:
         text = arg.text if arg.text is not None else arg.prefix
         if text.startswith("-") and "=" not in text:
             continue

@@ -196,10 +196,10 @@ def judge_container(call: Call, options: Options) -> None:
     """A container that is given the host."""
     for volume in options.all_values("v", "volume"):
         host = (volume.text or "").partition(":")[0]
-        if host.startswith("/") and paths.normal(host) in ("/", "/etc", "/root", "/boot", "/dev", "/proc", "/sys"):
+        if host.startswith("/") and paths.normal(host) in ("/", "/etc", "/boot", "/dev", "/proc", "/sys"):
             call.walker.find("perm.escalation", f"gives a container the host's {paths.normal(host)}", volume.span)
     for mount in options.all_values("mount"):
-        if re.search(r"(source|src)=/(etc|root|boot|dev|proc|sys)?(,|$)", mount.text or ""):
+        if re.search(r"(source|src)=/(etc|boot|dev|proc|sys)?(,|$)", mount.text or ""):
             call.walker.find("perm.escalation", "gives a container a directory of the host's system", mount.span)
     if options.has("privileged"):
         call.walker.find("perm.escalation", "gives a container every right on the host", call.span)

@@ -46,7 +46,8 @@ def place_of(parts: Parts, state: State) -> Place:
     first = parts[0]
     gap = next((part for part in parts if isinstance(part, Gap)), None)
     if not isinstance(first, str):
-        if isinstance(first, Gap) or state.cwd is None:
+        is_name = isinstance(first, Gap) and first.shape is Shape.NAME and first.detail == "ls"
+        if (isinstance(first, Gap) and not is_name) or state.cwd is None:
             return Place("", ".*", gap or Gap(Source.PARAMETER))
         parts = (state.cwd.rstrip("/") + "/", *parts)
     known = parts[0]
@@ -281,7 +282,7 @@ def is_log(place: Place) -> bool:
     if place.is_exact:
         return in_any(place.text, critical.LOGS) or place.text.rpartition("/")[2] in critical.HISTORIES
     if place.gap is not None:
-        if place.gap.detail.startswith("find") and place.text == "/var/log":
+        if place.gap.detail.startswith(("find", "ls")) and place.text == "/var/log":
             return not place.gap.detail.endswith(" old")
         return in_any(place.text, critical.LOGS) and not place.gap.detail.endswith(" old")
     return in_any(place.text, critical.LOGS) or any(

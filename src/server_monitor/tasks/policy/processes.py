@@ -80,11 +80,12 @@ def pkill(call: Call) -> None:
 
 def containers(call: Call) -> None:
     """`docker rm -f $(docker ps -aq)`: a list that nothing chose from is all of them."""
-    if not {"rm", "kill", "stop"} & set(call.texts[:2]):
+    verbs = {"delete"} if call.name in ("kubectl", "oc") else {"rm", "kill", "stop"}
+    if not verbs & set(call.texts[:6]):
         return
     for arg in call.args:
         if arg.gap is not None and arg.gap.detail == call.name:
-            call.walker.find("data.drop", "ends every container", arg.span)
+            call.walker.find("data.drop", f"removes everything that {call.name} lists", arg.span)
 
 
 def hold(call: Call) -> None:
@@ -94,5 +95,5 @@ def hold(call: Call) -> None:
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {"kill": kill, "pkill": pkill}
-CHECKS |= dict.fromkeys(("docker", "podman", "nerdctl"), containers)
+CHECKS |= dict.fromkeys(("docker", "podman", "nerdctl", "kubectl", "oc"), containers)
 CHECKS |= dict.fromkeys(("sort", "tac", "tail", "shuf", "rev", "sponge", "paste", "column"), hold)

@@ -112,7 +112,7 @@ def _unknown_tree(place: Place, operand: Field, call: Call) -> None:
             return
         call.walker.find("opaque.target", f"deletes what {gap.source.value} names", operand.span)
         return
-    broad = place.text in _BROAD or paths.is_system(place.text)
+    broad = place.text in (*_BROAD, call.state.home) or paths.is_system(place.text)
     if broad or (gap.splits and gap.shape is Shape.ANY and not paths.is_in_temporary(place.text)):
         call.walker.find(
             "opaque.target", f"deletes a directory below {place.text} whose name is not known", operand.span

@@ -56,7 +56,7 @@ RULES = (
                 "setcap",
                 r"[=+]|cap_",
                 "gives a program capabilities",
-                unless=r"{w}'?cap_net_bind_service[+=]\w+'? |{w}-r{e}",
+                unless=r"{w}'?cap_net_bind_service[+=]+\w+'? |{w}-r{e}",
             ),
         ),
     ),

@@ -41,7 +41,7 @@ RULES = (
             match("auditctl", r"{w}-[aA] \S*never", "keeps something out of the audit log"),
             match(
                 "journalctl",
-                r"--vacuum-(size|files)[= ]\d{1,3}[KM]?{e}|--vacuum-time[= ](\d+(s|sec|seconds?|m|min|minutes?|us|ms)|0|[1-9]h|1h|1d|1day){e}",
+                r"--vacuum-(size|files)[= ](\d{1,2}M|\d+K|\d{1,6}){e}|--vacuum-time[= ](\d+(s|sec|seconds?|m|min|minutes?|us|ms)|0|[1-9]h|1h|1d|1day){e}",
                 "deletes the journal",
             ),
             match(
@@ -53,6 +53,7 @@ RULES = (
                 "systemctl",
                 r"{w}(stop|disable|mask|kill)\b.*(auditd|rsyslog|syslog|syslog-ng|systemd-journald|journald|filebeat|fluentd|fluent-bit|promtail|vector|wazuh-agent|osqueryd|falco|falcon-sensor|td-agent|splunk\S*)(\.service|\.socket)?{e}",
                 "stops the record",
+                unless=r"HUP",
             ),
             match(
                 "service",
@@ -170,7 +171,6 @@ RULES = (
                 r"{w}delete\b.*( --all\b|{w}all/| -A\b|--all-namespaces|{w}(ns|namespace|pvc|pv|node|deployment|deploy|sts|statefulset|crd)/)",
                 "deletes a part of the cluster",
             ),
-            match("kubectl oc", r"{w}delete( -\S+)*( --wait=\w+)? ?\S*…", "deletes what is not known from the cluster"),
             match(
                 "nc ncat telnet socat",
                 r"FLUSHALL|FLUSHDB|flush_all|\bSHUTDOWN\b|CONFIG SET|SLAVEOF",
