@@ -31,7 +31,7 @@ WORST = {
     "base64": "echo " + "QUFB" * 2400 + " | base64 -d | sh",
     "arithmetic": "echo $((" + "1+" * 4990 + "1))",
     "python": "python3 -c '" + "(" * 9000 + "'",
-    "a long script": "systemctl restart app-1 && echo done > /tmp/x\n" * 110,
+    "a long script": "systemctl restart app-1 && echo done > /tmp/x\n" * 80,
 }
 
 

@@ -11,7 +11,7 @@ MAX_CHARACTERS = 10_000
 MAX_NESTING = 8
 # The same without regard to quotes, which a here-document can make this scan misread.
 MAX_ROUGH_NESTING = 20
-MAX_WORDS = 1_600
+MAX_WORDS = 1_200
 MAX_OPERATORS = 100
 MAX_ROUGH_OPERATORS = 400
 MAX_TERMS = 60
@@ -31,6 +31,7 @@ _INTERESTING = re.compile(r"""\\.|&&|\|\||['"`(){}|&;\n]|\$\(|\$'""", re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"[^']*'")
 _DOLLAR_QUOTED = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _QUOTED_HEREDOC = re.compile(r"(?<=[^<]<<)-?[ \t]*(['\"])(\w+)\1[^\n]*\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
+_STATEMENTS = re.compile(r"&&?|[;\n|<>]")
 _OPENS = re.compile(r"\b(?:if|while|until|for|case|select)\b|[({[]")
 _OPENS_OR_CLOSES = re.compile(r"\b(?:if|while|until|for|case|select|fi|done|esac)\b|[][(){}]")
 _PREFIXES = re.compile(r"\b(?:time|coproc|function)\b|\(\s*\)")
@@ -80,7 +81,8 @@ def _too_complex(text: str) -> Stopped | None:
     # Nothing is expanded in the body of a here-document whose delimiter is quoted, and it is one word.
     text = _QUOTED_HEREDOC.sub("", text)
     # About what each costs in the parser's output.
-    if len(text.split()) + text.count(";") + 2 * text.count("$") + text.count('"') // 2 > MAX_WORDS:
+    marks_too = 2 * len(_STATEMENTS.findall(text)) + 2 * text.count("$") + text.count('"') // 2
+    if len(text.split()) + marks_too > MAX_WORDS:
         return Stopped("opaque.limit", f"has more than about {MAX_WORDS:,} words", whole)
     depth, operators, marks, _ = _scanned(text)
     if marks > MAX_MARKS:

@@ -12,6 +12,7 @@ from server_monitor.tasks.policy.state import State
 from server_monitor.tasks.policy.values import Gap, Glob, Parts, Shape, Source
 
 MAX_LINKS = 8
+_ALIAS_STARTS = ("/proc/", *critical.ROOT_ALIASES)
 MAX_PATTERN = 256
 
 
@@ -128,11 +129,12 @@ def absolute(text: str, state: State) -> str | None:
 
 
 def _moved(path: str, links: dict[str, str]) -> str:
-    for alias in critical.ROOT_ALIASES:
-        if is_in(path, alias):
-            return normal(path[len(alias) :] or "/")
-    if match := re.match(r"/proc/\d+/root(?=/|$)", path):
-        return normal(path[match.end() :] or "/")
+    if path.startswith(_ALIAS_STARTS):
+        for alias in critical.ROOT_ALIASES:
+            if is_in(path, alias):
+                return normal(path[len(alias) :] or "/")
+        if match := re.match(r"/proc/\d+/root(?=/|$)", path):
+            return normal(path[match.end() :] or "/")
     for link in sorted(links, key=len, reverse=True):
         if is_in(path, link):
             return normal(links[link] + path[len(link) :])
