@@ -55,5 +55,4 @@ async def test_wherever_the_connection_is_cut_the_command_ran_once_or_the_task_s
                     assert row.cause in {"connection_lost", "channel_refused", "never_started"}, said
 
         assert sum(cutter.cuts for _, cutter, _ in sites) > len(places) // 2
-        assert ends["success"] >= 10, ends
-        assert ends["failed"] >= 10, ends
+        assert ends["success"] >= 40, ends  # a cut before the command began costs a new connection and no more

@@ -30,6 +30,7 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 
 CUT: Final = "connection_lost"
+_DIED: Final = frozenset({CUT, "channel_refused"})
 _BECAME: Final = {
     "cancelled": Status.CANCELLED,
     "timeout": Status.TIMEOUT,
@@ -261,7 +262,7 @@ class Execution:
             may_attach=self._may_attach,
         )
         try:
-            talk = await self._converse(script, apart=False)
+            talk = await self._begun(script)
         except Unreachable as error:
             return await self._ended(Status.FAILED, error.reason, str(error))
         self._deadline_s = self._loop.time() + self.claim.timeout_s
@@ -280,6 +281,17 @@ class Execution:
                 return await self._watched(talk) or await self._attached_again()
             case _:  # `exists`, silence, or a cut: what became of it is asked on a new channel
                 return await self._attached_again()
+
+    async def _begun(self, script: Script) -> _Conversation:
+        """The channel of the start script. A connection that was kept may have died unnoticed: a new one is then tried,
+        which is safe, because a script does nothing before it has read its input, and that was not sent.
+        """
+        try:
+            return await self._converse(script, apart=False)
+        except Unreachable as error:
+            if error.reason not in _DIED:
+                raise
+        return await self._converse(script, apart=False)
 
     async def _run_attached(self, talk: _Conversation) -> Outcome:
         """No directory on that host: the command runs on this channel and ends with it."""
