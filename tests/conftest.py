@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import httpx2
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from server_monitor.auth.actor import Actor, ActorKind, Role
@@ -21,6 +22,11 @@ from tests.support.postgres import Postgres
 # How fast a machine is says nothing about the code: no test is timed, and none fails because others are busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A test that runs into a bug reads a traceback, and not every variable of every frame of it.
+structlog.configure(
+    processors=[structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+)
 
 pytest_plugins = ["tests.support.disk", "tests.support.sshd"]
 

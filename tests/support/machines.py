@@ -27,7 +27,8 @@ def machine(*changes: str, account: int | None = None) -> Prefix:
     require_namespaces()
     become = f"/usr/bin/setpriv --reuid={account} --regid={account} --clear-groups " if account is not None else ""
     script = "; ".join(("set -e", *changes, f'exec {become}"$@"'))
-    return ("unshare", "--mount", "--propagation", "private", "bash", "-c", script, "machine")
+    # Without --norc bash takes a socket on its standard input for rshd, and reads the start files of the account.
+    return ("unshare", "--mount", "--propagation", "private", "bash", "--norc", "-c", script, "machine")
 
 
 def is_sh(shell: str) -> str:

@@ -11,6 +11,16 @@ from server_monitor.db.engine import Database
 from tests.support.machines import on_a_real_disk
 from tests.support.sshd import Sshds, require_sshd
 from tests.tasks.site import Site
+from tests.tasks.talks import Talk
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left_talking() -> AsyncIterator[None]:
+    """A test that fails in its middle leaves scripts that wait for an answer, and the loop would wait for them."""
+    Talk.begun.clear()
+    yield
+    for talk in Talk.begun:
+        talk.cut()
 
 
 @pytest.fixture

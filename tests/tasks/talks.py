@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import psutil
 
@@ -33,6 +33,8 @@ def lives(pid: int) -> bool:
 class Talk:
     """`out` and `err` are what the command printed; `heard` is all that came, in the order in which it came."""
 
+    begun: ClassVar[list[Self]] = []  # by this test; what is left of them is cut off at its end
+
     def __init__(self, key: str) -> None:
         self.out = bytearray()
         self.err = bytearray()
@@ -57,9 +59,10 @@ class Talk:
             talk._close,
             lambda data: talk._take("err", data),
             home=str(home),
-            waits_for_pipes=True,
+            takes_all=True,
         )
         talk.channel.write(script.stdin)
+        cls.begun.append(talk)
         return talk
 
     async def word(self) -> Word | None:
@@ -80,6 +83,11 @@ class Talk:
     def acknowledge(self) -> None:
         assert self.channel is not None
         self.channel.write(wrapper.ACK)
+
+    def go(self) -> None:
+        """Let an attached command begin."""
+        assert self.channel is not None
+        self.channel.write(wrapper.GO)
 
     async def closed(self) -> None:
         """Close our side of its input, and wait until it has ended."""

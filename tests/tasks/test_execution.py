@@ -13,7 +13,7 @@ from server_monitor.db.tables import tasks
 from server_monitor.errors import Unreachable
 from server_monitor.tasks import hosts as task_hosts
 from server_monitor.tasks.execution import Execution, Timing
-from server_monitor.tasks.run import Claimed, Mode, Status
+from server_monitor.tasks.run import Claimed, Status
 from tests.support.machines import in_memory, is_sh, logs_in_with, machine, on_disk_of, read_only, without
 from tests.support.sshd import Sshd
 from tests.tasks.site import COUNT, Site, count
@@ -302,7 +302,7 @@ async def test_a_host_that_is_lost_again_and_again_wears_nothing_out(site: Site,
         def write_eof(self) -> None: ...
         def close(self) -> None: ...
 
-    async def note(_: Mode) -> None: ...
+    async def note(_: object) -> None: ...
 
     async def nobody(*_: object) -> task_hosts.Channel:
         raise AssertionError
@@ -310,7 +310,15 @@ async def test_a_host_that_is_lost_again_and_again_wears_nothing_out(site: Site,
     claim = Claimed("t-1", "r-1", "s-1", "host", "true", "bash", 60, "q-1", True, 1, datetime.now(UTC), "b")
     live = await site.outputs.begin("t-1", is_stored=True)
     execution = Execution(
-        claim, None, Flaky(nobody), live, file_bytes=1, note_mode=note, secrets={}, timing=Timing(retry_first_s=0.0)
+        claim,
+        None,
+        Flaky(nobody),
+        live,
+        file_bytes=1,
+        note_mode=note,
+        note_ending=note,
+        secrets={},
+        timing=Timing(retry_first_s=0.0),
     )
 
     outcome = await execution.run("bash")

@@ -367,6 +367,7 @@ async def test_where_no_directory_lasts_a_command_runs_attached_or_not_at_all(
     assert not refused.out
     attached = await host.start("echo out; echo err >&2; exit 6", may_attach=True)
     assert await attached.word() == Attached()
+    attached.go()
     await attached.closed()
 
     assert (bytes(attached.out), bytes(attached.err)) == (b"out\n", b"err\n")
@@ -384,6 +385,7 @@ async def test_without_setsid_a_command_runs_attached(home: Path, disk: Path) ->
     talk = await host.start("echo here", may_attach=True)
 
     assert await talk.word() == Attached()
+    talk.go()
     await talk.closed()
     assert talk.out == b"here\n"
 
@@ -395,9 +397,34 @@ async def test_an_attached_command_may_print_our_words(home: Path, shell: str, d
     talk = await host.start(f"echo '{imitation}'; exit 5", may_attach=True)
 
     assert await talk.word() == Attached()
+    talk.go()
     assert await talk.word() is None
     await talk.closed()
     assert talk.out.decode() == f"{imitation}\n"
+
+
+async def test_an_attached_command_begins_only_when_we_say_so(home: Path, shell: str, disk: Path) -> None:
+    """Until it is written down that it runs attached, a console after us could start it a second time."""
+    host = Host(home, home, machine(*_changes(shell, disk), read_only(home)))
+
+    talk = await host.start("echo ran", may_attach=True)
+    assert await talk.word() == Attached()
+    await talk.closed()
+
+    assert not talk.out
+
+
+@pytest.mark.parametrize("status", ["256", "1000", "99999999999999999999", "-1", "0x1", "", "٣"])
+def test_an_exit_status_that_no_shell_can_have_is_no_word(status: str) -> None:
+    stream = Stream(KEY, speaks_first=True)
+
+    assert stream.feed(f"sm1 {KEY} exit {status} inline\n".encode())[1] == []
+
+
+def test_sizes_that_no_database_can_hold_are_no_word() -> None:
+    stream = Stream(KEY, speaks_first=True)
+
+    assert stream.feed(f"sm1 {KEY} exit 0 apart {'9' * 40} 0\n".encode())[1] == []
 
 
 async def test_an_unprivileged_account_can_do_all_of_it(home: Path, shell: str, disk: Path) -> None:

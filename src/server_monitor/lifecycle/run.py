@@ -43,7 +43,7 @@ CHANGE_POLL_S = 1.0
 SECOND_SIGNAL_EXIT = 130
 LISTEN_BACKLOG = 2048
 CANCEL_WAIT_S = 1.0
-DRAIN_SHARE = 0.6  # of the time to stop is for running commands; the rest for letting go of everything
+DRAIN_SHARE = 0.75  # of the time to stop is for running commands; the rest for letting go of everything
 
 Announce = Callable[[str, str | None], None]
 

@@ -6,6 +6,8 @@ from typing import Final, cast
 
 # A command gets a path and a home and nothing else; the console's own environment holds secrets.
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DRAIN_S: Final = 0.02  # so long nothing comes any more once the process is gone
+DRAIN_MOST_S: Final = 5.0
 
 
 class LocalChannel(asyncio.SubprocessProtocol):
@@ -17,12 +19,14 @@ class LocalChannel(asyncio.SubprocessProtocol):
         on_closed: Callable[[str | None], None],
         on_stderr: Callable[[bytes], None] | None,
         *,
-        waits_for_pipes: bool,
+        takes_all: bool,
     ) -> None:
         self._on_data = on_data
         self._on_closed = on_closed
         self._on_stderr = on_stderr
-        self._waits_for_pipes = waits_for_pipes
+        self._takes_all = takes_all
+        self._received = 0
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._outputs: list[asyncio.ReadTransport] = []
@@ -66,6 +70,7 @@ class LocalChannel(asyncio.SubprocessProtocol):
         self._outputs = [cast("asyncio.ReadTransport", pipe) for pipe in pipes if pipe is not None]
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._received += len(data)
         if fd == 1:
             self._on_data(data)
         elif self._on_stderr is not None:
@@ -75,16 +80,31 @@ class LocalChannel(asyncio.SubprocessProtocol):
         if self._transport is None:
             return
         self.exit_status = self._transport.get_returncode()
-        if not self._waits_for_pipes:
-            # They may stay open in a child that hangs; what we started is gone.
+        if self._takes_all:
+            self._drain(self._loop.time() + DRAIN_MOST_S)
+        else:
             self._transport.close()
             self._on_closed(None)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._gone.set()
-        if self._waits_for_pipes:
-            self.close()
+        if self._takes_all:
             self._on_closed(None)
+
+    def _drain(self, until_s: float) -> None:
+        """What we started is gone; its last bytes may be on their way. The end of the pipes is no sign of the end of
+        those: a child that lives on may hold them for ever, even one whose own output goes elsewhere, because uvloop
+        leaves the pipes open in it under other numbers.
+        """
+        before = self._received
+
+        def look() -> None:
+            if self._received != before and self._loop.time() < until_s:
+                self._drain(until_s)
+            else:
+                self.close()
+
+        self._loop.call_later(DRAIN_S, look)
 
 
 async def open_channel(
@@ -94,16 +114,16 @@ async def open_channel(
     on_stderr: Callable[[bytes], None] | None = None,
     *,
     home: str | None = None,
-    waits_for_pipes: bool = False,
+    takes_all: bool = False,
 ) -> LocalChannel:
     """Start a program here. Raises OSError when this machine cannot start a process.
 
-    `waits_for_pipes`: it is over only when everything that holds its pipes has let go of them.
+    `takes_all`: once it is gone, what it has still written is taken before `on_closed`.
     """
     environment = {"PATH": PATH} | ({} if home is None else {"HOME": home})
     # A session of its own, so that Ctrl-C in the console's terminal does not reach it before the drain.
     _, channel = await asyncio.get_running_loop().subprocess_exec(
-        lambda: LocalChannel(on_data, on_closed, on_stderr, waits_for_pipes=waits_for_pipes),
+        lambda: LocalChannel(on_data, on_closed, on_stderr, takes_all=takes_all),
         *words,
         env=environment,
         start_new_session=True,

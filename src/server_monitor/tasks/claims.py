@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Event
-from server_monitor.db.tables import facts, heartbeats, runs, tasks
+from server_monitor.db.tables import facts, heartbeats, runs, servers, tasks
 from server_monitor.tasks.rows import (
     BY_SYSTEM,
     acting_for,
@@ -197,6 +197,7 @@ def _claimed(
         sealed=(row.secrets, row.secrets_key) if row.secrets else None,
         is_taken_over=taken_over,
         mode=Mode(row.mode) if row.mode else None,
+        ending=row.cause if taken_over else None,
     )
 
 
@@ -215,6 +216,17 @@ async def beat(conn: AsyncConnection, owner: str, now: datetime) -> None:
 async def note_mode(conn: AsyncConnection, claimed: Claimed, mode: Mode) -> None:
     """Write down how the command of this claim runs, for whoever comes after us."""
     await conn.execute(update(tasks).where(_held(claimed)).values(mode=mode))
+
+
+async def note_ending(conn: AsyncConnection, claimed: Claimed, why: str) -> None:
+    """Write down that the command of this claim is about to be ended, and why, before its host hears of it."""
+    await conn.execute(update(tasks).where(_held(claimed)).values(cause=why))
+
+
+async def is_where_it_was(conn: AsyncConnection, claimed: Claimed) -> bool:
+    """Has nothing been changed about the task's server since the claim: is it the same account on the same host?"""
+    same = and_(servers.c.id == claimed.server_id, servers.c.updated_at <= claimed.started_at)
+    return await conn.scalar(select(servers.c.id).where(same)) is not None
 
 
 async def requeue(conn: AsyncConnection, claimed: Claimed) -> bool:

@@ -37,6 +37,7 @@ TURN_EVERY_S: Final = 2.0
 GATHER_S: Final = 0.005  # what ends within this time shares a transaction
 LEASE_BEATS: Final = 3
 STORE_RETRY_S: Final = 1.0
+ENDING_S: Final = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
 HOUSEKEEPING_EVERY_S: Final = 15.0
 
 
@@ -113,15 +114,16 @@ class Dispatcher:
     async def drain(self, within_s: float) -> None:
         """Begin nothing more, give what runs its time, then leave it to the next start, or end it if so chosen."""
         self._is_draining = True
+        grace_s = within_s if self._limits.reattach else max(0.0, within_s - ENDING_S)
         with suppress(TimeoutError):
-            async with asyncio.timeout(within_s * (1 if self._limits.reattach else 0.5)):
+            async with asyncio.timeout(grace_s):
                 while self._running:
                     await asyncio.wait(self._running)
         if not self._limits.reattach and self._running:
             for execution in self._executions.values():
                 execution.stop()
             with suppress(TimeoutError):
-                async with asyncio.timeout(within_s * 0.5):
+                async with asyncio.timeout(within_s - grace_s):
                     while self._running:
                         await asyncio.wait(self._running)
         self._is_leaving = True
@@ -219,6 +221,13 @@ class Dispatcher:
 
             await _insist(note)
 
+        async def note_ending(why: str) -> None:
+            async def note() -> None:
+                async with self._db.transaction() as conn:
+                    await claims.note_ending(conn, claim, why)
+
+            await _insist(note)
+
         execution = Execution(
             claim,
             target,
@@ -226,6 +235,7 @@ class Dispatcher:
             live,
             file_bytes=self._limits.file_bytes,
             note_mode=note_mode,
+            note_ending=note_ending,
             secrets=values,
             timing=Timing(give_up_s=self._limits.give_up.total_seconds()),
         )
@@ -234,14 +244,16 @@ class Dispatcher:
         try:
             with rows.acting_for(claim.request_id):
                 outcome = await self._outcome(execution, claim)
-                if outcome is not None and await self._stored(outcome):
+                if outcome is None or not await self._stored(outcome):
+                    execution.leave()
+                else:
                     execution.acknowledge()
                     self._sweeper.used(claim.server_id, target, asyncio.get_running_loop().time())
         except asyncio.CancelledError:
             if not self._is_leaving:
                 raise
             execution.leave()
-            if execution.is_attached:
+            if execution.is_attached or not self._limits.reattach:
                 self._settle(await execution.left_behind())
         finally:
             del self._executions[claim.task_id]
@@ -263,8 +275,9 @@ class Dispatcher:
             return await execution.refused("never_started")
 
     async def _requeued(self, claim: Claimed) -> bool:
+        """False when it has been put back before, or when its host may have been looked for in another place."""
         async with self._db.transaction() as conn:
-            return await claims.requeue(conn, claim)
+            return await claims.is_where_it_was(conn, claim) and await claims.requeue(conn, claim)
 
     async def _passes_in_sh(self, claim: Claimed) -> bool:
         """The host has no bash; what its sh makes of the same text has to be judged on its own."""

@@ -30,6 +30,8 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 
 CUT: Final = "connection_lost"
+MOST_STATUS: Final = 255  # of a shell; SSH could say more
+ENDED_BY_US: Final = frozenset({128 + 15, 128 + 9})  # the exit statuses of what TERM and KILL have ended
 _DIED: Final = frozenset({CUT, "channel_refused"})
 _BECAME: Final = {
     "cancelled": Status.CANCELLED,
@@ -174,6 +176,7 @@ class Execution:
         *,
         file_bytes: int,
         note_mode: Callable[[Mode], Awaitable[None]],
+        note_ending: Callable[[str], Awaitable[None]],
         secrets: Mapping[str, str],
         timing: Timing | None = None,
         may_attach: bool = True,
@@ -184,6 +187,9 @@ class Execution:
         self._live = live
         self._file_bytes = file_bytes
         self._note_mode = note_mode
+        self._note_ending = note_ending
+        self._is_noted = False
+        self._ending = claim.ending  # why a signal may be on its way: known before it is sent
         self._secrets = secrets
         self._timing = timing or Timing()
         self._may_attach = may_attach
@@ -296,8 +302,9 @@ class Execution:
     async def _run_attached(self, talk: _Conversation) -> Outcome:
         """No directory on that host: the command runs on this channel and ends with it."""
         self._mode = Mode.ATTACHED
-        await self._note_mode(self._mode)
+        await self._note_mode(self._mode)  # before the command begins, or a console after us would start it again
         assert talk.channel is not None
+        say(talk.channel, wrapper.GO)
         while not talk.is_closed:
             await talk.next(max(0.01, self._deadline_s - self._loop.time()))
             if self._stop_for or self._loop.time() > self._deadline_s:
@@ -306,7 +313,7 @@ class Execution:
                 return await self._ended(Status.INTERRUPTED, "not_confirmed", f"It was to end: {why}.")
         if talk.closed is not None or talk.channel.exit_status is None:
             return await self._ended(Status.INTERRUPTED, CUT)
-        return await self._by_exit_status(talk.channel.exit_status)
+        return await self._by_exit_status(min(MOST_STATUS, talk.channel.exit_status))
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -333,7 +340,14 @@ class Execution:
         return await talk.next(max(0.001, until_s - self._loop.time()))
 
     async def _follow(self) -> None:
-        """Read along from where we are; tried again when it breaks."""
+        """Read along from where we are; tried again when it breaks.
+
+        That the command runs is written down now, and not for the many that are over by then: whoever comes after us
+        then knows that it has begun, whatever became of its directory.
+        """
+        if self.claim.mode is None and not self._is_noted:
+            self._is_noted = True
+            await self._note_mode(self._mode)
         self._follow_at_s = self._loop.time() + self._timing.follow_again_s
         if self._follower is not None and not self._follower.is_closed:
             self._follow_at_s = float("inf")
@@ -372,7 +386,7 @@ class Execution:
         """Follow until every byte is here. False when some will not come."""
         assert word.sizes is not None
         idle_since_s = self._loop.time()
-        while not word.cut and self._offsets() < word.sizes and not self._has_all(word.sizes):
+        while not word.cut and not self._has_all(word.sizes):
             before = self._offsets()
             await self._follow()
             await asyncio.sleep(0.02)
@@ -392,8 +406,9 @@ class Execution:
         return all(have >= size for have, size in zip(self._offsets(), sizes, strict=True))
 
     async def _by_exit_status(self, status: int) -> Outcome:
-        if self._signalled is not None:
-            return await self._ended(_BECAME[self._signalled], self._signalled, exit_code=status)
+        why = self._signalled or (self._ending if status in ENDED_BY_US else None)
+        if why is not None:
+            return await self._ended(_BECAME[why], why, exit_code=status)
         if status == 0:
             return await self._ended(Status.SUCCESS, None, exit_code=0)
         return await self._ended(Status.FAILED, "exit_status", exit_code=status)
@@ -406,10 +421,14 @@ class Execution:
         None when it had ended, and how has to be asked on a new channel.
         """
         why = self._stop_for or "timeout"
+        await self._note_ending(why)
         for attempt in range(self._timing.signal_tries):
             said = await self._signal()
+            if said == "ended" and attempt == 0:
+                self._ending = None  # It had ended by itself.
             if said == "ended":
                 return await self._result_after_all(talk)
+            self._ending = why
             if said == "gone":
                 self._signalled = why
                 return await self._result_after_all(talk)
@@ -454,8 +473,8 @@ class Execution:
 
     async def _attached_again(self) -> Outcome:
         """Ask the host what became of it, until it answers."""
-        attempt = 0
-        give_up_s = self._deadline_s + self._timing.give_up_s
+        attempt = tries = 0
+        give_up_s = max(self._deadline_s, self._loop.time()) + self._timing.give_up_s
         while self._loop.time() < give_up_s:
             try:
                 talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
@@ -467,7 +486,12 @@ class Execution:
                 if outcome is not None:
                     return outcome
                 attempt = 0  # The host answers; it is the way there that does not hold.
-            await asyncio.sleep(self._pause_s(attempt))
+            if self._stop_for is not None:
+                tries += 1
+                if tries >= self._timing.signal_tries:
+                    detail = f"It was to end: {self._stop_for}; its host cannot be reached."
+                    return await self._ended(Status.INTERRUPTED, "not_confirmed", detail)
+            await asyncio.sleep(self._pause_s(0 if self._stop_for else attempt))
             attempt += 1
         return await self._ended(Status.INTERRUPTED, "unreachable")
 
@@ -491,11 +515,12 @@ class Execution:
     async def _gone(self, word: Absent) -> Outcome:
         same_boot = self.claim.boot_id == word.boot_id
         if word.why == "lost":
-            if self._signalled is not None:
-                return await self._ended(_BECAME[self._signalled], self._signalled)
+            why = self._signalled or self._ending
+            if why is not None:
+                return await self._ended(_BECAME[why], why)
             was_rebooted = self.claim.boot_id is not None and not same_boot
             return await self._ended(Status.INTERRUPTED, "host_rebooted" if was_rebooted else "vanished")
-        if same_boot and not self._is_running:
+        if same_boot and not self._is_running and self.claim.mode is None:
             raise NeverStarted
         if self.claim.boot_id is None:
             return await self._ended(Status.INTERRUPTED, "cannot_tell")
@@ -519,8 +544,8 @@ class Execution:
         return talk
 
     async def left_behind(self) -> Outcome:
-        """The outcome of an attached command that ends because the console does."""
-        return await self._ended(Status.INTERRUPTED, "console_stopped")
+        """The outcome of a command that is not left to the next console: attached, or to be ended and not confirmed."""
+        return await self._ended(Status.INTERRUPTED, "console_stopped" if self.is_attached else "not_confirmed")
 
     async def _ended(
         self, status: Status, cause: str | None, detail: str | None = None, *, exit_code: int | None = None

@@ -50,7 +50,7 @@ class Hosts:
             return channel
         try:
             here = await local.open_channel(
-                script.words, on_data, on_closed, on_stderr, home=_own_home(), waits_for_pipes=True
+                script.words, on_data, on_closed, on_stderr, home=_own_home(), takes_all=True
             )
             here.write(script.stdin)
         except OSError as error:

@@ -104,6 +104,7 @@ class Claimed:
     sealed: tuple[bytes, str] | None = field(default=None, repr=False)  # the secrets, and the key that wraps them
     is_taken_over: bool = False  # it was claimed by a console that has died since, so it may run already
     mode: Mode | None = None
+    ending: str | None = None  # why the console before us was ending it: timeout, cancelled or console_stopped
 
 
 @dataclass(frozen=True, slots=True)

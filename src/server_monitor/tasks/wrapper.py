@@ -15,7 +15,8 @@ Four scripts speak this protocol, each on a channel of its own. Their words for 
 
     start    sm1 K start <boot id>            the command runs now
              sm1 K noshell|nodir|exists       it was not started, and why; nodir may follow start: a full disk
-             sm1 K attached                   no directory can be written: it runs on this channel and dies with it
+             sm1 K attached                   no directory can be written: once we have said `go`, the command runs on
+                                              this channel and dies with it
              sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
              sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
     attach   sm1 K start …, then as above apart; or sm1 K none <boot id>: it was never started;
@@ -38,6 +39,7 @@ from server_monitor.errors import Invalid
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ACK: Final = b"ok\n"
+GO: Final = b"go\n"
 NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_LINE: Final = 256  # bytes of a line of ours; a longer one is not ours
 KEY_CHARACTERS: Final = 32
@@ -45,6 +47,8 @@ TOMBSTONE_MINUTES: Final = 24 * 60
 LEFTOVER_MINUTES: Final = 7 * 24 * 60
 
 _ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
+_STATUS = re.compile(r"[01]?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]")  # what a shell can say
+_SIZE_DIGITS: Final = 18
 _WORD = re.compile(r"[0-9a-zA-Z._-]{1,128}")
 _NOT_IN_QUOTES = re.compile(r"['\\\n]|!(?![ =])")
 
@@ -108,7 +112,7 @@ _START = " ".join(
         'if test $s -gt 0; then printf %s "$x" | run "$@" & else run "$@" </dev/null & fi;',
         'p=$! ; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
         'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
-        'elif test "$a" = 1; then echo "sm1 $k attached"; cd "$HOME" 2>/dev/null || cd /;',
+        'elif test "$a" = 1; then echo "sm1 $k attached"; IFS= read -r g && test "$g" = go || exit 0;',
         'printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s; exit;',
         'else echo "sm1 $k nodir"; exit 0; fi;',
         'if test -e "$d/followed"; then set -- "$id";',
@@ -379,6 +383,10 @@ def _begins_at_the_end(data: bytes, mark: bytes) -> int:
     return len(data)
 
 
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _SIZE_DIGITS
+
+
 def _word_of(parts: list[str]) -> Word | None:  # noqa: PLR0911  # A word a line.
     match parts:
         case ["start", boot_id]:
@@ -387,9 +395,9 @@ def _word_of(parts: list[str]) -> Word | None:  # noqa: PLR0911  # A word a line
             return Refused(why)
         case ["attached"]:
             return Attached()
-        case ["exit", status, "inline"] if status.isdecimal():
+        case ["exit", status, "inline"] if _STATUS.fullmatch(status):
             return Ended(int(status), None)
-        case ["exit", status, "apart", out, err, *cut] if status.isdecimal() and out.isdecimal() and err.isdecimal():
+        case ["exit", status, "apart", out, err, *cut] if _STATUS.fullmatch(status) and _is_size(out) and _is_size(err):
             return Ended(int(status), (int(out), int(err)), bool(cut))
         case ["none" | "lost" as why, boot_id]:
             return Absent(why, boot_id)
