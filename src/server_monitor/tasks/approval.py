@@ -49,7 +49,8 @@ async def reject(conn: AsyncConnection, run_id: str, reason: str | None, *, acto
 async def expire(conn: AsyncConnection, now: datetime) -> int:
     """Close the runs that nobody has approved in time. Appends `task.expire` for each; returns how many."""
     undecided = and_(runs.c.decision.is_(None), runs.c.finished_at.is_(None))
-    due = (await conn.execute(select(runs).where(runs.c.expires_at <= now, undecided).limit(1_000))).all()
+    wanted = select(runs).where(runs.c.expires_at <= now, undecided).order_by(runs.c.id).limit(1_000)
+    due = (await conn.execute(wanted.with_for_update(key_share=True, skip_locked=True))).all()
     expired = 0
     for run in due:
         still = update(runs).where(runs.c.id == run.id, undecided).values(decision="expire", decided_at=now)

@@ -16,6 +16,7 @@ from server_monitor.tasks.endings import stop_where_too_many_failed
 from server_monitor.tasks.rows import (
     finish_runs,
     get_run,
+    lock_runs,
     require_everywhere,
 )
 from server_monitor.tasks.run import (
@@ -33,6 +34,7 @@ async def cancel_task(conn: AsyncConnection, task_id: str, *, actor: Actor, now:
         raise NotFound("task", task_id)
     await get_run(conn, task.run_id, actor=actor)
     await _require_of_server(conn, task.server_id, actor)
+    await lock_runs(conn, [task.run_id])
     if await _cancel_rows(conn, tasks.c.id == task_id, actor, now) == 0:
         raise Conflict("This task is over.")
     meta = {"task_id": task_id, "run_id": task.run_id, "was": task.status}
@@ -48,6 +50,7 @@ async def cancel_run(conn: AsyncConnection, run_id: str, *, actor: Actor, now: d
     """End every task of a run that is not over; returns how many those were. Raises Conflict when there is none."""
     await get_run(conn, run_id, actor=actor)
     await require_everywhere(conn, run_id, Permission.TASK_RUN, actor)
+    await lock_runs(conn, [run_id])
     count = await _cancel_rows(conn, tasks.c.run_id == run_id, actor, now)
     if count == 0:
         raise Conflict("This run is over.")

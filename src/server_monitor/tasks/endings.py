@@ -15,6 +15,7 @@ from server_monitor.tasks.rows import (
     acting_for,
     close_waiting,
     finish_runs,
+    lock_runs,
     on_behalf,
 )
 from server_monitor.tasks.run import (
@@ -36,6 +37,7 @@ async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Out
     if not outcomes:
         return []
     by_id = {outcome.claim.task_id: outcome for outcome in outcomes}
+    await lock_runs(conn, {outcome.claim.run_id for outcome in outcomes})
     wanted: Select[Any] = (
         select(tasks.c.id, tasks.c.fence, runs.c.user_id, runs.c.user_name, runs.c.token_id)
         .select_from(tasks.join(runs))
@@ -140,7 +142,10 @@ def _end_event(row: Row[Any], outcome: Outcome) -> Event:
 
 
 async def stop_where_too_many_failed(conn: AsyncConnection, run_ids: Collection[str], now: datetime) -> None:
-    """Skip what is still queued in runs that have had as many failures as they tolerate, or have lost a canary."""
+    """Skip what is still queued in runs that have had as many failures as they tolerate, or have lost a canary.
+
+    The caller has called `lock_runs`: failures that others note meanwhile would not be counted.
+    """
     if not run_ids:
         return
     is_failure = tasks.c.status.in_(FAILURES)

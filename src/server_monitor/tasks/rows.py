@@ -23,6 +23,7 @@ from server_monitor.tasks.run import (
 from server_monitor.telemetry.logs import RequestContext, request_context
 
 NAMES_IN_RECORD = 50
+OVERDUE_AT_ONCE = 1_000
 BY_SYSTEM = AuditActor(ActorKind.SYSTEM.value, None, "system")
 
 
@@ -45,8 +46,21 @@ def acting_for(request_id: str) -> Iterator[None]:
         request_context.reset(token)
 
 
+async def lock_runs(conn: AsyncConnection, run_ids: Collection[str]) -> None:
+    """Nobody else moves the tasks of these runs before this transaction is over; only a claim may.
+
+    On PostgreSQL two transactions that each end one of the last two tasks would otherwise both see the other's as open,
+    and neither would end the run. Runs come before tasks, in the order of their ids, so that nobody waits in a circle.
+    SQLite has one writer anyway.
+    """
+    if conn.dialect.name == "postgresql" and run_ids:
+        wanted = select(runs.c.id).where(runs.c.id.in_(run_ids)).order_by(runs.c.id)
+        await conn.execute(wanted.with_for_update(key_share=True))
+
+
 async def close_waiting(conn: AsyncConnection, run_id: str, status: Status, cause: str, now: datetime) -> int:
     """End the tasks of a run that have not begun."""
+    await lock_runs(conn, [run_id])
     begun = (Status.AWAITING_APPROVAL, Status.QUEUED)
     closed = await conn.execute(
         update(tasks)
@@ -58,10 +72,33 @@ async def close_waiting(conn: AsyncConnection, run_id: str, status: Status, caus
 
 
 async def finish_runs(conn: AsyncConnection, run_ids: Collection[str], now: datetime) -> None:
-    """Note the end of runs whose last task has ended."""
-    unfinished = exists().where(tasks.c.run_id == runs.c.id, tasks.c.status.in_(OPEN))
-    over = and_(runs.c.id.in_(run_ids), runs.c.finished_at.is_(None), ~unfinished)
-    await conn.execute(update(runs).where(over).values(finished_at=now, secrets=None, secrets_key=None))
+    """Note the end of runs whose last task has ended.
+
+    Whoever ends tasks before this calls `lock_runs` before that.
+    """
+    await lock_runs(conn, run_ids)
+    over = and_(runs.c.id.in_(run_ids), _IS_OVERDUE)
+    await conn.execute(update(runs).where(over).values(**_finished(now)))
+
+
+async def finish_overdue(conn: AsyncConnection, now: datetime) -> int:
+    """Note the end of runs that have no open task and still count as running; returns how many.
+
+    No way leads there any more; an earlier version, or a database that was put back, may have left some. Runs that
+    somebody else holds are left to them.
+    """
+    overdue = select(runs.c.id).where(_IS_OVERDUE).order_by(runs.c.id).limit(OVERDUE_AT_ONCE)
+    run_ids = list(await conn.scalars(overdue.with_for_update(key_share=True, skip_locked=True)))
+    if run_ids:
+        await conn.execute(update(runs).where(runs.c.id.in_(run_ids)).values(**_finished(now)))
+    return len(run_ids)
+
+
+_IS_OVERDUE = and_(runs.c.finished_at.is_(None), ~exists().where(tasks.c.run_id == runs.c.id, tasks.c.status.in_(OPEN)))
+
+
+def _finished(now: datetime) -> dict[str, Any]:
+    return {"finished_at": now, "secrets": None, "secrets_key": None}
 
 
 async def require_everywhere(conn: AsyncConnection, run_id: str, permission: Permission, actor: Actor) -> None:
