@@ -85,6 +85,19 @@ async def test_an_account_of_the_machine_does_not_approve_its_own_request_either
     await approve(db, placed, os_user("ops"))
 
 
+@pytest.mark.parametrize("name", ["ada", "Ada", "ADA"])
+async def test_an_account_of_the_machine_that_is_called_as_the_asker_is_taken_for_them(
+    db: Database, waiting: Placed, name: str
+) -> None:
+    with pytest.raises(Denied):
+        await approve(db, waiting, os_user(name))
+    asked_at_the_shell = await place(
+        db, await add_servers(db, 1, prefix="other"), ruling="needs_approval", actor=os_user(name)
+    )
+    with pytest.raises(Denied):
+        await approve(db, asked_at_the_shell, ADA)
+
+
 async def test_an_api_token_approves_nothing(db: Database, waiting: Placed) -> None:
     token = Actor(ActorKind.TOKEN, GRACE.id, "grace", Role.ADMIN, scopes=frozenset({Scope.ADMIN}), token_id="t")
 

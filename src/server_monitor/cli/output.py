@@ -1,8 +1,8 @@
 """What commands print: data to stdout, words to stderr, and an exit code that means something."""
 
 import asyncio
-import getpass
 import os
+import pwd
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -163,14 +163,29 @@ async def workplace(data_dir: Path | None = None, *, prepared: bool = True) -> A
     try:
         if prepared:
             await migrate.prepare(db)
-        yield Workplace(settings, db, os_user(_person()))
+        yield Workplace(settings, db, os_user(person()))
     finally:
         await db.close()
 
 
-def _person() -> str:
-    """Who runs the command; behind sudo, the person and not root."""
+def person() -> str:
+    """Who runs the command; behind sudo, the person and not root.
+
+    What anybody can set in their environment is no proof: USER is not looked at, and SUDO_USER only where sudo, or
+    somebody who is root anyway, can have set it.
+    """
+    behind = os.environ.get("SUDO_USER")
+    if behind and os.getuid() == 0 and _is_account(behind):
+        return behind
     try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid {os.getuid()}"
+
+
+def _is_account(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
