@@ -1,6 +1,7 @@
 """How tasks end side by side, and what that does to their runs."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +12,22 @@ from server_monitor.db.tables import runs
 from server_monitor.tasks import approval, cancelling, endings, rows
 from server_monitor.tasks.placing import Placed
 from server_monitor.tasks.run import Claimed, Status
-from tests.tasks.runs import ADA, GRACE, add_servers, claim, ended, fail, place, run_row, statuses, succeed
+from tests.support.fleet import actions, records
+from tests.tasks.runs import (
+    ADA,
+    GRACE,
+    add_servers,
+    claim,
+    ended,
+    fail,
+    finish,
+    output_rows,
+    place,
+    run_row,
+    statuses,
+    succeed,
+    task_rows,
+)
 
 ROUNDS = 60
 SECRETS = {"DB_PASSWORD": "a secret value"}
@@ -112,6 +128,35 @@ async def test_a_run_is_approved_or_cancelled_and_never_half_of_each(postgres_db
         await asyncio.gather(approve(placed), cancel(placed), return_exceptions=True)
         assert await statuses(postgres_db, placed) == ["cancelled"] * 3
         assert (await run_row(postgres_db, placed)).finished_at is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "stored"), [(255, 255), (2**31, 2**31 - 1), (-(2**40), -(2**31)), (10**30, 2**31 - 1)]
+)
+async def test_an_exit_code_that_no_column_holds_is_stored_as_the_nearest(db: Database, told: int, stored: int) -> None:
+    placed = await place(db, await add_servers(db, 1))
+    (only,) = await claim(db, placed)
+
+    await finish(db, ended(only, Status.FAILED, cause="exit_status", exit_code=told))
+
+    assert [row.exit_code for row in await task_rows(db, placed)] == [stored]
+    assert (await records(db))[-1]["meta"]["exit_code"] == stored
+
+
+async def test_an_outcome_that_the_database_refuses_keeps_no_other_from_being_stored(db: Database) -> None:
+    placed = await place(db, await add_servers(db, 3))
+    first, second, third = [ended(one, stdout=b"fine") for one in await claim(db, placed)]
+    assert second.output is not None
+    poisoned = replace(second, output=replace(second.output, stdout_bytes=2**70))
+
+    held = await finish(db, first, poisoned, third)
+
+    assert [one.claim for one in held] == [first.claim, second.claim, third.claim]
+    assert await statuses(db, placed) == ["success", "interrupted", "success"]
+    assert [row.cause for row in await task_rows(db, placed)] == [None, "not_stored", None]
+    assert [row.stdout for row in await output_rows(db)] == [b"fine"] * 2
+    assert (await run_row(db, placed)).finished_at is not None
+    assert (await actions(db)).count("task.fail") == 1
 
 
 async def test_housekeeping_ends_a_run_whose_end_was_overlooked(db: Database) -> None:

@@ -416,6 +416,11 @@ async def _require_no_orphans(conn: AsyncConnection) -> None:
         raise Unavailable(f"The migration would leave {len(orphans)} rows that refer to nothing; nothing was changed.")
 
 
+def blames_surroundings(error: DBAPIError) -> bool:
+    """Was the database in no state to take the statement, so that the same may be tried again later?"""
+    return isinstance(_unavailable_or(error), Unavailable)
+
+
 def _unavailable_or(error: DBAPIError) -> Exception:
     """Unavailable for what the database's surroundings cause; the error itself for what our statements cause."""
     cause = _cause(error)

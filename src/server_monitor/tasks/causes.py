@@ -18,6 +18,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "connection_lost": "The connection was cut, and on this host a command ends with its connection.",
         "console_died": "The console died, and on this host a command ends with its connection.",
         "console_stopped": "The console was stopped, and ended the command as it is set to.",
+        "not_stored": "What its host told of its end is nothing that can be stored.",
         "no_bash": "This host has no bash, and in its sh the policy does not let the command pass.",
         "no_directory": "Nothing can be written where the command was to be kept on this host; it was not started.",
         "secrets_unreadable": "Its secrets cannot be opened: the master key is missing, or it is another one.",

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Event
+from server_monitor.db.engine import blames_surroundings
 from server_monitor.db.tables import runs, task_output, tasks
 from server_monitor.tasks.rows import (
     BY_SYSTEM,
@@ -26,11 +28,17 @@ from server_monitor.tasks.run import (
     stops_at,
 )
 from server_monitor.telemetry import metrics
+from server_monitor.telemetry.logs import logger as named
+
+logger = named(__name__)
+
+EXIT_CODE_MIN, EXIT_CODE_MAX = -(2**31), 2**31 - 1
 
 
 async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Store how claimed tasks ended, and what follows for their runs. Returns those whose claim still held.
 
+    One that the database refuses for what is in it comes back as interrupted, with the same claim.
     Appends `task.finish`, `task.fail`, `task.timeout` or `task.cancel` for each, `task.recover` where the console that
     had started it died.
     """
@@ -49,10 +57,7 @@ async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Out
     held = [outcome for task_id, outcome in by_id.items() if task_id in rows]
     if not held:
         return []
-    await conn.execute(_FINISH, [_finished_values(outcome) for outcome in held])
-    outputs = [_output_values(outcome) for outcome in held if outcome.output is not None]
-    if outputs:
-        await conn.execute(insert(task_output), outputs)
+    held = await _stored(conn, held)
     for outcome in held:
         with acting_for(outcome.claim.request_id):
             await log.append(conn, _end_event(rows[outcome.claim.task_id], outcome))
@@ -61,6 +66,42 @@ async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Out
     await stop_where_too_many_failed(conn, unsuccessful, held[-1].finished_at)
     await finish_runs(conn, {outcome.claim.run_id for outcome in held}, held[-1].finished_at)
     return held
+
+
+async def _stored(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Store them; what cannot be stored as it is, without what its host told. Returns what is stored.
+
+    The outcomes of all hosts share a transaction: what one of them made up may not hold up the others.
+    """
+    refusal = await _refusal(conn, outcomes)
+    if refusal is None:
+        return list(outcomes)
+    if len(outcomes) > 1:
+        return [stored for outcome in outcomes for stored in await _stored(conn, [outcome])]
+    (outcome,) = outcomes
+    logger.error("task_outcome_refused", task_id=outcome.claim.task_id, cause=type(refusal).__name__)
+    bare = Outcome(outcome.claim, Status.INTERRUPTED, outcome.finished_at, "not_stored", mode=outcome.mode)
+    await _write(conn, [bare])
+    return [bare]
+
+
+async def _refusal(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> Exception | None:
+    """Store all of these or none; why not, when it is for what is in them."""
+    try:
+        async with conn.begin_nested():
+            await _write(conn, outcomes)
+    except (DBAPIError, ArithmeticError, ValueError) as error:  # The driver lets through what its own code raises.
+        if isinstance(error, DBAPIError) and blames_surroundings(error):
+            raise
+        return error
+    return None
+
+
+async def _write(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> None:
+    await conn.execute(_FINISH, [_finished_values(outcome) for outcome in outcomes])
+    outputs = [_output_values(outcome) for outcome in outcomes if outcome.output is not None]
+    if outputs:
+        await conn.execute(insert(task_output), outputs)
 
 
 _FINISH = (
@@ -84,10 +125,15 @@ def _finished_values(outcome: Outcome) -> dict[str, Any]:
         "b_status": outcome.status,
         "b_cause": outcome.cause,
         "b_detail": outcome.detail,
-        "b_exit_code": outcome.exit_code,
+        "b_exit_code": _exit_code(outcome),
         "b_mode": outcome.mode,
         "b_finished_at": outcome.finished_at,
     }
+
+
+def _exit_code(outcome: Outcome) -> int | None:
+    """As the column holds it: hosts tell what they like."""
+    return None if outcome.exit_code is None else max(EXIT_CODE_MIN, min(outcome.exit_code, EXIT_CODE_MAX))
 
 
 def _output_values(outcome: Outcome) -> dict[str, Any]:
@@ -122,7 +168,7 @@ def _end_event(row: Row[Any], outcome: Outcome) -> Event:
         "task_id": claim.task_id,
         "run_id": claim.run_id,
         "status": outcome.status.value,
-        "exit_code": outcome.exit_code,
+        "exit_code": _exit_code(outcome),
         "cause": outcome.cause,
         "duration_ms": int((outcome.finished_at - claim.started_at) / timedelta(milliseconds=1)),
         "stdout_bytes": output.stdout_bytes if output else None,
