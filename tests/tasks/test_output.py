@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server_monitor.tasks.output import READ_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
+from server_monitor.tasks.output import READ_BYTES, RECENT_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
 from tests.support.machines import NEEDS_ROOT
 
 TASK = "01890000-0000-7000-8000-0000000000ab"
@@ -189,6 +189,37 @@ async def test_what_is_not_to_be_kept_is_only_in_memory(outputs: Outputs) -> Non
 
     assert await live.end(0) is None
     assert not outputs.path(TASK, "stdout").exists()
+
+
+async def test_whoever_keeps_up_sees_all_of_what_is_not_kept(outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=False), bytes_of(3 * RECENT_BYTES)
+    seen = bytearray()
+
+    async def watch() -> None:
+        async for piece in live.read_on("stdout", 0):
+            seen.extend(piece)
+
+    async with asyncio.TaskGroup() as watching:
+        watching.create_task(watch())
+        at = 0
+        for piece in in_pieces(printed):
+            at = live.add_at("stdout", at, piece)
+            await asyncio.sleep(0)
+        assert await live.end(0) is None
+
+    assert seen == printed
+    assert list(outputs.path(TASK, "stdout").parent.parent.iterdir()) == []
+
+
+async def test_whoever_comes_late_sees_the_beginning_and_the_newest_of_what_is_not_kept(outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=False), bytes_of(3 * RECENT_BYTES)
+    take(live, "stdout", printed)
+
+    there = b"".join([piece async for piece in live.read_now("stdout", 0)])
+    later = b"".join([piece async for piece in live.read_now("stdout", len(printed) - 10)])
+
+    assert there == printed[:100] + printed[-RECENT_BYTES:]
+    assert later == printed[-10:]
 
 
 async def test_deleting_removes_the_files_of_these_tasks_only(outputs: Outputs) -> None:

@@ -244,7 +244,7 @@ async def task_output(  # noqa: PLR0917
     live = parts.outputs.live(task_id)
     if live is not None:
         spool = live.streams[stream]
-        headers["X-Total-Bytes"] = str(spool.stored_bytes)
+        headers["X-Total-Bytes"] = str(spool.end)
         body = live.read_on(stream, offset) if follow else live.read_now(stream, offset)
         return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
     total = getattr(kept, f"{stream}_bytes") if kept else 0

@@ -2,7 +2,8 @@
 
 The first bytes of each stream stay in memory and go into the database when the task ends. A stream that grows beyond
 them is a file from its first byte on, `DATA_DIR/tasks/<xx>/<task id>.out` or `.err`. A file grows up to a limit; of
-what comes after that only the last bytes are kept. Nothing here ever waits for a reader.
+what comes after that only the last bytes are kept. Of output that is not to be kept the last bytes are held in memory
+while the task runs: whoever watches and keeps up sees it all. Nothing here ever waits for a reader.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 
 TAIL_BYTES: Final = 1_048_576  # kept of the end of a stream that has outgrown its file
+RECENT_BYTES: Final = 262_144  # held in memory of a stream that is not kept, for whoever watches it
 READ_BYTES: Final = 262_144  # read from a file at once
 STREAMS: Final = ("stdout", "stderr")
 _SUFFIXES: Final = {"stdout": "out", "stderr": "err"}
@@ -38,7 +40,7 @@ class Spool:
     """One stream of one task: append to it, read any part of it."""
 
     def __init__(self, path: Path | None, sizes: Sizes) -> None:
-        """Without a path nothing is written: what is beyond the head is only counted."""
+        """Without a path nothing is written: of what is beyond the head the newest can be read for a while."""
         self.head = bytearray()
         self.total_bytes = 0
         self.truncated = False
@@ -49,6 +51,7 @@ class Spool:
         self._file: int | None = None
         self._in_file = 0
         self._tail = bytearray()
+        self._recent = bytearray()  # where there is no file: the newest bytes, however far behind the head they are
 
     @property
     def has_file(self) -> bool:
@@ -56,10 +59,19 @@ class Spool:
 
     @property
     def stored_bytes(self) -> int:
-        """How much of it can be read: all of it, unless it was truncated."""
-        if self._file is None and self._in_file == 0:
+        """How much of it is kept: all of it, unless it was truncated."""
+        if self._is_in_memory:
             return len(self.head)
         return self._in_file + len(self._tail)
+
+    @property
+    def end(self) -> int:
+        """Where reading ends for now."""
+        return self.total_bytes if self._is_in_memory else self.stored_bytes
+
+    @property
+    def _is_in_memory(self) -> bool:
+        return self._file is None and self._in_file == 0
 
     def add(self, data: bytes) -> None:
         self.digest.update(data)
@@ -70,15 +82,24 @@ class Spool:
             if self._file is not None:
                 self._write(data)
             return
-        if self._file is None and self._in_file == 0:
+        if self._is_in_memory:
             self._open()
         self.head += data[:room]
         self._write(data)
 
+    def readable_from(self, offset: int) -> int:
+        """`offset`, or where reading goes on behind what is gone by now."""
+        if not self._is_in_memory or offset < len(self.head):
+            return offset
+        return max(offset, self.total_bytes - len(self._recent))
+
     def read(self, offset: int, most_bytes: int) -> bytes:
-        """Up to so many bytes from `offset` on; nothing at the end."""
-        if self._file is None and self._in_file == 0:
+        """Up to so many bytes from `offset` on, which is `readable_from` now; nothing at the end."""
+        if self._is_in_memory and offset < len(self.head):
             return bytes(self.head[offset : offset + most_bytes])
+        if self._is_in_memory:
+            offset -= self.total_bytes - len(self._recent)
+            return bytes(self._recent[offset : offset + most_bytes])
         if offset < self._in_file:
             assert self._file is not None
             return os.pread(self._file, min(most_bytes, self._in_file - offset), offset)
@@ -136,6 +157,8 @@ class Spool:
         """Into the file while there is room, and what no longer fits to the end that is kept in memory."""
         if self._file is None:
             self.truncated = True
+            self._recent += data
+            del self._recent[: max(0, len(self._recent) - RECENT_BYTES)]
             return
         room = self._most_in_file - self._in_file
         written = self._put(data[:room]) if room > 0 else 0
@@ -204,7 +227,7 @@ class LiveOutput:
         self._readers += 1
         try:
             while True:
-                while data := spool.read(offset, READ_BYTES):
+                while data := spool.read(offset := spool.readable_from(offset), READ_BYTES):
                     offset += len(data)
                     yield data
                 if self.is_over:
@@ -219,8 +242,8 @@ class LiveOutput:
         spool = self.streams[stream]
         self._readers += 1
         try:
-            end = spool.stored_bytes
-            while data := spool.read(offset, min(READ_BYTES, max(0, end - offset))):
+            end = spool.end
+            while data := spool.read(offset := spool.readable_from(offset), min(READ_BYTES, max(0, end - offset))):
                 offset += len(data)
                 yield data
         finally:
