@@ -22,32 +22,43 @@ def unseal(vault: Vault, run_id: str, sealed: tuple[bytes, str]) -> dict[str, st
 
 
 class Mask:
-    """Replaces secrets in a stream by as many asterisks, so that every byte keeps its place."""
+    """Replaces secrets in a stream by as many asterisks, so that every byte keeps its place.
+
+    A byte is masked when it lies in any secret, of several that overlap in each of them, however the stream is cut.
+    """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        self._secrets = sorted(secrets, key=len, reverse=True)
-        self.held = b""
+        self._secrets = tuple(secrets)
+        self.held = b""  # not masked: what it belongs to shows only later
+        self._covered = 0  # bytes at its beginning that belong to a secret which began before it
 
     def feed(self, data: bytes) -> bytes:
         """The stream so far, masked; the end of it is held back while it may be the beginning of a secret."""
-        data = self._masked(self.held + data)
-        keep = max((_overlap(data, secret) for secret in self._secrets), default=0)
-        self.held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        data = self.held + data
+        return self._release(data, max((_overlap(data, secret) for secret in self._secrets), default=0))
 
     def rest(self) -> bytes:
-        held, self.held = self.held, b""
-        return held
+        return self._release(self.held, 0)
 
-    def _masked(self, data: bytes) -> bytes:
+    def _release(self, data: bytes, keep: int) -> bytes:
+        masked = bytearray(data)
+        end = len(data) - keep
+        masked[: self._covered] = b"*" * self._covered
+        reaches = self._covered
         for secret in self._secrets:
-            data = data.replace(secret, b"*" * len(secret))
-        return data
+            at = data.find(secret)
+            while at != -1:
+                masked[at : at + len(secret)] = b"*" * len(secret)
+                if at < end:
+                    reaches = max(reaches, at + len(secret))
+                at = data.find(secret, at + 1)
+        self.held, self._covered = data[end:], max(0, reaches - end)
+        return bytes(masked[:end])
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
     """How many bytes at the end of `data` are the beginning of `secret`."""
-    for length in range(min(len(data), len(secret) - 1), 0, -1):
-        if data.endswith(secret[:length]):
-            return length
-    return 0
+    at = data.find(secret[:1], max(0, len(data) - len(secret) + 1))
+    while at != -1 and not secret.startswith(data[at:]):
+        at = data.find(secret[:1], at + 1)
+    return 0 if at == -1 else len(data) - at
