@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,7 +35,9 @@ ASKER = os_user("tests")
 WAIT_S = 40.0
 
 
-async def allow(_command: str, _shell: str, _servers: Sequence[Server], _actor: Actor) -> Ruled:
+async def allow(
+    _command: str, _shell: str, _servers: Sequence[Server], _actor: Actor, _secret_names: Collection[str]
+) -> Ruled:
     """A policy that lets everything pass."""
     return Ruled("allow", "sha256:0123", None, {"verdict": "allow"})
 

@@ -1,6 +1,6 @@
 """What a person asks for: a command for some servers, looked at before anything starts, and then placed as a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -28,13 +28,15 @@ class Preview:
     ruled: Ruled
 
 
-async def preview(db: Database, rule: Rule, command: str, selector: Selector, *, actor: Actor) -> Preview:
+async def preview(
+    db: Database, rule: Rule, command: str, selector: Selector, secret_names: Collection[str] = (), *, actor: Actor
+) -> Preview:
     """Raises Invalid for a selector that means nothing, and Denied for whoever may run commands nowhere."""
     _require_anywhere(actor)
     async with db.reading() as conn:
         chosen = await selection.choose(conn, selector, actor=actor)
     fit = [one for one in chosen if one.obstacle is None]
-    ruled = await rule(command, SHELL, [one.server for one in fit], actor)
+    ruled = await rule(command, SHELL, [one.server for one in fit], actor, secret_names)
     return Preview(fit, [one for one in chosen if one.obstacle is not None], ruled)
 
 
@@ -45,7 +47,7 @@ async def ask(db: Database, rule: Rule, vault: Vault, order: Order, selector: Se
     Raises Invalid with every mistake, Denied, and Conflict when no server is left.
     """
     order = order.checked()
-    seen = await preview(db, rule, order.command, selector, actor=actor)
+    seen = await preview(db, rule, order.command, selector, order.secrets.keys(), actor=actor)
     _require_named(seen, selector)
     if not seen.fit:
         raise Conflict(_none_left(seen))

@@ -3,7 +3,7 @@
 A run is looked at when its turn comes, and again every few seconds while some of it is still queued.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,8 +20,8 @@ from server_monitor.tasks.waiting import Waiting
 
 LASTS_S: Final = 5.0
 
-Rule = Callable[[str, str, Sequence[Server], Actor], Awaitable[Ruled]]
-"""command, shell, servers, asker -> what the policy says."""
+Rule = Callable[[str, str, Sequence[Server], Actor, Collection[str]], Awaitable[Ruled]]
+"""command, shell, servers, asker, names of the secrets -> what the policy says."""
 
 
 class Clearing:
@@ -73,7 +73,7 @@ class Clearing:
         meant = set(run.server_ids)
         async with self._db.reading() as conn:
             servers = [server for server in await listing(conn, actor=actor) if server.id in meant]
-        ruled = await self._rule(run.command, shell, servers, actor)
+        ruled = await self._rule(run.command, shell, servers, actor, run.secret_names)
         return ruled.ruling == "allow" or (ruled.ruling == "needs_approval" and run.decision == "approve")
 
 

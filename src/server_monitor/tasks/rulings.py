@@ -1,6 +1,6 @@
 """What the policy says about a command for some servers, in the form that runs store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,8 +24,11 @@ def judge_of(settings: Settings) -> Judge:
 def rule_of(judge: Judge) -> Rule:
     """Asks `judge` about a command for servers and whoever wants to run it."""
 
-    async def rule(command: str, shell: str, servers: Sequence[Server], actor: Actor) -> Ruled:
-        verdict = await judge.judge(command, context_of(shell, servers, actor))
+    async def rule(
+        command: str, shell: str, servers: Sequence[Server], actor: Actor, secret_names: Collection[str]
+    ) -> Ruled:
+        context = replace(context_of(shell, servers, actor), secret_names=tuple(secret_names))
+        verdict = await judge.judge(command, context)
         return Ruled(verdict.ruling.value, verdict.digest, verdict.rule, verdict.as_json())
 
     return rule

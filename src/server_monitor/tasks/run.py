@@ -1,6 +1,5 @@
 """Runs and tasks: a run is one command for some servers, a task is that command on one of them. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from server_monitor.errors import FieldError, Invalid
+from server_monitor.tasks import secret_names
 
 COMMAND_MAX = 10_000  # characters
 TIMEOUT_MAX_S = 86_400
@@ -16,8 +16,6 @@ PARALLEL_DEFAULT = 50
 REASON_MAX = 1_000
 SECRETS_MAX = 16
 SECRET_MIN, SECRET_MAX = 4, 4_096  # characters; a shorter one would be masked all over the output
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-RESERVED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "IFS", "ENV", "BASH_ENV", "LC_ALL", "SSH_CONNECTION"})
 APPROVAL_LASTS = timedelta(minutes=30)
 
 
@@ -137,8 +135,8 @@ def _secret_mistakes(secrets: Mapping[str, str]) -> list[FieldError]:
     mistakes = [FieldError("secrets", f"holds more than {SECRETS_MAX}")] if len(secrets) > SECRETS_MAX else []
     for name, value in secrets.items():
         where = f"secrets.{name[:64]}"
-        if not _VARIABLE.fullmatch(name) or name in RESERVED or name.startswith(("LD_", "SERVER_MONITOR_")):
-            mistakes.append(FieldError(where, "is no name for a variable of one's own, such as DB_PASSWORD"))
+        if not secret_names.is_name_of_secret(name):
+            mistakes.append(FieldError(where, f"is no name for a secret, which {secret_names.RULE}"))
         elif not SECRET_MIN <= len(value) <= SECRET_MAX or any(letter in value for letter in "\0\n\r"):
             mistakes.append(FieldError(where, f"has {SECRET_MIN} to {SECRET_MAX} characters on one line"))
     return mistakes

@@ -33,6 +33,7 @@ class Waiting:
     ruling: str
     decision: str | None
     digest: str
+    secret_names: tuple[str, ...]
     server_ids: tuple[str, ...]
 
 
@@ -67,6 +68,7 @@ async def _waiting(conn: AsyncConnection, wanted: Select[Any]) -> list[Waiting]:
             row.ruling,
             row.decision,
             row.digest,
+            tuple(row.secret_names),
             tuple(by_run[row.id]),
         )
         for row in found

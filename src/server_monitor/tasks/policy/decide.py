@@ -102,7 +102,7 @@ def _walked(text: str, context: Context, parse: Parse, dialect: Dialect) -> Acco
     raw = text.encode("utf-8", "surrogatepass")
     account = Account(raw, parse, dialect)
     whole = (0, len(raw))
-    walker = Walker(account, fresh_state(context.user), invoke, dialect, carrier=whole)
+    walker = Walker(account, fresh_state(context.user, context.secret_names), invoke, dialect, carrier=whole)
     try:
         walker.run(parse(text, dialect).stmts)
     except SyntaxWrong as wrong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from server_monitor.tasks.policy.tree import Stmt
@@ -72,8 +73,8 @@ class State:
         return None if any(isinstance(part, Gap) for part in value) else "".join(map(str, value))
 
 
-def fresh_state(user: str) -> State:
-    """The shell that a task starts in: a cleaned environment, in the home of the account."""
+def fresh_state(user: str, secret_names: Collection[str] = ()) -> State:
+    """The shell that a task starts in: a cleaned environment and the secrets, in the home of the account."""
     name = user if _USER.fullmatch(user) else "user"
     home = "/root" if name == "root" else f"/home/{name}"
     state = State(home=home, cwd=home)
@@ -86,6 +87,8 @@ def fresh_state(user: str) -> State:
     state.vars.update({key: Var(((Gap(Source.OUTPUT, Shape.NUMBER),),)) for key in numbers})
     state.vars.update({key: Var(((Gap(Source.OUTPUT, Shape.NAME),),)) for key in names})
     state.vars.update({key: Var(((Gap(Source.PARAMETER),),)) for key in ("SSH_CONNECTION", "SSH_CLIENT", "DISPLAY")})
+    secret = Var(((Gap(Source.PARAMETER),),), is_exported=True)
+    state.vars.update(dict.fromkeys(secret_names, secret))
     return state
 
 

@@ -36,7 +36,10 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where and as whom a command would run. `labels` are those that all its hosts share."""
+    """Where and as whom a command would run. `labels` are those that all its hosts share.
+
+    `secret_names` are variables that hold what the policy does not see.
+    """
 
     shell: Literal["bash", "sh"] = "bash"
     user: str = ""
@@ -45,6 +48,7 @@ class Context:
     host_ids: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    secret_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
