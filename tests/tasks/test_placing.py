@@ -1,5 +1,6 @@
 """What is stored of a run when it is asked for, and of its tasks when they end."""
 
+import base64
 from datetime import UTC, datetime
 
 import orjson
@@ -8,11 +9,12 @@ from sqlalchemy import select
 
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_records, runs, tasks
-from server_monitor.errors import Conflict
-from server_monitor.tasks import placing, waiting
+from server_monitor.errors import Conflict, Invalid
+from server_monitor.tasks import listing, placing, waiting
 from server_monitor.tasks.run import Status
 from tests.support.fleet import records
 from tests.tasks.runs import (
+    ADA,
     add_servers,
     claim,
     ended,
@@ -148,3 +150,14 @@ async def test_a_withdrawn_run_ends_what_waits_and_leaves_what_runs(db: Database
     assert (record["action"], record["reason"], record["meta"]) == ("task.denied", "policy_changed", {"tasks": 2})
     await succeed(db, running)
     assert (await run_row(db, placed)).finished_at is not None
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_cursor_from_beyond_the_calendar_is_refused(db: Database, at: str) -> None:
+    cursor = base64.urlsafe_b64encode(f"{at} {'0' * 36}".encode()).decode().rstrip("=")
+
+    async with db.reading() as conn:
+        with pytest.raises(Invalid, match="not one of ours"):
+            await listing.task_page(conn, listing.Filters(), 10, cursor, actor=ADA)
+        with pytest.raises(Invalid, match="not one of ours"):
+            await listing.run_page(conn, listing.Filters(), 10, cursor, actor=ADA)

@@ -13,10 +13,9 @@ from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import placing, rows
 from server_monitor.tasks.clearing import Rule
 from server_monitor.tasks.placing import Placed, Ruled
-from server_monitor.tasks.run import Order
+from server_monitor.tasks.run import SERVERS_MAX, Order
 
 SHELL = "bash"  # what a command is judged for; a host without it is judged again, for its sh
-RUN_MAX = 10_000  # servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ async def ask(db: Database, rule: Rule, vault: Vault, order: Order, selector: Se
     _require_named(seen, selector)
     if not seen.fit:
         raise Conflict(_none_left(seen))
-    if len(seen.fit) > RUN_MAX:
-        raise Invalid.one("selector", f"means {len(seen.fit):,} servers; {RUN_MAX:,} is the most for one run")
+    if len(seen.fit) > SERVERS_MAX:
+        raise Invalid.one("selector", f"means {len(seen.fit):,} servers; {SERVERS_MAX:,} is the most for one run")
     order = replace(order, canary=min(order.canary, len(seen.fit)))
     async with db.transaction() as conn:
         return await placing.place(

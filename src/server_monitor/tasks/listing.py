@@ -192,6 +192,6 @@ def _decoded(cursor: str) -> tuple[datetime, str]:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
         at, _, row_id = text.partition(" ")
         created_at = datetime.fromisoformat(at).astimezone(UTC)
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, OverflowError):  # The last: the first and the last day of the calendar.
         raise Invalid.one("cursor", "This cursor is not one of ours; leave it out to begin again.") from None
     return created_at, row_id

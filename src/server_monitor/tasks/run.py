@@ -13,6 +13,7 @@ COMMAND_MAX = 10_000  # characters
 TIMEOUT_MAX_S = 86_400
 PARALLEL_MAX = 1_000
 PARALLEL_DEFAULT = 50
+SERVERS_MAX = 10_000  # in one run
 REASON_MAX = 1_000
 SECRETS_MAX = 16
 SECRET_MIN, SECRET_MAX = 4, 4_096  # characters; a shorter one would be masked all over the output
@@ -69,8 +70,8 @@ class Order:
             for name, wrong, message in (
                 ("timeout_seconds", not 1 <= self.timeout_s <= TIMEOUT_MAX_S, f"lies between 1 and {TIMEOUT_MAX_S}"),
                 ("max_parallel", not 1 <= self.max_parallel <= PARALLEL_MAX, f"lies between 1 and {PARALLEL_MAX}"),
-                ("max_failures", self.max_failures is not None and self.max_failures < 0, "is not negative"),
-                ("canary", self.canary < 0, "is not negative"),
+                ("max_failures", not 0 <= (self.max_failures or 0) <= SERVERS_MAX, f"lies between 0 and {SERVERS_MAX}"),
+                ("canary", not 0 <= self.canary <= SERVERS_MAX, f"lies between 0 and {SERVERS_MAX}"),
                 ("reason", self.reason is not None and len(self.reason) > REASON_MAX, f"is over {REASON_MAX} long"),
             )
             if wrong
