@@ -13,7 +13,7 @@ from server_monitor.api import problems
 from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
 from server_monitor.api.selector import SelectorBody
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
-from server_monitor.tasks import approval, asking, cancelling, listing
+from server_monitor.tasks import approval, asking, cancelling, listing, secret_names
 from server_monitor.tasks.causes import CAUSES
 from server_monitor.tasks.listing import LIMIT_MAX, Filters
 from server_monitor.tasks.output import READ_BYTES
@@ -28,6 +28,9 @@ GROUP_BYTES = 16_384
 
 Stream = Literal["stdout", "stderr"]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+Secrets = Annotated[
+    dict[str, SecretStr], Field(description=f"Variables of the command by their names. Each name {secret_names.RULE}.")
+]
 Cursor = Annotated[str | None, Query(max_length=1_024)]
 
 
@@ -41,7 +44,7 @@ class CommandBody(Body):
     canary: int = 0
     store_output: bool | None = None
     reason: str | None = None
-    secrets: dict[str, SecretStr] = Field(default_factory=dict)
+    secrets: Secrets = Field(default_factory=dict)
 
     def order(self, parts: Console) -> Order:
         settings = parts.settings
@@ -75,7 +78,7 @@ class ApproveBody(Body):
 class RetryBody(Body):
     """The secrets of the run, which were not kept."""
 
-    secrets: dict[str, SecretStr] = Field(default_factory=dict)
+    secrets: Secrets = Field(default_factory=dict)
 
 
 class RejectBody(Body):
