@@ -273,6 +273,7 @@ tasks = Table(
     Column("position", Integer, nullable=False),  # in its run, from 0
     Column("server_id", String(36), nullable=False),
     Column("server_name", String(128), nullable=False),
+    Column("account", String(128), nullable=False, server_default=""),  # the server's when it was asked for
     Column("status", String(17), nullable=False),
     Column("cause", String(64)),  # why it ended as it did, as a code
     Column("detail", Text),  # the same in words, where there are any

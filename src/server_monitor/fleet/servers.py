@@ -124,6 +124,11 @@ async def listing(conn: AsyncConnection, *, actor: Actor) -> list[Server]:
     return sorted(found, key=lambda server: (server.name.casefold(), server.id))
 
 
+async def existing(conn: AsyncConnection, server_ids: Collection[str]) -> list[Server]:
+    """Those of the given servers that exist; for the console itself and no person."""
+    return [_server(row) for row in await conn.execute(_rows(SYSTEM).where(servers.c.id.in_(server_ids)))]
+
+
 async def visible_ids(conn: AsyncConnection, *, actor: Actor) -> frozenset[str] | None:
     """The servers that the actor may see; None when it is all of them, those of tomorrow included."""
     if groups_allowing(actor, Permission.SERVER_READ) is None:

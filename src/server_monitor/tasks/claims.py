@@ -42,7 +42,7 @@ async def claim(
     if slots <= 0 or not cleared:
         return []
     await _wait_for_turn(conn)
-    chosen = await _locked(conn, await _next_ids(conn, await _room(conn, cleared, per_server), slots))
+    chosen = await _locked(conn, list(await _next_tasks(conn, await _room(conn, cleared, per_server), slots)))
     if not chosen:
         return []
     await conn.execute(
@@ -58,6 +58,12 @@ async def claim(
         with acting_for(task.request_id):
             await log.append(conn, _start_event(row, task))
     return claimed
+
+
+async def next_runs(conn: AsyncConnection, run_ids: Collection[str], *, slots: int, per_server: int) -> list[str]:
+    """Those of the runs whose tasks would be claimed next, were all of them cleared; oldest first."""
+    chosen = await _next_tasks(conn, await _room(conn, run_ids, per_server), slots)
+    return list(dict.fromkeys(chosen.values()))
 
 
 async def _wait_for_turn(conn: AsyncConnection) -> None:
@@ -110,22 +116,22 @@ async def _held_by_canaries(conn: AsyncConnection, run_ids: Collection[str]) -> 
     return frozenset(await conn.scalars(select(runs.c.id).where(runs.c.id.in_(run_ids), exists().where(is_early))))
 
 
-async def _next_ids(conn: AsyncConnection, room: _Room, slots: int) -> list[str]:
-    """The next queued tasks for which there is room, oldest runs first.
+async def _next_tasks(conn: AsyncConnection, room: _Room, slots: int) -> dict[str, str]:
+    """The next queued tasks for which there is room, oldest runs first, each with its run.
 
     Looked for in portions, each without the runs and servers that are full by then: neither a run of ten thousand tasks
     nor a thousand tasks for one server keep the others from being found, or are read again and again.
     """
-    chosen: dict[str, None] = {}
+    chosen: dict[str, str] = {}
     while len(chosen) < slots:
         found = (await conn.execute(_candidates(room))).all()
         before = len(chosen)
         for row in found:
             if len(chosen) < slots and row.id not in chosen and room.take(row.run_id, row.server_id):
-                chosen[row.id] = None
+                chosen[row.id] = row.run_id
         if len(found) < CANDIDATES or len(chosen) == before:
             break
-    return list(chosen)
+    return chosen
 
 
 def _candidates(room: _Room) -> Select[Any]:

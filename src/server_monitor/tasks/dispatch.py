@@ -158,24 +158,15 @@ class Dispatcher:
             return ()
 
     async def _turn(self) -> Sequence[tuple[Claimed, Target | None]]:
-        now = datetime.now(UTC)
+        now_s = asyncio.get_running_loop().time()
         slots = 0 if self._is_draining else self._limits.slots - len(self._running)
-        cleared = await self._clearing.run_ids(asyncio.get_running_loop().time()) if slots > 0 else []
-        ended = list(self._ended)
-        claimed: list[Claimed] = []
-        held: list[Outcome] = []
-        if ended or cleared:
-            async with self._db.transaction() as conn:
-                held = await endings.finish(conn, [outcome for outcome, _ in ended])
-                claimed = await claims.claim(
-                    conn, self._owner, slots=slots, per_server=self._limits.per_server, cleared=cleared, now=now
-                )
-        self._adopted += claimed
-        for outcome, stored in ended:
-            self._ended.popleft()
-            if not stored.done():  # Whoever waited for it may have been told to stop.
-                stored.set_result(any(outcome is one for one in held))
-        self._tell(held, claimed)
+        # What has ended waits for nothing, least of all for verdicts.
+        slots -= await self._store(slots, self._clearing.known(now_s))
+        if slots > 0:
+            cleared = await self._clearing.clear(now_s, slots=slots, per_server=self._limits.per_server)
+            await self._store(slots, cleared.run_ids)
+            if not cleared.is_all:
+                self._news.set()
         begun = list(self._adopted)
         async with self._db.reading() as conn:
             for task_id in await cancelling.to_be_cancelled(conn, self._owner):
@@ -187,6 +178,25 @@ class Dispatcher:
             if claim.server_id not in targets:
                 self._settle(_without_server(claim))
         return [(claim, targets[claim.server_id]) for claim in begun if claim.server_id in targets]
+
+    async def _store(self, slots: int, cleared: Sequence[str]) -> int:
+        """Store how tasks have ended, and claim as many of the cleared runs as there are slots; returns how many."""
+        ended = list(self._ended)
+        if not ended and (slots <= 0 or not cleared):
+            return 0
+        async with self._db.transaction() as conn:
+            held = await endings.finish(conn, [outcome for outcome, _ in ended])
+            per_server, now = self._limits.per_server, datetime.now(UTC)
+            claimed = await claims.claim(
+                conn, self._owner, slots=slots, per_server=per_server, cleared=cleared, now=now
+            )
+        self._adopted += claimed
+        for outcome, stored in ended:
+            self._ended.popleft()
+            if not stored.done():  # Whoever waited for it may have been told to stop.
+                stored.set_result(any(outcome is one for one in held))
+        self._tell(held, claimed)
+        return len(claimed)
 
     def _tell(self, ended: Sequence[Outcome], claimed: Sequence[Claimed]) -> None:
         if not (ended or claimed):

@@ -108,6 +108,7 @@ async def place(  # noqa: PLR0917
             "position": position,
             "server_id": server.id,
             "server_name": server.name,
+            "account": server.username,
             "status": status,
             "cause": "policy" if is_denied else None,
             "created_at": now,

@@ -1,11 +1,10 @@
 """Runs whose turn has not come yet: what is looked at again before they begin, and how they are withdrawn."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Select, and_, exists, select, update
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
@@ -19,6 +18,8 @@ from server_monitor.tasks.rows import (
 from server_monitor.tasks.run import (
     Status,
 )
+
+RUNS_MAX = 10_000  # looked for in one turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,45 +35,41 @@ class Waiting:
     decision: str | None
     digest: str
     secret_names: tuple[str, ...]
-    server_ids: tuple[str, ...]
+    accounts: Mapping[str, str]  # by the ids of all its servers: those for which it was asked
+    queued_ids: frozenset[str]  # the servers on which it is still to begin
 
 
-async def waiting_runs(conn: AsyncConnection, known: Collection[str]) -> list[Waiting]:
-    """The runs that have queued tasks, apart from the known ones."""
-    queued = select(tasks.c.run_id).where(tasks.c.status == Status.QUEUED).distinct()
-    wanted = select(runs).where(runs.c.id.in_(queued))
+async def run_ids(conn: AsyncConnection, known: Collection[str], per_server: int) -> list[str]:
+    """The oldest runs that have queued tasks on servers with room, apart from the known ones."""
+    running = select(tasks.c.server_id).where(tasks.c.status == Status.RUNNING).group_by(tasks.c.server_id)
+    full = running.having(func.count() >= per_server)
+    queued = select(tasks.c.run_id).where(tasks.c.status == Status.QUEUED, tasks.c.server_id.not_in(full))
     if known:
-        wanted = wanted.where(runs.c.id.not_in(known))
-    return await _waiting(conn, wanted.order_by(runs.c.created_at).limit(1_000))
+        queued = queued.where(tasks.c.run_id.not_in(known))
+    wanted = select(runs.c.id).where(runs.c.id.in_(queued.distinct())).order_by(runs.c.created_at, runs.c.id)
+    return list(await conn.scalars(wanted.limit(RUNS_MAX)))
 
 
 async def asked(conn: AsyncConnection, run_id: str) -> Waiting | None:
-    """The same of one run, whatever state its tasks are in."""
-    return next(iter(await _waiting(conn, select(runs).where(runs.c.id == run_id))), None)
-
-
-async def _waiting(conn: AsyncConnection, wanted: Select[Any]) -> list[Waiting]:
-    found = (await conn.execute(wanted)).all()
-    by_run: dict[str, list[str]] = {row.id: [] for row in found}
-    if by_run:
-        columns = (tasks.c.run_id, tasks.c.server_id)
-        for row in await conn.execute(select(*columns).where(tasks.c.run_id.in_(by_run)).order_by(tasks.c.position)):
-            by_run[row.run_id].append(row.server_id)
-    return [
-        Waiting(
-            row.id,
-            row.command,
-            row.shell,
-            row.user_id,
-            row.user_name,
-            row.ruling,
-            row.decision,
-            row.digest,
-            tuple(row.secret_names),
-            tuple(by_run[row.id]),
-        )
-        for row in found
-    ]
+    """What was asked for, whatever state its tasks are in."""
+    row = (await conn.execute(select(runs).where(runs.c.id == run_id))).one_or_none()
+    if row is None:
+        return None
+    columns = (tasks.c.server_id, tasks.c.account, tasks.c.status)
+    placed = (await conn.execute(select(*columns).where(tasks.c.run_id == run_id))).all()
+    return Waiting(
+        run_id=row.id,
+        command=row.command,
+        shell=row.shell,
+        user_id=row.user_id,
+        user_name=row.user_name,
+        ruling=row.ruling,
+        decision=row.decision,
+        digest=row.digest,
+        secret_names=tuple(row.secret_names),
+        accounts={task.server_id: task.account for task in placed},
+        queued_ids=frozenset(task.server_id for task in placed if task.status == Status.QUEUED),
+    )
 
 
 async def withdraw(conn: AsyncConnection, run_id: str, cause: str, now: datetime) -> None:
