@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +24,9 @@ STOP_TIMEOUT_S = 20.0
 class Console:
     """`server-monitor serve` on a free port of loopback, with its own data directory."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
+        self._settings = dict(settings or {})
         self.port = free_port()
         self._log = data_dir / "console.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,7 +35,8 @@ class Console:
     def environment(self) -> dict[str, str]:
         """The settings, given as an operator gives them; nothing of the caller's own settings leaks in."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return {**kept, "DATA_DIR": str(self.data_dir), "API_PORT": str(self.port), "LOG_FORMAT": "json"}
+        ours = {"DATA_DIR": str(self.data_dir), "API_PORT": str(self.port), "LOG_FORMAT": "json"}
+        return {**kept, **ours, **self._settings}
 
     def command(self, *words: str, given: str | None = None) -> str:
         """Run an administrative command; returns what it printed."""
