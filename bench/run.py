@@ -19,6 +19,7 @@ BENCHES = (
     "history",
     "live",
     "runs",
+    "output",
     "recovery",
     "start",
 )
