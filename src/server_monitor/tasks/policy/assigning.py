@@ -74,6 +74,9 @@ def declare(node: DeclClause, walker: Walker) -> Parts:
 
 
 def _declare_name(name: str, flags: str, walker: Walker) -> None:
+    if "f" in flags and "x" in flags:
+        walker.state.exported |= {name}
+        return
     old = walker.state.vars.get(name)
     if old is None:
         if "n" not in flags and "x" not in flags:

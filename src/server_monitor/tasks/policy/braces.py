@@ -14,6 +14,7 @@ MAX_BRACES = 40
 
 A = TypeVar("A")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([A-Za-z])\.\.([A-Za-z])(?:\.\.(-?\d+))?")
+_RANGE_IN = re.compile(r"\{(-?\d{1,40})\.\.(-?\d{1,40})(?:\.\.(-?\d{1,40}))?\}")
 _MARKS = re.compile(r"([{},])")
 
 
@@ -27,6 +28,16 @@ def expanded(atoms: list[A]) -> list[list[A]]:
     if tokens.count("{") > MAX_BRACES:
         raise TooComplex(f"One word has more than {MAX_BRACES} braces.")
     return [_glued(word) for word in _words(tokens)[:MAX_WORDS]]  # type: ignore[arg-type]
+
+
+def count(atoms: Sequence[object]) -> int:
+    """How many words the ranges of a word make, were they not cut off; 1 when it has none."""
+    found = 1
+    for atom in atoms:
+        for match in _RANGE_IN.finditer(atom) if isinstance(atom, str) and ".." in atom else ():
+            first, last, step = int(match[1]), int(match[2]), abs(int(match[3] or 1)) or 1
+            found *= abs(last - first) // step + 1
+    return found
 
 
 def _words(tokens: Sequence[A]) -> list[list[A]]:

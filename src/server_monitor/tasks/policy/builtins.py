@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from server_monitor.tasks.policy import assigning, effects, outputs, paths, scripts
+from server_monitor.tasks.policy import assigning, effects, endless, outputs, paths, scripts
 from server_monitor.tasks.policy.calls import Call, again
-from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.parameters import target_of
 from server_monitor.tasks.policy.state import Var
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, flat, joined, text_of
@@ -156,6 +156,8 @@ def _read(call: Call) -> Parts:
     options = split(call.args, READ_VALUES)
     descriptor = given.text if (given := options.value("u")) else None
     line = call.walker.stdin.line() if descriptor is None else call.walker.descriptors.get(descriptor or "", (Gap(),))
+    if descriptor is None and not _ends(call.walker.stdin.parts, options):
+        call.walker.find("bomb.fill", "reads an endless source into memory", call.span)
     for operand in options.operands:
         call.walker.expand_text(operand.text or "")
     if array := options.value("a"):
@@ -166,6 +168,17 @@ def _read(call: Call) -> Parts:
     for name, value in zip(names, _shared(line or (), len(names), call), strict=True):
         call.state.vars[target_of(name, call.walker)] = Var((value,))
     return ()
+
+
+def _ends(given: Parts | None, options: Options) -> bool:
+    """Does the end of the line that `read` waits for come?"""
+    gap = endless.endless_part(given)
+    if gap is None or any(name in options.values for name in "nNt"):
+        return True
+    delimiter = options.value("d")
+    if gap.detail in ("/dev/zero", "/dev/full"):
+        return delimiter is not None and delimiter.text == ""
+    return delimiter is None or gap.detail not in ("yes", "seq") or delimiter.text in ("\n", "y", "1")
 
 
 def _words(line: Parts, call: Call) -> list[Parts]:
@@ -200,6 +213,8 @@ def _mapfile(call: Call) -> Parts:
     name = options.operands[0].text if options.operands else "MAPFILE"
     given = call.walker.stdin.parts
     text = text_of(given) if given is not None else None
+    if "n" not in options.values and endless.endless_part(given) is not None:
+        call.walker.find("bomb.fill", "reads an endless source into memory", call.span)
     if text is None:
         value = given or (Gap(Source.INPUT),)
         call.state.vars[name or "_"] = Var(items=(("0", value),))
@@ -218,6 +233,7 @@ def _printf(call: Call) -> Parts | None:
         name = attached or call.args[1].text or ""
         rest = call.args[1:] if attached else call.args[2:]
         call.walker.expand_text(name)
+        outputs.judge_width(rest, call)
         assigning.set_variable(name.partition("[")[0], (outputs.formatted(rest),), call.walker)
         return ()
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from server_monitor.tasks.policy import gate, paths
+from server_monitor.tasks.policy.endless import endless_part
 from server_monitor.tasks.policy.invoke import invoke
 from server_monitor.tasks.policy.parsing import Dialect, NotParsed, Parse, ParserFailed, SyntaxWrong, TooComplex
 from server_monitor.tasks.policy.patterns import Patterns
@@ -104,7 +105,10 @@ def _walked(text: str, context: Context, parse: Parse, dialect: Dialect) -> Acco
     whole = (0, len(raw))
     walker = Walker(account, fresh_state(context.user, context.secret_names), invoke, dialect, carrier=whole)
     try:
-        walker.run(parse(text, dialect).stmts)
+        printed = walker.run(parse(text, dialect).stmts)
+        gap = endless_part(printed)
+        if gap is not None and gap.detail:
+            account.findings.append(Finding("bomb.fill", f"never stops printing {gap.detail}", whole))
     except SyntaxWrong as wrong:
         place = min(wrong.offset or 0, len(raw))
         account.findings.append(Finding("opaque.syntax", f"cannot be parsed: {wrong}", (place, len(raw))))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import ansi_c, paths
+from server_monitor.tasks.policy import ansi_c, endless, paths
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
 from server_monitor.tasks.policy.removing import search_detail, search_roots
@@ -64,6 +64,10 @@ NARROWS = named("grep egrep fgrep rg ag zgrep jq yq xmllint")
 
 def printed(call: Call) -> Parts:
     """What this call writes to standard output."""
+    return endless.passed_on(call, _printed(call))
+
+
+def _printed(call: Call) -> Parts:
     maker = MAKERS.get(call.name)
     if maker is not None:
         return maker(call)
@@ -176,7 +180,18 @@ def _printf(call: Call) -> Parts:
         args = args[1:]
     if len(args) > 1 and args[0].text == "-v":
         args = args[2:]
+    judge_width(args, call)
     return formatted(args)
+
+
+def judge_width(args: list[Field], call: Call) -> None:
+    """A width that no memory and no disk holds."""
+    template = args[0].prefix if args else ""
+    widths = re.findall(r"%[-+ #0']*\.?(\d+)", template)
+    if "*" in template:
+        widths += [arg.text for arg in args[1:] if (arg.text or "").isdigit()]
+    if any(int(width) >= endless.HUGE_WIDTH for width in widths if width and len(width) < 4000):
+        call.walker.find("bomb.fill", "pads a text to a size that no host has", call.span)
 
 
 def formatted(args: list[Field]) -> Parts:
@@ -243,15 +258,17 @@ def _cat(call: Call) -> Parts:
 
 
 def _seq(call: Call) -> Parts:
+    if any(re.fullmatch(r"(?i)[+]?inf(inity)?|nan|\d{10,}(\.\d*)?|\d+e\d{2,}", text) for text in call.texts):
+        return (Gap(Source.ENDLESS, Shape.NUMBER, detail="seq"),)
     numbers = [arg.text for arg in call.args if arg.text and re.fullmatch(r"-?\d+", arg.text)]
-    if not numbers or len(numbers) != len(call.args) or any(len(n) > 9 for n in numbers):
+    if not numbers or len(numbers) != len(call.args):
         return (Gap(Source.OUTPUT, Shape.NUMBER),)
     first = int(numbers[0]) if len(numbers) > 1 else 1
     step = int(numbers[1]) if len(numbers) > 2 else 1
     last = int(numbers[-1])
     many = range(first, last + (1 if step > 0 else -1), step or 1)
     if len(many) > 256:
-        return (Gap(Source.OUTPUT, Shape.NUMBER, detail="seq"),)
+        return (Gap(Source.OUTPUT, Shape.NUMBER, detail="seq many" if len(many) >= endless.HUGE_COUNT else "seq"),)
     return ("\n".join(map(str, many)) + "\n",)
 
 

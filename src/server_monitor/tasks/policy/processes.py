@@ -58,7 +58,7 @@ def _judge(process: Field, call: Call, *, is_harmless: bool) -> None:
     ):
         find("sys.kill_all", "ends every process of a list", process.span)
     elif (gap := process.gap) is not None and not is_harmless:
-        if gap.source is Source.ALL_PROCESSES or gap.detail in ("seq", "ls"):
+        if gap.source is Source.ALL_PROCESSES or gap.detail in ("seq", "seq many", "ls"):
             find("sys.kill_all", "ends every process that runs", process.span)
         elif gap.source in (Source.NETWORK, Source.INPUT):
             find("opaque.target", f"ends processes that {gap.source.value} names", process.span)

@@ -76,7 +76,7 @@ def run_parts(
         return walker.run_text(text, how, span)
     kept = walker.state
     walker.state = kept.copy()
-    walker.state.functions = {} if not in_this_shell else walker.state.functions
+    walker.state.functions = {n: body for n, body in kept.functions.items() if n in kept.exported}
     walker.state.aliases = {}
     walker.state.vars.update(names)
     for key, value in call.env.items():

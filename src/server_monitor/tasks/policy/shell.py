@@ -123,5 +123,8 @@ class Shell(Protocol):
     def spend(self, steps: int) -> None:
         """Count work that is more than a step. Raises TooComplex when there was too much."""
 
+    def find(self, rule: str, why: str, span: Span) -> None:
+        """Report what a rule has against the command."""
+
     def located(self, node: Node) -> Span:
         """Where the node stands in the text that a person wrote."""

@@ -48,6 +48,7 @@ class State:
     vars: dict[str, Var] = field(default_factory=dict)
     functions: dict[str, Stmt] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    exported: frozenset[str] = frozenset()  # Functions that shells of this shell know too.
     positional: tuple[Field, ...] = ()
     zero: Parts = ("bash",)
     files: dict[str, WrittenFile] = field(default_factory=dict)

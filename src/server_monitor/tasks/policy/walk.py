@@ -15,6 +15,7 @@ import msgspec
 from server_monitor.tasks.policy import assigning, effects, paths, words
 from server_monitor.tasks.policy.arithmetic import evaluated
 from server_monitor.tasks.policy.calls import Call, Frame
+from server_monitor.tasks.policy.endless import HUGE_COUNT, seconds
 from server_monitor.tasks.policy.parameters import Choices, lookup
 from server_monitor.tasks.policy.parsing import Dialect, SyntaxWrong
 from server_monitor.tasks.policy.programs import NETWORK_PIPES, SHELLS
@@ -43,6 +44,7 @@ from server_monitor.tasks.policy.tree import (
     Node,
     ParamExp,
     ParenTest,
+    Position,
     ProcSubst,
     Stmt,
     Subshell,
@@ -316,6 +318,7 @@ class Walker:
             return self._body(cmd.do, is_endless=True)
         evaluated(cmd.loop.init, self)
         printed: list[Parts] = []
+        holds: int | None = None
         if cmd.loop.cond is None:
             return self._body(cmd.do, is_endless=True)
         for _ in range(MAX_ROUNDS):
@@ -326,8 +329,8 @@ class Walker:
                 break
             printed.append(self.run(cmd.do))
             evaluated(cmd.loop.post, self)
-        else:
-            self._judge_long_loop(cmd.do)
+        if holds != 0:
+            self._judge_long_loop(cmd.do, rounds=_largest_number(cmd.loop.cond))
         return joined(*printed, self._body(cmd.do))
 
     def _for_words(self, cmd: ForClause, loop: WordIter) -> Parts:
@@ -335,8 +338,9 @@ class Walker:
         listed = bool(loop.items) or (loop.in_pos is not None and loop.in_pos.offset > 0)
         fields = words.expand_all(loop.items, self) if listed else list(self.state.positional)
         values = [parts for item in fields for parts in (item.parts, *item.alts)]
-        if len(values) > MAX_ROUNDS or any(isinstance(p, Gap) and p.detail == "seq" for parts in values for p in parts):
-            self._judge_long_loop(cmd.do)
+        rounds = max(len(values), words.count(loop.items), *(_rounds(parts) for parts in values), 0)
+        if rounds > MAX_ROUNDS:
+            self._judge_long_loop(cmd.do, rounds=rounds)
         printed: list[Parts] = []
         for place, parts in enumerate(values):
             if place >= MAX_ROUNDS or self.account.steps > MAX_UNROLLED_STEPS:
@@ -347,18 +351,24 @@ class Walker:
             printed.append(self.run(cmd.do))
         return joined(*printed)
 
-    def _judge_long_loop(self, stmts: Sequence[Stmt]) -> None:
-        """Hundreds of rounds that each leave a process behind."""
-        left = next((stmt for stmt in _all_statements(stmts) if stmt.background), None)
+    def _judge_long_loop(self, stmts: Sequence[Stmt], *, rounds: int) -> None:
+        """Hundreds of rounds that each leave a process behind, and very many that each leave a file."""
+        left = next((stmt for stmt in _all_statements(stmts) if _is_left_behind(stmt)), None)
         if left is not None and not self._is_paced(stmts):
             self.find("bomb.fork", "starts hundreds of processes at once", self.located(left))
+        if rounds >= HUGE_COUNT and stmts and (made := _makes_files(stmts)):
+            self.find("bomb.fill", f"{made} in {rounds} rounds", self.located(stmts[0]))
+        if stmts and any(name in ("kill", "pkill") for name in _first_names(stmts)) and not self._is_paced(stmts):
+            self.find("sys.kill_all", "ends hundreds of processes", self.located(stmts[0]))
 
     def _while(self, cmd: WhileClause) -> Parts:
         is_endless = _is_always(cmd)
         if not is_endless and self.stdin.is_known and _reads(cmd.cond):
             return self._while_reading(cmd)
         self.run(cmd.cond)
-        return self._body(cmd.do, is_endless=is_endless)
+        if not is_endless and (rounds := max((_largest_number(stmt) for stmt in cmd.cond), default=0)) >= HUGE_COUNT:
+            self._judge_long_loop(cmd.do, rounds=rounds)
+        return self._body(cmd.do, is_endless=is_endless, cond=cmd.cond)
 
     def _while_reading(self, cmd: WhileClause) -> Parts:
         printed: list[Parts] = []
@@ -369,11 +379,11 @@ class Walker:
             printed.append(self.run(cmd.do))
         return joined(*printed)
 
-    def _body(self, stmts: Sequence[Stmt], *, is_endless: bool = False) -> Parts:
+    def _body(self, stmts: Sequence[Stmt], *, is_endless: bool = False, cond: Sequence[Stmt] = ()) -> Parts:
         """A body that runs any number of times: once, and once more when the first time changed a variable."""
         before = self.state.copy()
         self.endless += is_endless
-        paced = is_endless and self._is_paced(stmts)
+        paced = is_endless and self._is_paced([*cond, *stmts])
         try:
             if is_endless and not paced:
                 self._judge_endless(stmts)
@@ -390,11 +400,11 @@ class Walker:
 
     def _is_paced(self, stmts: Sequence[Stmt]) -> bool:
         """Does a round of the loop wait for something, or can it end?"""
-        return any(name in PACED for name in _names(stmts, foreground=True))
+        return any(_waits(stmt) for stmt in _all_statements(stmts, foreground=True))
 
     def _judge_endless(self, stmts: Sequence[Stmt]) -> None:
         for stmt in _all_statements(stmts):
-            if stmt.background:
+            if _is_left_behind(stmt):
                 self.find("bomb.fork", "starts a new process in each round of an endless loop", self.located(stmt))
             cmd = stmt.cmd
             if isinstance(cmd, CallExpr):
@@ -404,11 +414,8 @@ class Walker:
                         self.find("bomb.fill", why, self.located(stmt))
             if any(redirect.op in (">>", "&>>") for redirect in stmt.redirs) and not _to_nothing(stmt):
                 self.find("bomb.fill", "writes to a file in an endless loop", self.located(stmt))
-            if any(redirect.op in WRITES and _varies(redirect.word) for redirect in stmt.redirs):
-                self.find("bomb.fill", "makes new files in an endless loop", self.located(stmt))
-        names = list(_names(stmts))
-        if made := next((name for name in names if name in MAKES_FILES), None):
-            self.find("bomb.fill", f"makes new files with {made} in an endless loop", self.located(stmts[0]))
+        if stmts and (made := _makes_files(stmts)):
+            self.find("bomb.fill", f"{made} in an endless loop", self.located(stmts[0]))
         elif all(name in QUICK for name in _first_names(stmts)):
             self.find("bomb.fill", "keeps a processor busy without end", self.located(stmts[0]))
 
@@ -588,6 +595,11 @@ class Walker:
 MAKES_FILES = frozenset(
     ("mktemp", "touch", "mkdir", "cp", "fallocate", "dd", "docker", "tee", "useradd", "logger", "mkfifo", "ln", "split")
 )
+# Programs that return while what they started goes on.
+LEAVES = frozenset(
+    ("setsid", "systemd-run", "at", "batch", "daemonize", "daemon", "start-stop-daemon", "disown", "screen", "tmux")
+)
+MIN_PAUSE_S = 0.1
 QUICK = frozenset((":", "true", "echo", "printf", "[", "test", "let", "expr", "false"))
 PACED = frozenset(("sleep", "wait", "read", "inotifywait", "break", "exit", "return", "select", "timeout", "usleep"))
 MAX_VARIANTS = 24
@@ -671,6 +683,8 @@ def _is_always(cmd: WhileClause) -> bool:
     if not isinstance(only.cmd, CallExpr):
         return False
     texts = [_literal(word) for word in only.cmd.args]
+    if texts[:1] == ["sleep"] and not cmd.until:
+        return True
     if texts[:1] in (["["], ["test"]):
         inner = [text for text in texts[1:] if text != "]"]
         return len(inner) == 1 or (len(inner) == 3 and inner[0] is not None and inner[0] == inner[2])
@@ -754,6 +768,54 @@ def _first_names(stmts: Sequence[Stmt]) -> Iterator[str]:
     for stmt in _all_statements(stmts):
         if isinstance(stmt.cmd, CallExpr) and stmt.cmd.args:
             yield _literal(stmt.cmd.args[0]) or "?"
+
+
+def _waits(stmt: Stmt) -> bool:
+    """Does this statement take its time, or end the loop? A pause of nothing is none."""
+    if not isinstance(stmt.cmd, CallExpr):
+        return False
+    texts = [_literal(word) or "" for word in stmt.cmd.args[:3]]
+    name = texts[0].rpartition("/")[2] if texts else ""
+    if name in ("sudo", "command", "builtin", "env", "exec"):
+        texts = texts[1:]
+        name = texts[0].rpartition("/")[2] if texts else ""
+    if name in ("sleep", "usleep", "timeout") and len(texts) > 1:
+        return seconds(texts[1]) >= MIN_PAUSE_S
+    return name in PACED
+
+
+def _is_left_behind(stmt: Stmt) -> bool:
+    """Does a process of this statement outlive it?"""
+    if stmt.background or isinstance(stmt.cmd, CoprocClause):
+        return True
+    name = _literal(stmt.cmd.args[0]) if isinstance(stmt.cmd, CallExpr) and stmt.cmd.args else None
+    return name in LEAVES
+
+
+def _makes_files(stmts: Sequence[Stmt]) -> str:
+    """How a body makes another file each time, or nothing."""
+    made = next((name for name in _names(stmts) if name in MAKES_FILES), None)
+    if made is not None:
+        return f"makes new files with {made}"
+    varies = any(r.op in WRITES and _varies(r.word) for stmt in _all_statements(stmts) for r in stmt.redirs)
+    return "makes new files" if varies else ""
+
+
+def _rounds(parts: Parts) -> int:
+    """How many words a list is that is not written out, as far as it tells."""
+    details = [part.detail for part in parts if isinstance(part, Gap)]
+    return HUGE_COUNT if "seq many" in details else MAX_ROUNDS + 1 if "seq" in details else 0
+
+
+def _largest_number(node: object) -> int:
+    """The largest number that is written in a condition."""
+    if isinstance(node, Lit):
+        return int(node.value) if node.value.isdecimal() and len(node.value) < 20 else 0
+    if isinstance(node, list):
+        return max((_largest_number(item) for item in node), default=0)
+    if isinstance(node, msgspec.Struct) and not isinstance(node, Position):
+        return max((_largest_number(getattr(node, name)) for name in node.__struct_fields__), default=0)
+    return 0
 
 
 def _to_nothing(stmt: Stmt) -> bool:

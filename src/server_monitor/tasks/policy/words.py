@@ -46,6 +46,7 @@ from server_monitor.tasks.policy.values import (
 
 MAX_WORLDS = 16
 MAX_FIELDS = 256
+MAX_RANGE = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,9 @@ def expand(word: Word, shell: Shell) -> list[Field]:
         return [Field((parts[0].value,), shell.located(word))]
     span = shell.located(word)
     found: list[Field] = []
-    for atoms in braces.expanded(_atoms(parts)):
+    if braces.count(uncut := _atoms(parts)) > MAX_RANGE:
+        shell.find("bomb.fill", "makes more words than memory holds", span)
+    for atoms in braces.expanded(uncut):
         only = atoms[0] if len(atoms) == 1 else None
         if isinstance(only, str) and not _SPECIAL.search(only):
             found.append(Field((only,), span))
@@ -94,6 +97,11 @@ def expand(word: Word, shell: Shell) -> list[Field]:
 
 def expand_all(words: list[Word], shell: Shell) -> list[Field]:
     return [field for word in words for field in expand(word, shell)]
+
+
+def count(words: list[Word]) -> int:
+    """How many fields the ranges among these words make."""
+    return sum(braces.count(_atoms(word.parts)) for word in words)
 
 
 def value(word: Word | None, shell: Shell) -> tuple[Parts, ...]:

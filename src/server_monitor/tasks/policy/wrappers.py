@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server_monitor.tasks.policy import outputs, paths, scripts
+from server_monitor.tasks.policy import endless, outputs, paths, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.crontabs import cron_commands
 from server_monitor.tasks.policy.options import Options, named, split
@@ -273,7 +273,8 @@ def _timeout(call: Call) -> Parts:
     options = split(call.args, named("k s kill-after signal t"), stops=True)
     old_busybox = options.has("t")
     rest = options.operands if old_busybox else options.operands[1:]
-    return again(call, rest, "timeout")
+    duration = options.value("t") if old_busybox else next(iter(options.operands), None)
+    return endless.timed(again(call, rest, "timeout"), (duration.text if duration else None) or "")
 
 
 def _nice(call: Call) -> Parts:
@@ -378,6 +379,7 @@ def _xargs(call: Call) -> Parts:
     text = text_of(given)
     if any(isinstance(part, Gap) and is_endless(part) for part in given):
         call.walker.find("bomb.fork", "starts a command for each line of an endless source", call.span)
+    _judge_at_once(given, options.value("P", "max-procs"), call)
     with call.walker.reading(()):
         if text is None:
             items = [_stream_item(given)]
@@ -393,6 +395,16 @@ def _xargs(call: Call) -> Parts:
         batches = [[item] for item in items[:MAX_ITEMS]] if one_by_one else [items]
         printed = [again(call, [*inner, *batch], "xargs", stdin=()) for batch in batches]
         return joined(*printed) if printed else ()
+
+
+def _judge_at_once(given: Parts, limit: Field | None, call: Call) -> None:
+    """A list of hundreds of numbers, and a process for each of them at the same time."""
+    text = (limit.text or "") if limit is not None else ""
+    endless_ = endless.endless_part(given) is not None
+    is_long = endless_ or any(isinstance(part, Gap) and part.detail.startswith("seq") for part in given)
+    unbounded = text.rstrip("%") in ("0", "") if call.name == "parallel" and limit is not None else text == "0"
+    if is_long and (unbounded or (text.isdigit() and int(text) >= endless.MANY_AT_ONCE)):
+        call.walker.find("bomb.fork", "starts hundreds of processes at once", call.span)
 
 
 XARGS = named("I L n P s d E a arg-file delimiter max-args max-procs max-chars process-slot-var")
@@ -472,6 +484,7 @@ def _parallel(call: Call) -> Parts:
     if not lists:
         given = call.input()
         text = text_of(given)
+        _judge_at_once(given, options.value("j", "P", "jobs"), call)
         items = [known(line) for line in text.splitlines() if line] if text is not None else [_stream_item(given)]
     else:
         items = lists[-1]

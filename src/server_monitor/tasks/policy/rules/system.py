@@ -295,7 +295,7 @@ RULES = (
                 "tail sort tac rev xxd od",
                 r"{w}/dev/(zero|urandom|random|full){e}",
                 "reads an endless device into memory",
-                unless=r"{w}-\w*[cnN]",
+                unless=r"{w}-\w*[cnNl]",
             ),
             match(
                 "stress stress-ng",
