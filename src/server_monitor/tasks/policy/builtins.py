@@ -77,8 +77,9 @@ def _source(call: Call) -> Parts:
         return scripts.run_parts(
             text, call, f"source {file.shown}", file.span, tuple(call.args[1:]), in_this_shell=True
         )
-    if place.text in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0") and call.stdin is not None:
-        return scripts.run_parts(call.stdin, call, "source", file.span, in_this_shell=True)
+    if (number := paths.descriptor(place)) is not None:
+        given = call.stdin if number == "0" and call.stdin is not None else text
+        return scripts.run_parts(given, call, "source", file.span, in_this_shell=True)
     return scripts.run_path(file, call, ())
 
 

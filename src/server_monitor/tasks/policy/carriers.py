@@ -184,7 +184,7 @@ def _file(file: Field, call: Call) -> None:
     place = call.place(file)
     if place.is_exact and place.text in call.state.files:
         judge_code(call.name, call.state.files[place.text].content, call, file.span)
-    elif place.text.startswith("/dev/fd/pipe") or place.text.startswith(("/dev/tcp", "http")):
+    elif place.text.startswith(("/dev/fd/", "/proc/self/fd/")) or place.text.startswith(("/dev/tcp", "http")):
         judge_code(call.name, call.walker.content(file), call, file.span)
     elif re.match(r"https?://", file.text or ""):
         call.walker.find("rce.download_to_interpreter", f"runs {file.shown} unseen", file.span)

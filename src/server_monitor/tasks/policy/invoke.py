@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from server_monitor.tasks.policy import carriers, effects, globs, outputs, paths, programs, scripts, wrappers
+from server_monitor.tasks.policy import carriers, effects, globs, hidden, outputs, paths, programs, scripts, wrappers
 from server_monitor.tasks.policy.builtins import BUILTINS
 from server_monitor.tasks.policy.calls import Call, Frame, again
 from server_monitor.tasks.policy.redirects import Redirections
@@ -51,6 +51,7 @@ def _program(call: Call, word: str) -> Parts:
     script = scripts.written(word, call)
     if script is not None:
         return scripts.run_file(script, call)
+    hidden.judge(call)
     if unwrap := wrappers.WRAPPERS.get(call.name):
         effects.judge(call)
         return unwrap(call)

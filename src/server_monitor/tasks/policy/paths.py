@@ -301,6 +301,17 @@ def is_device(place: Place) -> bool:
     return not in_any(place.text, critical.HARMLESS_DEVICES) and not re.match(r"/dev/(tty|net/|tcp/|udp/)", place.text)
 
 
+def descriptor(place: Place) -> str | None:
+    """The number of the descriptor that this place is another name of."""
+    if not place.is_exact:
+        found = re.search(r"/fd/(\d+)$", place.pattern) if place.text == "/proc" else None
+        return found[1] if found else None
+    match = _DESCRIPTOR.fullmatch(place.text)
+    return None if match is None else match[1] or "0"
+
+
+_DESCRIPTOR = re.compile(r"(?:/dev/fd/|/proc/(?:self|thread-self|\d+)/fd/)(\d+)|/dev/stdin")
+
 DISKS = (
     "/dev/sda",
     "/dev/sdb",

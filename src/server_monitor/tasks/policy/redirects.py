@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import paths, words
 from server_monitor.tasks.policy.shell import Write
+from server_monitor.tasks.policy.state import Var
 from server_monitor.tasks.policy.tree import Redirect
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined
 from server_monitor.tasks.policy.writing import write
@@ -53,29 +54,48 @@ def redirected(redirects: Sequence[Redirect], walker: Walker) -> Redirections:
         if redirect.op in ("<<", "<<-"):
             quoted = words.is_quoted_delimiter(redirect.word)
             text = words.heredoc(redirect.hdoc, walker, is_quoted=quoted)
-            found.stdin = _dedented(text) if redirect.op == "<<-" else text
+            _reads(redirect, _dedented(text) if redirect.op == "<<-" else text, found, walker)
             continue
         choices = walker.value(redirect.word)
         if redirect.op == "<<<":
-            found.stdin = joined(choices[0], ("\n",))
+            _reads(redirect, joined(choices[0], ("\n",)), found, walker)
             continue
         for choice in choices:
             _one(redirect, Field(choice, span), found, walker)
     return found
 
 
+def _reads(redirect: Redirect, content: Parts, found: Redirections, walker: Walker) -> None:
+    """What stands on a descriptor for reading: standard input, or one that a later command names."""
+    number = _number(redirect, walker)
+    if number in ("", "0"):
+        found.stdin = content
+    else:
+        walker.descriptors[number] = content
+
+
+def _number(redirect: Redirect, walker: Walker) -> str:
+    """The descriptor that is opened. For `{name}` the shell takes a free one and sets the variable."""
+    text = redirect.n.value if redirect.n else ""
+    if not text.startswith("{"):
+        return text
+    name = text.strip("{}")
+    number = str(10 + len(walker.descriptors) + len(walker.sinks))
+    walker.state.vars[name] = Var.of(number)
+    return number
+
+
 def _one(redirect: Redirect, file: Field, found: Redirections, walker: Walker) -> None:
-    number = redirect.n.value.strip("{}") if redirect.n else ""
+    number = _number(redirect, walker)
     place = paths.place_of(file.parts, walker.state)
     if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
         _network(redirect, file, place.text, found, walker)
     elif redirect.op in ("<&", ">&") and (file.text or "").strip("-").isdigit():
         _descriptor(redirect, number, file, found, walker)
+    elif redirect.op == "<" and number in ("", "0"):
+        found.stdin = walker.content(file)
     elif redirect.op == "<":
-        if number in ("", "0"):
-            found.stdin = walker.content(file)
-        else:
-            walker.descriptors[number] = walker.content(file)
+        walker.descriptors[number] = walker.content(file)
     elif redirect.op in WRITES and file.text != "-":
         found.targets.append(Target(file, ">>" in redirect.op, _takes_stdout(redirect, number)))
         walker.account.writes.append(Write(place.text if place.is_exact else None, file.span))
@@ -100,10 +120,13 @@ def _network(redirect: Redirect, file: Field, path: str, found: Redirections, wa
 def _descriptor(redirect: Redirect, number: str, file: Field, found: Redirections, walker: Walker) -> None:
     """`<&5` and `>&5`: what was opened as 5 before."""
     other = (file.text or "").strip("-")
-    if other in walker.descriptors:
-        found.network, found.span = f"descriptor {other}", file.span
+    if (content := walker.descriptors.get(other)) is not None:
+        if any(isinstance(part, Gap) and part.source is Source.NETWORK for part in content):
+            found.network, found.span = f"descriptor {other}", file.span
         if redirect.op == "<&" and number in ("", "0"):
-            found.stdin = walker.descriptors[other]
+            found.stdin = content
+        elif redirect.op == "<&":
+            walker.descriptors[number] = content
     if other in walker.sinks and number in ("", "1"):
         found.targets.append(Target(walker.sinks[other], True, True))
 

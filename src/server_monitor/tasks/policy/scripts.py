@@ -19,6 +19,8 @@ _SHEBANG = re.compile(r"#!\s*(\S+)(?:[ \t]+(\S+))?[^\n]*\n?")
 def shell(call: Call) -> Parts:
     """A shell as a command: it runs a string, a file, or its standard input."""
     options = split(call.args, SHELL_VALUES, stops=True)
+    if "n" in options.flags:  # It only reads what it is given.
+        return ()
     for startup in (options.value("rcfile", "init-file"),):
         if startup is not None:
             run_path(startup, call, ())
@@ -154,6 +156,9 @@ def run_path(file: Field, call: Call, args: tuple[Field, ...], *, is_direct: boo
         return unknown(file.parts, call, file.span)
     place = paths.place_of(file.parts, call.state)
     found = call.state.files.get(place.text) if place.is_exact else None
+    if found is None and paths.descriptor(place) is not None:
+        content = call.walker.content(file)
+        return run_parts(content, call, f"{call.name or 'run'} {file.shown}", file.span, args, is_stdin=True)
     if found is None:
         if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
             return unknown(call.walker.content(file), call, file.span)

@@ -124,6 +124,7 @@ class Walker:
     endless: int = 0
     descriptors: dict[str, Parts] = field(default_factory=dict)
     sinks: dict[str, Field] = field(default_factory=dict)  # Descriptors that were opened for writing.
+    consumers: dict[str, Sequence[Stmt]] = field(default_factory=dict)  # Pipes by name, and what reads from them.
 
     # --- what word expansion asks ---
 
@@ -141,10 +142,25 @@ class Walker:
         with self.subshell(), self.descended():
             printed = self.run(node.stmts)
         if node.op.startswith(">"):
-            return ("/dev/fd/63",)
+            return (self._waiting(node.stmts),)
         name = f"/dev/fd/pipe{len(self.state.files)}"
         self.state.files[name] = WrittenFile(printed)
         return (name,)
+
+    def _waiting(self, stmts: Sequence[Stmt]) -> str:
+        """The name of a pipe whose other end these statements read."""
+        name = f"/dev/fd/into{len(self.consumers)}"
+        self.consumers[name] = stmts
+        return name
+
+    def feed(self, name: str, content: Parts) -> None:
+        """Something is written to a pipe: whoever reads it does so now."""
+        stmts = self.consumers.pop(name)
+        try:
+            with self.subshell(), self.descended(), self.forked():
+                self.run(stmts, content, own_input=True)
+        finally:
+            self.consumers[name] = stmts
 
     def expand_text(self, text: str) -> None:
         if "$(" not in text and "`" not in text and "<(" not in text:
@@ -230,12 +246,24 @@ class Walker:
                 self.state.functions[cmd.name.value] = cmd.body
                 return ()
             case CoprocClause():
-                with self.subshell(), self.descended(), self.forked():
-                    return self.statement(_coprocess(cmd)) if cmd.stmt else ()
+                return self._coproc(cmd)
             case TimeClause():
                 return self.statement(cmd.stmt) if cmd.stmt else ()
             case _:
                 return self._expression(cmd)
+
+    def _coproc(self, cmd: CoprocClause) -> Parts:
+        """A process of its own, whose standard input is a descriptor of this shell."""
+        if cmd.stmt is None:
+            return ()
+        stmt = _coprocess(cmd)
+        named = cmd.name is not None and not isinstance(cmd.stmt.cmd, CallExpr)
+        name = (_literal(cmd.name) if named and cmd.name is not None else None) or "COPROC"
+        number = str(60 + len(self.sinks))
+        self.sinks[number] = Field((self._waiting([stmt]),), self.located(cmd))
+        self.state.vars[name] = Var(items=(("0", ("61",)), ("1", (number,))))
+        with self.subshell(), self.descended(), self.forked():
+            return self.statement(stmt)
 
     def _expression(self, cmd: Command) -> Parts:
         match cmd:
@@ -522,8 +550,9 @@ class Walker:
             return (Gap(Source.ENDLESS, detail=place.text),)
         if place.text in ("/dev/urandom", "/dev/random"):
             return (Gap(Source.RANDOM, detail=place.text),)
-        if place.text in ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
-            return self.stdin.parts if self.stdin.parts is not None else (Gap(Source.INPUT),)
+        if (number := paths.descriptor(place)) is not None:
+            given = self.stdin.parts if number == "0" else self.descriptors.get(number)
+            return given if given is not None else (Gap(Source.INPUT),)
         source = Source.SECRET if paths.is_secret(place) else Source.FILE
         shape = Shape.NUMBER if place.text.endswith(".pid") else Shape.ANY
         return (Gap(source, shape, detail=place.text or file.shown),)

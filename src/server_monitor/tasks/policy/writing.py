@@ -25,6 +25,9 @@ def write(file: Field, content: Parts, walker: Walker, *, is_appended: bool, is_
     """Judge that `content` goes into a file, and remember it there."""
     for parts in (file.parts, *file.alts):
         place = paths.place_of(parts, walker.state)
+        if place.text in walker.consumers:
+            walker.feed(place.text, content)
+            continue
         _judge_write(place, Field(parts, file.span), content, walker, is_appended=is_appended)
         if place.is_exact:
             _remember(place.text, content, walker, is_appended=is_appended)

@@ -1,0 +1,80 @@
+"""Commands in the arguments of any program: `-o '|cmd'`, `tool record bash -c '…'`.
+
+What the tables do not name is found by its form. An argument that begins with a pipe or an exclamation mark is a
+command to nearly every program that takes one there; a shell with `-c` among the arguments will be started. What runs
+is judged; that something runs is no finding by itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+from server_monitor.tasks.policy import carriers, programs, scripts, wrappers
+from server_monitor.tasks.policy.calls import Call, again
+from server_monitor.tasks.policy.options import named
+from server_monitor.tasks.policy.values import Field, Gap, known, text_of
+
+# Programs to which their arguments are text.
+_TEXT = named(
+    "echo printf grep egrep fgrep rg ag zgrep sed awk logger wall write git man which type apropos whatis jq yq tr "
+    "expr test [ cut sort basename dirname history notify-send figlet cowsay mail mutt sendmail pgrep pkill kill "
+    "killall apt-get dpkg yum dnf rpm zypper pacman apk find ls cat rm cp mv touch ansible salt vi ed ex"
+)
+_PIPE = re.compile(r"^(?:-\w|--[\w-]+=)?\s*[|!]\s*([A-Za-z_./({$\"'].*)", re.DOTALL)
+
+
+def judge(call: Call) -> None:
+    """Judge the commands that stand in the arguments of this call by their form."""
+    if call.name in _TEXT or call.name in programs.SHELLS:
+        return
+    for arg in call.args:
+        if (match := _PIPE.match(arg.text or "")) is not None:
+            scripts.run_parts((match[1],), call, call.name, arg.span)
+    is_known = call.name in wrappers.WRAPPERS or call.name in carriers.CODE_OPTIONS
+    if not is_known and (place := _shell(call.args)) is not None:
+        again(call, call.args[place:], call.name)
+    if call.name == "split":
+        _split(call)
+    elif call.name == "nmap":
+        _nmap(call)
+
+
+def _shell(args: list[Field]) -> int | None:
+    """Where a shell with a command string begins."""
+    for place, arg in enumerate(args[:-1]):
+        name = programs.canonical(arg.text or "")
+        if name in programs.SHELLS and re.fullmatch(r"-\w*c", args[place + 1].text or ""):
+            return place
+    return None
+
+
+def _split(call: Call) -> None:
+    """`split --filter=sh FILE`: the pieces of the file are what the filter reads."""
+    for place, arg in enumerate(call.args):
+        option, equals, value = (arg.text or "").partition("=")
+        if option != "--filter":
+            continue
+        code = known(value, arg.span) if equals else next(iter(call.args[place + 1 :]), None)
+        file = next((a for a in call.args if not a.prefix.startswith("-") and a is not code), None)
+        content = call.walker.content(file) if file is not None and not call.stdin else call.stdin
+        text = text_of(code.parts) if code is not None else None
+        if text is not None and content is not None and text.split()[:1]:
+            program = programs.canonical(text.split()[0])
+            if program in programs.SHELLS and "-c" not in text.split():
+                inner = Call("", [], arg.span, call.walker, stdin=content)
+                scripts.run_parts(content, inner, "split --filter", arg.span, is_stdin=True)
+
+
+def _nmap(call: Call) -> None:
+    """A script of nmap is a program in Lua. Those that come with it are named without a path."""
+    for place, arg in enumerate(call.args):
+        option, equals, value = (arg.text or "").partition("=")
+        if option not in ("--script", "-script"):
+            continue
+        script = known(value, arg.span) if equals else next(iter(call.args[place + 1 :]), None)
+        if script is None or re.fullmatch(r"[\w*-]+(?:,[\w*-]+)*|\(?[\w* -]+\)?", script.text or "/"):
+            continue
+        call.walker.find("rce.code_primitive", f"makes nmap run {script.shown}", script.span)
+        content = call.walker.content(script)
+        if not all(isinstance(part, Gap) for part in content):
+            carriers.judge_code("lua", content, call, script.span)
