@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def assign(node: Assign, walker: Walker, flags: str = "") -> None:
         new = _array(node.array, walker)
         items = (*(old.items or ()), *_renumbered(new, old)) if node.append else new
         walker.state.vars[name] = replace(old, items=items, values=((),))
+        _mean(name, new, walker)
         return
     values = walker.value(node.value)
     if node.index is not None:
@@ -111,9 +113,23 @@ def _renumbered(items: tuple[tuple[str, Parts], ...], old: Var) -> tuple[tuple[s
     return tuple((str(first + int(key)) if key.isdigit() else key, value) for key, value in items)
 
 
+# Arrays of the shell that say what a command word means.
+_COMMAND_TABLES = frozenset(("BASH_CMDS", "BASH_ALIASES"))
+
+
+def _mean(name: str, items: Iterable[tuple[str | None, Parts]], walker: Walker) -> None:
+    for key, value in items if name in _COMMAND_TABLES else ():
+        text = text_of(value)
+        if key is not None and text is not None:
+            walker.state.aliases[key] = text
+        else:
+            walker.find("opaque.command_name", "gives a command a meaning that is not known", walker.carrier)
+
+
 def _assign_element(node: Assign, name: str, old: Var, value: Parts, walker: Walker) -> None:
     assert node.index is not None
     key = key_of(node.index, walker)
+    _mean(name, [(key, value)], walker)
     items = dict(old.items or ((("0", old.values[0]),) if old.values[0] else ()))
     place = key if key is not None else "?"
     items[place] = joined(items.get(place, ()), value) if node.append else value

@@ -308,14 +308,31 @@ def _nothing(_call: Call) -> Parts:
 
 def _history(call: Call) -> Parts | None:
     effects.judge(call)
+    options = split(call.args, (), stops=True)
+    if "s" in options.flags and options.operands:
+        # What is put into the history is there to be run from it.
+        pieces = [part for arg in options.operands for part in ((" ",), flat(arg.parts))]
+        scripts.run_parts(joined(*pieces), call, "history -s", options.operands[0].span)
     return (Gap(Source.OUTPUT),)
 
 
+def _fc(call: Call) -> Parts:
+    options = split(call.args, ("e",), stops=True)
+    if "l" not in options.flags:
+        call.walker.find("opaque.eval", "runs a command of the history", call.span)
+    return (Gap(Source.INPUT, detail="history"),)
+
+
 def _complete(call: Call) -> Parts:
+    """`complete` says what the Tab key runs; `compgen` runs it at once."""
     options = split(call.args, frozenset("oAGWFCXPS"))
     if code := options.value("C"):
-        scripts.run_parts(code.parts, call, "complete -C", code.span)
-    return ()
+        scripts.run_parts(code.parts, call, f"{call.name} -C", code.span)
+    if list_ := options.value("W"):
+        call.walker.expand_text(list_.text or list_.shown)
+    if (function := options.value("F")) and (function.text or "") in call.state.functions:
+        again(call, [function], f"{call.name} -F", is_program=False)
+    return (Gap(Source.OUTPUT),) if call.name == "compgen" else ()
 
 
 def _bind(call: Call) -> Parts:
@@ -356,9 +373,10 @@ BUILTINS: dict[str, Builtin] = {
     "enable": _enable,
     "getopts": _getopts,
     "history": _history,
-    "fc": _history,
+    "fc": _fc,
     "shopt": _history,
     "complete": _complete,
+    "compgen": _complete,
     "bind": _bind,
 } | dict.fromkeys(
     named(": true false return exit break continue umask jobs bg fg wait times disown suspend logout dirs caller"),

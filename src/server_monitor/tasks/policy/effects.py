@@ -81,7 +81,7 @@ STDIN_SCRIPTS = named(
 
 _LOADS = named("LD_PRELOAD LD_AUDIT LD_LIBRARY_PATH LD_ORIGIN_PATH")
 _RUNS = named(
-    "BASH_ENV ENV PROMPT_COMMAND PS4 PS1 GIT_SSH_COMMAND GIT_SSH GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR "
+    "BASH_ENV ENV PROMPT_COMMAND PS0 PS4 PS1 GIT_SSH_COMMAND GIT_SSH GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR "
     "GIT_ASKPASS SSH_ASKPASS "
     "GIT_PROXY_COMMAND GIT_SEQUENCE_EDITOR LESSOPEN LESSCLOSE PAGER MANPAGER EDITOR VISUAL BROWSER SUDO_EDITOR "
     "PERL5OPT "
@@ -96,8 +96,9 @@ _COMMAND_VALUES = named(
     "PROMPT_COMMAND GIT_SSH_COMMAND GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR PAGER MANPAGER EDITOR VISUAL BROWSER "
     "SUDO_EDITOR "
     "GIT_SEQUENCE_EDITOR GIT_PROXY_COMMAND RSYNC_RSH LESSOPEN LESSCLOSE SVN_SSH SYSTEMD_EDITOR SYSTEMD_PAGER "
-    "FCEDIT GIT_SSH PS4 PS1"
+    "FCEDIT GIT_SSH PS0 PS4 PS1"
 )
+PROMPTS = ("PS0", "PS1", "PS4")
 _HARMLESS_VALUES = re.compile(
     r"(?:/(?:usr/)?bin/)?(?:cat|less|more|most|true|false|vim?|nvim|nano|emacs|ed|ex|view|pico|joe|micro|code|batcat|bat|lynx|"
     r"firefox|ssh)?(?: [-\w=/.~@]+)*"
@@ -137,6 +138,9 @@ def judge_variable(name: str, value: Parts, walker: Walker, span: tuple[int, int
     text = shown(value)
     if (name == "HISTFILE" and text in ("", "/dev/null")) or (name in ("HISTSIZE", "HISTFILESIZE") and text == "0"):
         walker.find("log.tamper", "stops the shell's history", span, resolved=f"{name}={text}")
+    if name.startswith("BASH_FUNC_") and "{" in text:
+        walker.find("rce.loaded_library", f"gives shells a function by the variable {name}", span)
+        walker.run_text(text.partition(")")[2].replace("…", "x"), name, span)
     if name not in _LOADS and name not in _RUNS and name != "PATH":
         return
     if name == "PATH" or name in _LOADS or name.endswith(("PATH", "LIB", "HOME")):
@@ -175,15 +179,15 @@ def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[in
     if (
         not text
         or _HARMLESS_VALUES.fullmatch(text)
-        or (name in ("PS1", "PS4") and "$(" not in text and "`" not in text)
+        or (name in PROMPTS and "$(" not in text and "`" not in text)
     ):
         return
     before = len(walker.account.findings)
-    if name in ("PS1", "PS4"):
+    if name in PROMPTS:
         walker.expand_text(text)
     else:
         walker.run_text(text.replace("…", "x"), name, span)
-    if len(walker.account.findings) == before and name not in ("PS1", "PS4"):
+    if len(walker.account.findings) == before and name not in PROMPTS:
         why = f"makes programs run a command by the variable {name}"
         walker.find("rce.loaded_library", why, span, resolved=f"{name}={text}")
 

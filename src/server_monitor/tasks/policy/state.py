@@ -74,6 +74,10 @@ class State:
         return None if any(isinstance(part, Gap) for part in value) else "".join(map(str, value))
 
 
+# Variables of the shell and its start whose text is not known, though it is not empty.
+_UNKNOWN = ("SSH_CONNECTION", "SSH_CLIENT", "DISPLAY", "FUNCNAME", "BASH_COMMAND", "BASH_EXECUTION_STRING")
+
+
 def fresh_state(user: str, secret_names: Collection[str] = ()) -> State:
     """The shell that a task starts in: a cleaned environment and the secrets, in the home of the account."""
     name = user if _USER.fullmatch(user) else "user"
@@ -87,7 +91,7 @@ def fresh_state(user: str, secret_names: Collection[str] = ()) -> State:
     names = ("HOSTNAME", "HOSTTYPE", "MACHTYPE", "BASH_VERSION", "EPOCHREALTIME", "LINES")
     state.vars.update({key: Var(((Gap(Source.OUTPUT, Shape.NUMBER),),)) for key in numbers})
     state.vars.update({key: Var(((Gap(Source.OUTPUT, Shape.NAME),),)) for key in names})
-    state.vars.update({key: Var(((Gap(Source.PARAMETER),),)) for key in ("SSH_CONNECTION", "SSH_CLIENT", "DISPLAY")})
+    state.vars.update({key: Var(((Gap(Source.PARAMETER),),)) for key in _UNKNOWN})
     secret = Var(((Gap(Source.PARAMETER),),), is_exported=True)
     state.vars.update(dict.fromkeys(secret_names, secret))
     return state

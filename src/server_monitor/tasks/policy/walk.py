@@ -244,6 +244,8 @@ class Walker:
                 return self._case(cmd)
             case FuncDecl():
                 self.state.functions[cmd.name.value] = cmd.body
+                if cmd.name.value in CALLED_BY_THE_SHELL:
+                    self._called_by_the_shell(cmd)
                 return ()
             case CoprocClause():
                 return self._coproc(cmd)
@@ -251,6 +253,15 @@ class Walker:
                 return self.statement(cmd.stmt) if cmd.stmt else ()
             case _:
                 return self._expression(cmd)
+
+    def _called_by_the_shell(self, cmd: FuncDecl) -> None:
+        """A function that the shell calls by itself, with words that nobody knows."""
+        kept, self.state = self.state, self.state.copy()
+        self.state.positional = (Field((Gap(Source.PARAMETER),), self.located(cmd)),)
+        try:
+            self.statement(cmd.body)
+        finally:
+            self.state = kept
 
     def _coproc(self, cmd: CoprocClause) -> Parts:
         """A process of its own, whose standard input is a descriptor of this shell."""
@@ -621,6 +632,7 @@ class Walker:
             self.via = kept
 
 
+CALLED_BY_THE_SHELL = frozenset(("command_not_found_handle", "command_not_found_handler", "precmd", "preexec", "chpwd"))
 MAKES_FILES = frozenset(
     ("mktemp", "touch", "mkdir", "cp", "fallocate", "dd", "docker", "tee", "useradd", "logger", "mkfifo", "ln", "split")
 )

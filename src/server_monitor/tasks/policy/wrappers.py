@@ -31,7 +31,7 @@ from server_monitor.tasks.policy.values import (
 
 Unwrap = Callable[[Call], Parts]
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*|BASH_FUNC_[^=]+(?:%%|\(\)))=(.*)", re.DOTALL)
 MAX_ITEMS = 32
 
 
