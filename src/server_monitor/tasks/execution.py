@@ -396,7 +396,13 @@ class Execution:
                 return False
         if not word.cut:
             return self._has_all(word.sizes)
-        await asyncio.sleep(1)  # its sizes mean nothing any more: take what comes while it still comes
+        # Its sizes mean nothing any more: take what comes while it still comes.
+        most = sum(self._offsets()) + 2 * self._file_bytes
+        seen: tuple[int, int] | None = None
+        while self._offsets() != seen and sum(self._offsets()) < most:
+            seen = self._offsets()
+            await self._follow()
+            await asyncio.sleep(1)
         return False
 
     def _offsets(self) -> tuple[int, int]:

@@ -157,9 +157,9 @@ _FOLLOW = " ".join(
 _WATCH = " ".join(
     (
         "read -r p t0 b0 <pid || exit 0;",
-        "while { " + _START_TIME + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0"; do sleep 1;',
+        "while { " + _START_TIME + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0"; do',
         "for f in out err; do n=$(wc -c <$f) || exit 0;",
-        "if test $n -gt $1; then : >cut; : >$f; fi; done; done",
+        "if test $n -gt $1; then : >cut; : >$f; fi; done; sleep 1; done",
     )
 )
 

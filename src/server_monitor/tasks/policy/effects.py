@@ -176,11 +176,7 @@ def _judge_search_path(name: str, text: str, walker: Walker, span: tuple[int, in
 
 def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[int, int]) -> None:
     text = shown(value)
-    if (
-        not text
-        or _HARMLESS_VALUES.fullmatch(text)
-        or (name in PROMPTS and "$(" not in text and "`" not in text)
-    ):
+    if not text or _HARMLESS_VALUES.fullmatch(text) or (name in PROMPTS and "$(" not in text and "`" not in text):
         return
     before = len(walker.account.findings)
     if name in PROMPTS:

@@ -56,7 +56,9 @@ _BOUNDED = {
     "ssh": r"^-n",
 }
 _SKIPPED_VALUES = named("--random-source -rand --rand --key-file --keyfile -r --rng -R --rng-device --master-key-file")
-_WRITES_TO = re.compile(r"^(?:-o|-O|-out|--out|--output|--output-document)$|^(?:--output=|of=|CREATE:|OPEN:[^,]*,creat)")
+_WRITES_TO = re.compile(
+    r"^(?:-o|-O|-out|--out|--output|--output-document)$|^(?:--output=|of=|CREATE:|OPEN:[^,]*,creat)"
+)
 
 
 def source_of(call: Call) -> Gap | None:
