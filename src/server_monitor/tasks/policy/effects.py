@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, dropped, network_checks, paths, processes
+from server_monitor.tasks.policy import critical, dropped, network_checks, paths, processes, units
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import CHECKS as WRITING_CHECKS
 from server_monitor.tasks.policy.options import Options, named
@@ -31,6 +31,7 @@ for table in (
     processes.CHECKS,
     network_checks.CHECKS,
     dropped.CHECKS,
+    units.CHECKS,
 ):
     for program, check in table.items():
         CHECKS[program] = (*CHECKS.get(program, ()), check)

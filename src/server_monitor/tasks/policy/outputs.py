@@ -351,6 +351,13 @@ def _ps(call: Call) -> Parts:
     return (Gap(Source.SOME_PROCESSES if chosen else Source.ALL_PROCESSES, Shape.NUMBER, detail="ps"),)
 
 
+def _systemctl(call: Call) -> Parts:
+    """`systemctl show -p MainPID UNIT` tells the number of a process."""
+    if any("MainPID" in text or "ControlPID" in text for text in call.texts):
+        return (Gap(Source.SOME_PROCESSES, Shape.NUMBER, detail=" ".join(call.texts)),)
+    return _described(call)
+
+
 def _pgrep(call: Call) -> Parts:
     pattern = [arg for arg in call.args if not arg.prefix.startswith("-")]
     if any(set((p.text or "").strip("^$").split()) & CRITICAL_PROCESSES for p in pattern):
@@ -694,6 +701,7 @@ MAKERS: dict[str, Callable[[Call], Parts]] = {
     "ps": _ps,
     "pgrep": _pgrep,
     "pidof": _pgrep,
+    "systemctl": _systemctl,
     "dd": _dd,
     "curl": _curl,
     "wget": _wget,

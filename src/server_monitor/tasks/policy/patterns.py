@@ -51,15 +51,27 @@ class Patterns:
 
 def compiled(texts: Sequence[str]) -> Patterns:
     """Compile patterns. Raises BadPattern for the first that is none."""
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = MAX_MEMORY_BYTES
-    options.dot_nl = True
     found = []
     for text in texts:
         try:
-            found.append(cast(Compiled, re2.compile(text, options)))
+            found.append(cast(Compiled, re2.compile(text, _options())))
         except re2.error as error:
             reason = error.args[0] if error.args else "not a regular expression"
             raise BadPattern(text, reason.decode() if isinstance(reason, bytes) else str(reason)) from None
     return Patterns(tuple(texts), tuple(found))
+
+
+def of_command(text: str) -> Compiled | None:
+    """A pattern that a command holds, to be tried in linear time whatever it is; None when it does not compile."""
+    try:
+        return cast(Compiled, re2.compile(text, _options()))
+    except re2.error:
+        return None
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = MAX_MEMORY_BYTES
+    options.dot_nl = True
+    return options

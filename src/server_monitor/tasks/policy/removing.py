@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from server_monitor.tasks.policy import critical, paths
+from server_monitor.tasks.policy import critical, paths, units
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import copied_into
 from server_monitor.tasks.policy.options import named, split
@@ -77,6 +77,8 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         rule = "fs.rm_critical_file" if rule == "perm.account_files" else rule
         find(rule, f"deletes {loss}, which the host needs", operand.span, resolved=f"{call.name} {shown}")
         return
+    if place.is_exact and not units.is_dropped_in(place.text) and (unit := units.of_file(place.text)):
+        find("sys.stop_critical_service", f"deletes {place.text}, by which {unit} starts", operand.span)
     if place.is_exact and place.text.endswith("/default.target"):
         find("sys.default_target", "deletes what the host starts into", operand.span)
     if paths.is_device(place) and place.text != "/dev":
@@ -240,6 +242,8 @@ def _moved_away(source: Field, target: Field | None, call: Call) -> None:
         call.walker.find("log.tamper", f"moves the log {place.text} away", source.span)
     elif _is_boot(place):
         call.walker.find("kernel.boot", f"moves {source.shown} away, which the host starts from", source.span)
+    elif place.is_exact and (unit := units.of_file(place.text)):
+        call.walker.find("sys.stop_critical_service", f"moves {place.text} away, by which {unit} starts", source.span)
     elif loss is not None and place.gap is not None and place.gap.detail.startswith("find names"):
         call.walker.find("opaque.target", f"moves files of {loss} away by name", source.span)
     elif loss is not None:

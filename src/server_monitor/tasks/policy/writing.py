@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, dropped, paths
+from server_monitor.tasks.policy import critical, dropped, paths, units
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.programs import KNOWN
 from server_monitor.tasks.policy.rules.kernel import TUNING
@@ -220,6 +220,9 @@ def _critical(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, 
         return "kernel.boot", f"changes {path}, which the host starts from"
     if path.endswith("/default.target"):
         return "sys.default_target", "changes what the host starts into"
+    unit = units.of_file(path)
+    if unit is not None and (not units.is_dropped_in(path) or units.disables(text_of(content))):
+        return "sys.stop_critical_service", f"changes what {unit} does, through {path}"
     loss = paths.file_loss(place)
     if loss is None:
         return None
