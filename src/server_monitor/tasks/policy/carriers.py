@@ -233,6 +233,15 @@ def _awk(call: Call) -> None:
                 call.walker.find("rce.download_to_interpreter", "runs a download as awk", source.span)
             text = "".join(part if isinstance(part, str) else "0" for part in source.parts)
         _awk_program(text, call, source.span)
+        _awk_variables(text, options.all_values("v", "assign"), call, source.span)
+
+
+def _awk_variables(text: str, assigned: list[Field], call: Call, span: Span) -> None:
+    """`awk -v f=FILE '… > f'`: the file that the variable names."""
+    for value in assigned:
+        name, _, file = value.shown.partition("=")
+        if (match := re.search(rf"(>{{1,2}})\s*\(?\s*{re.escape(name)}\b", text)) is not None and file:
+            write(known(file, span), (Gap(Source.OUTPUT),), call.walker, is_appended=match[1] == ">>")
 
 
 _AWK_SYSTEM = re.compile(r"\bsystem\s*\(")

@@ -519,6 +519,7 @@ CHECKS |= {
     "sed": _both(sed_in_place, reader),
     "awk": _both(awk_in_place, reader),
     "perl": perl_in_place,
+    "ruby": perl_in_place,
     "curl": _both(reader, output_option),
     "wget": _both(reader, output_option),
     "aria2c": output_option,

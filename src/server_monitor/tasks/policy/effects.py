@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, dropped, network_checks, paths, processes, units
+from server_monitor.tasks.policy import critical, dropped, named_files, network_checks, paths, processes, units
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import CHECKS as WRITING_CHECKS
 from server_monitor.tasks.policy.options import Options, named
@@ -15,8 +15,7 @@ from server_monitor.tasks.policy.removing import CHECKS as REMOVAL_CHECKS
 from server_monitor.tasks.policy.rules.records import SQL
 from server_monitor.tasks.policy.rules.rule import Match
 from server_monitor.tasks.policy.rules.table import BY_PROGRAM
-from server_monitor.tasks.policy.values import Gap, Parts, Source, known, rendered, shown
-from server_monitor.tasks.policy.writing import write
+from server_monitor.tasks.policy.values import Parts, rendered, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -44,8 +43,7 @@ def judge(call: Call) -> None:
     checks = CHECKS.get(call.name, ())
     for check in checks:
         check(call)
-    if not checks or call.name == "openssl":
-        _judge_outputs(call)
+    named_files.judge(call, has_check=bool(checks) and call.name != "openssl")
     if call.name.startswith("mkfs."):
         for rule, row in BY_PROGRAM["mkfs"] if call.name not in BY_PROGRAM else ():
             _judge_row(call, rule, row, arguments(call))
@@ -105,28 +103,6 @@ _HARMLESS_VALUES = re.compile(
     r"firefox|ssh)?(?: [-\w=/.~@]+)*"
 )
 _SAFE_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/opt", "/snap", "/lib64", "/nix", "/home", "/srv", "/root", "/var/lib")
-
-
-_OUTPUT_OPTIONS = named(
-    "-o -O -out --out --output --outfile --output-file --log-file --logfile -w --write --dest --to-file"
-)
-
-
-def _judge_outputs(call: Call) -> None:
-    """Programs that no check knows still name the file that they write: `-o FILE`, `--output=FILE`."""
-    for place, arg in enumerate(call.args):
-        option, equals, value = arg.prefix.partition("=")
-        if option not in _OUTPUT_OPTIONS:
-            continue
-        if equals:
-            file = known(value, arg.span)
-        elif place + 1 < len(call.args):
-            file = call.args[place + 1]
-        else:
-            continue
-        target = call.place(file)
-        if target.is_exact and (paths.is_device(target) or paths.is_critical_file(target.text)):
-            write(file, (Gap(Source.OUTPUT),), call.walker, is_appended=False)
 
 
 def judge_environment(call: Call) -> None:

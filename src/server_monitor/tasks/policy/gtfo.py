@@ -103,8 +103,6 @@ ROWS: dict[str, Row] = {
         "--eval -eval --execute", r"\(shell-command\s+\"([^\"]*)\"|\(call-process|\(delete-|\(write-region|--eval=(.*)"
     ),
     "facter": _row("--custom-dir", r"--custom-dir"),
-    "puppet": _row("", r"exec\s*\{\s*['\"]([^'\"]*)"),
-    "chef-client": _row("", r"$^"),
     "gawk-ext": _row("", r"$^"),
     "pip": _row("", r"$^"),
     "npm": _row("", r"--(?:script-shell|node-options)=(.*)"),

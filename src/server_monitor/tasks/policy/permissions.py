@@ -43,6 +43,9 @@ def chmod(call: Call) -> None:
     targets = words if minus or options.has("reference") else words[1:]
     if _gives_rights(mode):
         call.walker.find("perm.setuid", f"sets the mode {mode}, which lends the owner's rights", call.span)
+    model = options.value("reference")
+    if model is not None and (model.text or "").rpartition("/")[2] in _LENDERS:
+        call.walker.find("perm.setuid", f"sets the mode of {model.shown}, which lends the owner's rights", model.span)
     is_tree = options.has("R", "recursive")
     for target in targets:
         for parts in (target.parts, *target.alts):
@@ -189,13 +192,21 @@ def setfacl(call: Call) -> None:
         call.walker.find("perm.recursive_system", "replaces the access lists of many files", call.span)
 
 
-def install(call: Call) -> None:
-    options = split(call.args, named("m o g t S mode owner group target-directory suffix"))
-    mode = options.value("m", "mode")
-    if mode is not None and _gives_rights(mode.text or ""):
-        call.walker.find(
-            "perm.setuid", f"installs with the mode {mode.shown}, which lends the owner's rights", mode.span
-        )
+def mode_option(call: Call) -> None:
+    """Programs that are told the mode of what they make or unpack."""
+    takes = {"rsync": ("chmod",), "tar": ("mode",)}.get(call.name, ("m", "mode"))
+    known_values = named("o g t S owner group target-directory suffix f C e exclude rsh chmod mode")
+    options = split(call.args, known_values | set(takes))
+    for mode in options.all_values(*takes):
+        texts = [text.lstrip("DF") for text in (mode.text or mode.shown).split(",")]
+        if any(_gives_rights(text) for text in texts):
+            call.walker.find(
+                "perm.setuid", f"sets the mode {mode.shown}, which lends the owner's rights", mode.span
+            )
+
+
+# Programs that carry the set-id bit on every host: a mode that is taken from them carries it too.
+_LENDERS = named("sudo su passwd mount umount newgrp chsh chfn gpasswd pkexec fusermount fusermount3 ping at crontab")
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {
@@ -204,5 +215,5 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "chgrp": chown,
     "chattr": chattr,
     "setfacl": setfacl,
-    "install": install,
+    **dict.fromkeys(("install", "rsync", "tar", "mkdir", "mknod", "mkfifo", "bsdtar", "cpio", "pax"), mode_option),
 }

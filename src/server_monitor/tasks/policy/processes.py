@@ -20,8 +20,7 @@ NEEDED_PID = re.compile(
 )
 # What a pattern for names is held against: processes that the system needs, as they are called and as they were started.
 _NEEDED = tuple(
-    "systemd init sshd dbus-daemon dbus-broker dockerd containerd kubelet NetworkManager auditd rsyslogd syslogd crond "
-    "cron systemd-journald systemd-logind systemd-udevd systemd-networkd systemd-resolved agetty login polkitd".split()
+    ["systemd", "init", "sshd", "dbus-daemon", "dbus-broker", "dockerd", "containerd", "kubelet", "NetworkManager", "auditd", "rsyslogd", "syslogd", "crond", "cron", "systemd-journald", "systemd-logind", "systemd-udevd", "systemd-networkd", "systemd-resolved", "agetty", "login", "polkitd"]
 )
 _HARMLESS = re.compile(r"-(?:-signal[= ])?(?:SIG)?(?:HUP|USR[12]|CONT|WINCH|0|1)$|-l$|--list|-L$|-c$")
 _ASKS_ONLY = ("-0", "-l", "-L", "--list", "--table")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import effects, outputs, paths, scripts
+from server_monitor.tasks.policy import declared, effects, outputs, paths, scripts
 from server_monitor.tasks.policy.calls import again
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, flat, joined, known
@@ -118,6 +118,8 @@ def _ansible(call: Call) -> Parts:
     )
     module = (given.text if (given := options.value("m", "module-name")) else None) or "command"
     args = options.value("a", "args")
+    if options.has("C", "check"):
+        return (Gap(Source.OUTPUT),)
     short = module.rpartition(".")[2]
     if args is None:
         if short == "reboot":
@@ -132,34 +134,40 @@ def _ansible_module(call: Call, module: str, args: Field) -> Parts:
     """The modules that do what a command does."""
     values = dict(re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", args.text or args.shown))
     values = {key: value.strip("'\"") for key, value in values.items()}
-    path, name, state = values.get("path", values.get("dest", "")), values.get("name", ""), values.get("state", "")
-    words = {
-        ("file", "absent"): ["rm", "-rf", path],
-        ("user", "absent"): ["userdel", name],
-        ("service", "stopped"): ["systemctl", "stop", name],
-        ("systemd", "stopped"): ["systemctl", "stop", name],
-        ("apt", "absent"): ["apt-get", "remove", name],
-        ("yum", "absent"): ["yum", "remove", name],
-        ("dnf", "absent"): ["dnf", "remove", name],
-        ("package", "absent"): ["apt-get", "remove", name],
-        ("mysql_db", "absent"): ["mysql", "-e", f"DROP DATABASE {name}"],
-        ("postgresql_db", "absent"): ["dropdb", name],
-        ("reboot", ""): ["reboot"],
-        ("filesystem", ""): ["mkfs", values.get("dev", "")],
-    }.get((module, state))
-    if words is None:
-        return (Gap(Source.OUTPUT),)
-    return again(call, [known(word, args.span) for word in words], "ansible")
+    declared.resource(module, values.get("name", values.get("pkg", "")), values, call, args.span)
+    return (Gap(Source.OUTPUT),)
 
 
 SALT_MODULES = {
     "pkg.remove": ("apt-get", "remove"),
     "pkg.purge": ("apt-get", "purge"),
+    "pkg.autoremove": ("apt-get", "autoremove", "x"),
     "service.stop": ("systemctl", "stop"),
     "service.disable": ("systemctl", "disable"),
+    "service.mask": ("systemctl", "mask"),
+    "ps.kill_pid": ("kill",),
+    "shadow.set_password": ("passwd",),
+    "shadow.del_password": ("passwd", "-d"),
+    "shadow.lock_password": ("passwd", "-l"),
+    "group.delete": ("groupdel",),
+    "mount.umount": ("umount",),
+    "network.down": ("ifdown",),
+    "mysql.db_remove": ("dropdb",),
+    "postgres.db_remove": ("dropdb",),
     "user.delete": ("userdel",),
     "file.remove": ("rm", "-rf"),
     "file.write": ("tee",),
+    "file.append": ("tee", "-a"),
+    "file.prepend": ("tee",),
+    "file.replace": ("tee",),
+    "file.line": ("tee",),
+    "file.comment": ("tee",),
+    "file.truncate": ("truncate", "-s", "0"),
+    "file.copy": ("cp",),
+    "file.symlink": ("ln", "-sf"),
+    "file.set_mode": ("chmod",),
+    "cp.get_url": ("curl", "-o"),
+    "cp.get_file": ("cp",),
     "disk.wipe": ("wipefs", "-a"),
     "disk.format": ("mkfs",),
     "iptables.flush": ("iptables", "-F"),
@@ -178,7 +186,14 @@ def _salt(call: Call) -> Parts:
             rest = call.args[place + 1 :]
             return scripts.run_code(rest[0], call, f"{call.name} {word}", []) if rest else ()
         if (words_ := SALT_MODULES.get(word)) is not None:
-            return again(call, [*(known(w, call.span) for w in words_), *call.args[place + 1 :]], call.name)
+            rest = call.args[place + 1 :]
+            if words_[0] == "tee":
+                # Behind the path stands what is written.
+                text: Parts = rest[1].parts if len(rest) > 1 else (Gap(Source.FILE),)
+                return again(call, [*(known(w, call.span) for w in words_), *rest[:1]], call.name, stdin=text)
+            if word in ("file.set_mode", "cp.get_url"):
+                rest = rest[1::-1]
+            return again(call, [*(known(w, call.span) for w in words_), *rest], call.name)
         if word in ("system.reboot", "system.shutdown", "system.poweroff", "system.halt"):
             return again(call, [known(word.partition(".")[2], call.args[place].span)], call.name)
     return (Gap(Source.OUTPUT),)
@@ -221,6 +236,8 @@ REMOTE: dict[str, Callable[[Call], Parts]] = {
     **dict.fromkeys(("kubectl", "oc", "k3s", "microk8s", "k"), _kubectl),
     **dict.fromkeys(("lxc", "incus", "lxc-attach", "lxc-execute", "pct"), _lxc),
     "ansible": _ansible,
+    "puppet": declared.puppet,
+    **dict.fromkeys(("chef-apply", "chef-client", "chef-solo", "cinc-apply", "cinc-client"), declared.chef),
     **dict.fromkeys(("salt", "salt-call", "salt-ssh"), _salt),
     **dict.fromkeys(("pssh", "parallel-ssh", "pdsh", "clush", "dsh", "mussh"), _pssh),
     "adb": _adb,

@@ -116,7 +116,7 @@ def message(call: Call) -> None:
     if call.name == "busctl":
         members = [w for w in call.texts if re.fullmatch(r"[A-Z]\w+", w)]
         methods = members[:1] or methods
-    sets = call.name != "dbus-send" and "set-property" in call.texts or methods[-1:] == ["Set"]
+    sets = (call.name != "dbus-send" and "set-property" in call.texts) or methods[-1:] == ["Set"]
     method = "Set" if sets else methods[-1] if methods else ""
     if not method or _TELLS.match(method):
         return
