@@ -14,7 +14,7 @@ from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
 from server_monitor.tasks.policy.rules.kernel import TUNING
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, known, shown, text_of
-from server_monitor.tasks.policy.writing import is_program, special, write
+from server_monitor.tasks.policy.writing import is_program, judge_content, special, write
 
 if TYPE_CHECKING:
     pass
@@ -126,8 +126,9 @@ def copied_into(target: Field, sources: list[Field], call: Call) -> None:
             write(target, content, call.walker, is_appended=False)
         else:
             write(known(f"{place.text.rstrip('/')}/{name}", target.span), content, call.walker, is_appended=False)
-        if place.is_exact and from_place.is_exact and is_program(from_place.text) and not is_directory:
-            call.state.links[place.text] = from_place.text
+        if place.is_exact and from_place.is_exact and from_place.text not in call.state.files:
+            path = f"{place.text.rstrip('/')}/{name}" if is_directory else place.text
+            call.state.programs[path] = from_place.text
 
 
 _DIRECTORIES = frozenset(
@@ -166,8 +167,9 @@ def sed_in_place(call: Call) -> None:
     script = " ".join(field.shown for field in (options.all_values("e", "expression") or options.operands[:1]))
     for file in files:
         place = call.place(file)
-        if place.text in critical.NAME_RESOLUTION and not re.search(
-            r"s(.)\^?\.\*\$?\1|^\s*(\d+,)?\$?\s*d\s*$|/\s*d\s*$", script
+        judge_content(place.text, _put_there(script), call.walker, file.span)
+        if place.text == "/etc/hosts" and not re.search(
+            r"s(.)\^?\.\*\$?\1|^\s*(\d+,)?\$?\s*d\s*$|/\s*d\s*$|\d+\.\d+.*\d+\.\d+", script
         ):
             continue
         if place.text == "/etc/selinux/config" and "disabled" not in script and "permissive" not in script:
@@ -180,7 +182,21 @@ def sed_in_place(call: Call) -> None:
         ) and script.strip().startswith("s"):
             _judge_edit(place, script, file, call)
             continue
-        write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
+        _edited(file, call)
+
+
+def _edited(file: Field, call: Call) -> None:
+    """A file that is changed in place. A log is not something to edit, whichever it is."""
+    place = call.place(file)
+    if paths.is_in(place.text, "/var/log") and not paths.is_log(place):
+        call.walker.find("log.tamper", f"edits the log {file.shown}", file.span)
+    write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
+
+
+def _put_there(script: str) -> str:
+    """What a script of sed puts into a file: its replacements and its added lines, each a line."""
+    new = [m[2] for m in re.finditer(r"s([/|#,@])(?:\\.|(?!\1).)*\1((?:\\.|(?!\1).)*)\1", script)]
+    return "\n".join([*new, *(m[1] for m in re.finditer(r"[aic]\\?\s+([^;]+)", script))])
 
 
 def _judge_edit(place: Place, script: str, file: Field, call: Call) -> None:
@@ -196,14 +212,14 @@ def perl_in_place(call: Call) -> None:
         return
     options = split(call.args, named("e E I M"))
     for file in options.operands:
-        write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
+        _edited(file, call)
 
 
 def awk_in_place(call: Call) -> None:
     options = split(call.args, named("F v f i e include assign file source"))
     if (given := options.value("i", "include")) is not None and given.text == "inplace":
         for file in options.operands[1:]:
-            write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
+            _edited(file, call)
 
 
 def touch(call: Call) -> None:

@@ -74,7 +74,7 @@ _SQL = frozenset(SQL.split())
 STDIN_SCRIPTS = named(
     "mysql psql sqlite3 redis-cli mongo fdisk sfdisk gdisk parted cfdisk nft iptables-restore telnet cqlsh "
     "clickhouse-client "
-    "dnf yum dpkg nc etcdctl sqlcmd sqlplus kubectl influx isql debugfs lvm ceph zkCli.sh virsh ldapmodify "
+    "dnf yum zypper dpkg nc etcdctl sqlcmd sqlplus kubectl influx isql debugfs lvm ceph zkCli.sh virsh ldapmodify "
     "cockroach duckdb ncat"
 ) - {"sfdisk", "ncat"}
 
@@ -114,6 +114,8 @@ def judge_variable(name: str, value: Parts, walker: Walker, span: tuple[int, int
     """A variable that makes other programs load or run something."""
     text = shown(value)
     if (name == "HISTFILE" and text in ("", "/dev/null")) or (name in ("HISTSIZE", "HISTFILESIZE") and text == "0"):
+        walker.find("log.tamper", "stops the shell's history", span, resolved=f"{name}={text}")
+    if name == "HISTIGNORE" and text == "*":
         walker.find("log.tamper", "stops the shell's history", span, resolved=f"{name}={text}")
     if name.startswith("BASH_FUNC_") and "{" in text:
         walker.find("rce.loaded_library", f"gives shells a function by the variable {name}", span)

@@ -28,8 +28,7 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
             return _aliased(call, word)
         if word in call.state.functions:
             return _function(call, word)
-    # A link or a copy that this task made is the program behind it.
-    call.name = programs.canonical((paths.absolute(word, call.state) or word) if "/" in word else word)
+    call.name = _name(word, call)
     _note(call)
     if redirections is not None and redirections.network and programs.runs_code(call.name):
         why = f"connects {call.name} with the network"
@@ -42,6 +41,17 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
     return _program(call, word)
 
 
+def _name(word: str, call: Call) -> str:
+    """The program that a word means. A link or a copy that this task made is the program behind it."""
+    if "/" not in word:
+        return programs.canonical(word)
+    path = paths.absolute(word, call.state) or word
+    name = programs.canonical(call.state.programs.get(path, path))
+    own = programs.canonical(word)
+    # A program of many goes by the name under which it is called.
+    return own if name in programs.MANY and own != name and own in programs.KNOWN else name
+
+
 _START_SCRIPT = re.compile(r"/etc/(?:rc\.d/)?(?:init\.d|rc\.d)/([^/]+)")
 
 
@@ -49,7 +59,7 @@ def _program(call: Call, word: str) -> Parts:
     if (script_of := _START_SCRIPT.fullmatch(word)) is not None:
         return again(call, [known("service", call.word.span), known(script_of[1], call.word.span), *call.args], word)
     script = scripts.written(word, call)
-    if script is not None:
+    if script is not None and script.text not in call.state.programs:
         return scripts.run_file(script, call)
     hidden.judge(call)
     if unwrap := wrappers.WRAPPERS.get(call.name):
@@ -57,7 +67,7 @@ def _program(call: Call, word: str) -> Parts:
         return unwrap(call)
     if call.name in programs.SHELLS:
         return scripts.shell(call)
-    scripts.judge_place(word, call)
+    scripts.judge_place(call.state.programs.get(paths.absolute(word, call.state) or "", word), call)
     effects.judge(call)
     carriers.judge(call)
     return outputs.printed(call)

@@ -45,6 +45,11 @@ SAME = {
     "grm": "rm",
     "aptitude": "apt-get",
     "apt": "apt-get",
+    "nala": "apt-get",
+    "apt-fast": "apt-get",
+    "yum-deprecated": "yum",
+    "dnf-3": "dnf",
+    "dnf4": "dnf",
     "microdnf": "dnf",
     "tdnf": "dnf",
     "dnf5": "dnf",
@@ -95,6 +100,10 @@ WGET_VALUES = named(
     "O o P U e t T i B a output-document output-file directory-prefix user-agent tries timeout input-file header "
     "post-data post-file user password referer execute limit-rate body-file body-data method"
 )
+
+
+# Programs that hold many, and run the one whose name they were called by or given.
+MANY = named("busybox toybox coreutils xtables-multi xtables-nft-multi xtables-legacy-multi")
 
 
 def canonical(word: str) -> str:

@@ -53,6 +53,7 @@ class State:
     zero: Parts = ("bash",)
     files: dict[str, WrittenFile] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, str] = field(default_factory=dict)  # Copies of files, which run as what they were copied from.
     dirs: list[str | None] = field(default_factory=list)
 
     def copy(self) -> State:

@@ -591,7 +591,7 @@ class Walker:
         try:
             yield
         finally:
-            kept.files, kept.links = self.state.files, self.state.links
+            kept.files, kept.links, kept.programs = self.state.files, self.state.links, self.state.programs
             self.state = kept
 
     @contextmanager

@@ -14,6 +14,7 @@ from server_monitor.tasks.policy import endless, outputs, paths, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.crontabs import cron_commands
 from server_monitor.tasks.policy.options import Options, named, split
+from server_monitor.tasks.policy.programs import MANY
 from server_monitor.tasks.policy.remote import REMOTE
 from server_monitor.tasks.policy.values import (
     Field,
@@ -359,7 +360,12 @@ def _capsh(call: Call) -> Parts:
 
 
 def _applet(call: Call) -> Parts:
-    rest = [arg for arg in call.args if not arg.prefix.startswith("--")]
+    rest = list(call.args)
+    while rest and rest[0].prefix.startswith("--"):
+        option, equals, program = rest.pop(0).prefix.partition("=")
+        if equals and option in ("--coreutils-prog", "--coreutils-prog-shebang"):
+            rest.insert(0, known(program, call.span))
+            break
     return again(call, rest, call.name) if rest else (Gap(Source.OUTPUT),)
 
 
@@ -690,8 +696,7 @@ WRAPPERS: dict[str, Unwrap] = {
     "chroot": _chroot,
     "nsenter": _nsenter,
     "capsh": _capsh,
-    "busybox": _applet,
-    "toybox": _applet,
+    **dict.fromkeys(MANY, _applet),
     "ld.so": _loader,
     "ld-linux.so.2": _loader,
     "ld-linux-x86-64.so.2": _loader,

@@ -59,7 +59,7 @@ def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, i
     to_disk = not place.text.startswith("/dev/") or paths.is_device(place) or paths.is_in_temporary(place.text)
     if gap is not None and to_disk and is_endless(gap):
         walker.find("bomb.fill", f"writes {gap.source.value} ({gap.detail}) to a file without end", span)
-    _judge_content(place.text, shown(content), walker, span)
+    judge_content(place.text, shown(content), walker, span)
 
 
 # What must not be put into a file, though the file may be written: path, content, rule, why.
@@ -136,7 +136,7 @@ _CONTENTS = tuple(
 )
 
 
-def _judge_content(path: str, content: str, walker: Walker, span: tuple[int, int]) -> None:
+def judge_content(path: str, content: str, walker: Walker, span: tuple[int, int]) -> None:
     for where, what, rule, why in _CONTENTS:
         if where.fullmatch(path) and what.search(content):
             walker.find(rule, f"{why}, through {path}", span)
@@ -182,8 +182,10 @@ def _of_sys(path: str) -> tuple[str, str] | None:
 def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
     path = place.text
     is_log = paths.is_log(place)
-    if is_log and not is_appended:
+    if is_log and not is_appended and not _is_new_configuration(path, content):
         return "log.tamper", f"overwrites the log {path}"
+    if not is_appended and re.fullmatch(r"/var/log/(?:auth\.log|secure|syslog|messages|wtmp|btmp|kern\.log)[-.].+", path):
+        return "log.tamper", f"overwrites the old log {path}"
     if not place.is_exact and place.gap is None:
         hit = next((f for f in (*critical.ACCOUNT_FILES, *critical.FILES) if paths.may_be(place, f)), None)
         path = hit or path
@@ -196,11 +198,35 @@ def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tupl
     if path in critical.NAME_RESOLUTION and not is_appended:
         rule = "fs.truncate_critical" if not content and path == "/etc/nsswitch.conf" else "net.name_resolution"
         return rule, f"overwrites {path}"
+    if path == "/etc/resolv.conf":
+        return "net.name_resolution", "changes the name servers of the host"
+    if path == "/etc/hosts" and _hijacks(shown(content)):
+        return "net.name_resolution", "sends a public name elsewhere, through /etc/hosts"
     if path.endswith("/.ssh/authorized_keys") or "/authorized_keys" in path:
         return _authorized_keys(path, content, is_appended=is_appended)
     if path == "/etc/selinux/config":
         return "perm.mac_off", "changes the configuration of SELinux"
     return None
+
+
+_PUBLIC_NAME = re.compile(r"(?i)\b[\w-]+\.(?:com|org|net|io|dev|cloud|gov|edu|eu|de|uk|us|co|app|ai)\b")
+_PRIVATE = re.compile(r"\s*(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.|fd|fe80)")
+
+
+def _hijacks(lines: str) -> bool:
+    """Do these lines of /etc/hosts give a public name an address that is not one of a private network?"""
+    return any(
+        _PUBLIC_NAME.search(re.sub(r"\S*\bexample\.(?:com|org|net)\b", "", line)) and not _PRIVATE.match(line)
+        for line in lines.splitlines()
+        if not line.lstrip().startswith("#")
+    )
+
+
+def _is_new_configuration(path: str, content: Parts) -> bool:
+    """A file of the log's configuration that is written out: what stands in it decides."""
+    text = text_of(content)
+    is_own = paths.in_any(path, ("/etc/rsyslog.d", "/etc/syslog-ng/conf.d")) and "default" not in path
+    return is_own and text is not None and bool(text.strip())
 
 
 def _authorized_keys(path: str, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:

@@ -138,7 +138,17 @@ RULES = (
                 r"{w}(n|net|networking) off|{w}r(adio)? (all |wifi |wwan )?off|{w}(d|dev|device) (disconnect|delete|dis|down)|{w}(c|con|connection) (down|delete|del|d)\b",
                 "takes the network down",
             ),
+            match(
+                "nmcli",
+                r"{w}(c|con|conn|connection) m(od|odify)? .*(ipv[46]\.(dns|method|addresses|gateway|routes|route-metric|ignore-auto-dns|never-default)|connection\.(autoconnect|interface-name)|ethernet\.mtu|802-\S+|link\.\S+)",
+                "changes a connection",
+            ),
+            match("nmcli", r"{w}(d|dev|device) (set \S+ .*managed (no|off)|set \S+ .*autoconnect no|m(od|odify)? )", "changes a connection"),
             match("networkctl", r"{w}(down|delete)\b", "takes an interface down"),
+            match("netplan", r"{w}set .*=(null|\[\]|''|)(?= |$|')", "takes the configuration of the network away"),
+            match("wpa_cli", r"{w}(disconnect|disable_network|remove_network|terminate)", "takes the network down"),
+            match("ip", r"{w}l(ink)? s(et)? .*{w}(mtu (\d{1,2}|[1-4]\d\d)|address \S|netns \S|nomaster|alias '')", "disturbs an interface"),
+            match("hostnamectl", r"{w}(set-)?hostname ''", "takes the name of the host away"),
             match("netplan", r"{w}(apply|try)(?= |$)", "changes the network", unless=r"--help|try"),
             match("dhclient dhcpcd udhcpc", r"{w}(-r|-x|--release|-k|--exit)", "gives the address back"),
             match(
@@ -201,7 +211,7 @@ RULES = (
         "network",
         "high",
         "Overwrites how the host finds names.",
-        "append a line, or use resolvectl",
+        "append a line to /etc/hosts, or ask for approval",
         (
             "echo 'nameserver 6.6.6.6' > /etc/resolv.conf",
             "> /etc/hosts",
@@ -218,6 +228,15 @@ RULES = (
             "grep web1 /etc/hosts",
         ),
         references=("resolv.conf(5)", "hosts(5)"),
-        matches=(match("resolvectl systemd-resolve", r"{w}(revert|--revert)", "takes the name servers away"),),
+        matches=(
+            match("resolvectl systemd-resolve", r"{w}(revert|--revert)", "takes the name servers away"),
+            match(
+                "resolvectl",
+                r"{w}(dns|domain|default-route|llmnr|mdns|dnssec|dnsovertls|nta) \S+ \S",
+                "changes how the host finds names",
+            ),
+            match("systemd-resolve", r"--set-(dns|domain|dnssec)", "changes how the host finds names"),
+            match("resolvconf", r"{w}(-[adfx]|--disable-updates|--create-runtime-directories){e}", "changes the name servers"),
+        ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from server_monitor.tasks.policy.rules.rule import Rule, match
 
-DRY = r"{w}(-\w*s\w*|--simulate|--dry-run|--just-print|--recon|--no-act|--download-only|--assumeno|--test|--help|-p|--print){e}"
+DRY = r"{w}(-\w*s\w*|--simulate|--dry-run|--just-print|--recon|--no-act|--download-only|--assumeno|--test|--setopt=tsflags=test|--setopt tsflags=test|--help|-p|--print){e}"
 
 RULES = (
     Rule(
@@ -37,7 +37,7 @@ RULES = (
             ),
             match(
                 "apt-get",
-                r"{w}install{e}.* [a-z0-9][\w.+-]*-{e}",
+                r"{w}(install|dist-upgrade|full-upgrade|upgrade){e}.* [a-z0-9][\w.+-]*[-_]{e}",
                 "removes packages by installing them with a minus",
                 unless=DRY,
             ),
@@ -68,12 +68,18 @@ RULES = (
             ),
             match("pkcon apt-rpm urpme cave guix conary", r"{w}(remove|uninstall|erase){e}", "removes packages"),
             match("dpkg", r"--set-selections.*(deinstall|purge)", "marks packages for removal"),
-            match("yum dnf", r"{w}shell{e}.*\b(remove|erase)\b", "removes packages"),
+            match("yum dnf zypper", r"{w}shell{e}.*\b(remove|erase|rm)\b", "removes packages"),
             match(
                 "puppet",
                 r"{w}resource (package|service|user|file|mount|exec)\b.*ensure=(absent|purged|stopped)",
                 "removes packages or services",
             ),
+            match("dpkg", r"{w}--clear-selections{e}", "marks every package for removal"),
+            match("dpkg-divert", r"{w}--(add|rename|remove)\b", "moves files of packages", unless=r"{w}(--test|--list){e}"),
+            match("update-alternatives", r"{w}--(remove|remove-all){e}", "takes programs away"),
+            match("brew", r"{w}(uninstall|remove|rm|autoremove){e}", "removes packages", unless=r"{w}(-n|--dry-run){e}"),
+            match("gem", r"{w}uninstall{e}.*{w}(-\w*a\w*|--all|-x|--force|-I){e}", "removes packages"),
+            match("npm yarn pnpm", r"{w}(uninstall|remove|rm|un){e}.*(-g|--global)\b.*{w}(npm|node|yarn|corepack){e}", "removes packages"),
             match("tasksel aptitude-remove", r"{w}remove{e}", "removes packages"),
             match(
                 "pip pip3",

@@ -70,6 +70,9 @@ RULES = (
             match("dmesg", r"{w}(-\w*[cC]\w*|--clear|--read-clear)(?= |$)", "empties the kernel's messages"),
             match("utmpdump last lastb", r"{w}-r", "rewrites the record of log-ins"),
             match("logtamper zap2 wipe-logs cloak mig-logcleaner touch-timestamps", r"", "rewrites logs"),
+            match("lastlog lastlog2", r"{w}(-\w*[CS]\w*|--clear|--set){e}", "rewrites the record of log-ins"),
+            match("faillog", r"{w}(-\w*r\w*|--reset){e}", "rewrites the record of failed log-ins"),
+            match("savelog", r"/var/log/", "moves logs away"),
             match("logger", r"$^", ""),
             match("wevtutil", r"{w}cl", "empties a log"),
             match(
