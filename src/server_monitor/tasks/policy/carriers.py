@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from server_monitor.tasks.policy import ansi_c, gtfo, python_code, scripts
+from server_monitor.tasks.policy import ansi_c, constants, gtfo, python_code, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.removing import removal
@@ -99,8 +99,9 @@ _HUGE = re.compile(
     re.IGNORECASE,
 )
 _SQL = re.compile(
-    r"\bdrop\s+(?:database|table|schema|keyspace|collection)\b|\btruncate\s+table\b|\bdelete\s+from\s+\w+\s*(?:[;'\"]|$)|"
-    r"dropDatabase|flushall|deleteMany\(\{\}\)",
+    r"\bdrop\s+(?:database|table|schema|keyspace|collection|user|role|index|view)\b|\btruncate\s+(?:table\s+)?[a-z_]\w*\s*(?:[;'\"]|$)|"
+    r"\bdelete\s+from\s+[\w.`]+\s*(?:[;'\"]|$|where\s+(?:1|true)\b)|"
+    r"dropDatabase|\bflush(?:all|db)\b|deleteMany\(\s*\{\s*\}|\bremove\(\s*\{\s*\}\s*\)|dropCollection",
     re.IGNORECASE,
 )
 
@@ -130,6 +131,8 @@ def judge_code(language: str, parts: Parts, call: Call, span: Span) -> None:
         if not any(t.strip() for t in texts) or (gap.shape is Shape.ANY and language == "python"):
             call.walker.find("opaque.interpreter", f"runs {language} code that comes from {gap.source.value}", span)
         text = "".join(part if isinstance(part, str) else "0" for part in parts)
+    if language != "python":
+        text = constants.folded(text)
     judge_data(language, text, call, span)
     if language == "python":
         python_code.judge(text, call, span)
@@ -271,6 +274,10 @@ def _search(language: str, text: str, call: Call, span: Span) -> None:
     if language == "expect":
         _expect(code, call, span)
         return
+    _device(code, call, span, language)
+    dynamic = constants.DYNAMIC.get(language)
+    if dynamic is not None and dynamic.search(code):
+        call.walker.find("rce.code_primitive", f"calls what {language} works out by name", span)
     starts = _PROCESS.search(bare) or _starts_differently(language, code)
     network = _NETWORK.search(code)
     if network and (starts or re.search(r"\b(exec|spawn|/bin/(ba)?sh|cmd\.exe)\b", code)):
@@ -283,6 +290,19 @@ def _search(language: str, text: str, call: Call, span: Span) -> None:
         _touches(code, call, span, language)
     elif _EVAL.search(bare):
         call.walker.find("rce.code_primitive", f"evaluates text as code in {language}", span)
+
+
+_DISK = re.compile(r"/dev/(?:sd|vd|xvd|hd|nvme|mmcblk|dm-|md|mapper/|disk/|loop|mem\b|kmem\b|port\b|sr\d)\w*")
+_WRITES = re.compile(
+    r"[\"'\s,{(]\+?(?:r\+b?|rb\+|w[b+]*|a[b+]*|x|\+?>{1,2}|\+<)[\"'\s;)\]},:]|O_WRONLY|O_RDWR|[Ww]rite|put_contents|"
+    r"\b(?:syswrite|puts|dump|binwrite|truncate|copyFile\w*|openSync\([^)]*[\"'](?:r\+|w|a))|[\"'][+]?>"
+)
+
+
+def _device(code: str, call: Call, span: Span, language: str) -> None:
+    """A disk that is opened for writing, in whatever language."""
+    if (disk := _DISK.search(code)) is not None and _WRITES.search(code):
+        call.walker.find("fs.write_device", f"writes to {disk[0]} from {language}", span)
 
 
 def judge_loops(language: str, bare: str, call: Call, span: Span) -> None:

@@ -10,6 +10,7 @@ import ast
 import base64
 import binascii
 import builtins
+import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -70,6 +71,19 @@ EVALUATES = named(
     "ctypes.util.find_library "
     "imp.load_source code.interact dill.loads"
 )
+DATA_MODULES = named(
+    "sqlite3 psycopg2 psycopg pymysql MySQLdb mysql redis pymongo motor boto3 botocore elasticsearch opensearchpy "
+    "sqlalchemy asyncpg aiomysql cassandra kubernetes docker google azure openstack etcd3 consul hvac influxdb "
+    "influxdb_client kafka pika cx_Oracle oracledb pyodbc clickhouse_driver peewee django minio libcloud digitalocean"
+)
+DESTROYS = re.compile(
+    r"(?:delete|drop|terminate|purge|flush|truncate|destroy|wipe|remove_\w*(?:bucket|object|volume|container|many|db)|"
+    r"batch_write|rename_table|execute_command|eval|prune|clear_\w+)(?:_\w+|all|db|database)?"
+)
+SQL = re.compile(
+    r"(?i)\b(?:drop\s+(?:database|table|schema|user|role|index|view|keyspace)\b|truncate\s+(?:table\s+)?[a-z_]\w*\s*;?\s*$|"
+    r"delete\s+from\s+[\w.`\"]+\s*(?:;|$|where\s+(?:1|true)\b)|alter\s+table\s+\S+\s+drop\b)|^\s*flush(?:all|db)\b"
+)
 PLAIN_NAMES = frozenset(dir(builtins))
 FETCHES = named(
     "urllib.request.urlopen urllib.urlopen urllib2.urlopen requests.get requests.post requests.request "
@@ -115,6 +129,7 @@ class _Reader:
         self._texts: dict[str, object] = {}
         self._uses_network = False
         self._runs = False
+        self._has_data = False  # Is a module imported that reaches a database or a cloud?
 
     def read(self) -> None:
         for node in ast.walk(self._tree):
@@ -146,6 +161,7 @@ class _Reader:
 
     def _imported(self, module: str) -> None:
         top = module.partition(".")[0]
+        self._has_data = self._has_data or top in DATA_MODULES
         if (
             module not in SAFE_MODULES
             and top not in SAFE_MODULES
@@ -201,6 +217,7 @@ class _Reader:
     def _judge_call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
         last = name.rpartition(".")[2]
+        self._statement(node)
         is_path = "Path" in name
         if name in RUNS:
             self._run(node, name)
@@ -214,6 +231,15 @@ class _Reader:
             self._write(self._receiver(node))
         else:
             self._judge_other(node, name)
+
+    def _statement(self, node: ast.Call) -> None:
+        """Texts and methods that reach a database, a bucket or a cloud."""
+        for value in (self._value(arg) for arg in (*node.args, *(k.value for k in node.keywords))):
+            if isinstance(value, str) and SQL.search(value):
+                self._find("data.drop", "destroys data from Python")
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else self._dotted(node.func).rpartition(".")[2]
+        if self._has_data and DESTROYS.fullmatch(method):
+            self._find("data.drop", f"destroys data from Python with {method}")
 
     def _judge_other(self, node: ast.Call, name: str) -> None:
         if name in KILLS:

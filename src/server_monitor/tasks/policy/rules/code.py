@@ -10,6 +10,8 @@ _OPAQUE_MATCHES = {
             "stops services that are not known",
         ),
         match("kubectl oc", r"{w}delete\b.*{w}(-f|-k|--filename|--kustomize)", "deletes whatever a file names"),
+        match("redis-cli", r"(?i){w}(del|unlink|hdel|expire|pexpire)\b.*…", "deletes keys that are not known"),
+        match("aws", r"{w}dynamodb batch-write-item", "changes many items of a table"),
         match("userdel deluser", r"…", "removes accounts that are not known"),
     ),
 }
@@ -143,6 +145,16 @@ RULES = (
         ),
         references=("GTFOBins",),
         ruling="needs_approval",
+        matches=(
+            match(
+                "redis-cli", r"(?i){w}(eval|evalsha|eval_ro|fcall|script load|function load|--eval)\b", "runs code in the database"
+            ),
+            match(
+                "mongo",
+                r"(?<=[\w)\]])\[[^\]\"'`\d\s,][^\]\"'`,]*\]\s*\(|\beval\(|Function\(|\brunCommand\(\s*\{\s*\[|\$where",
+                "calls what a script works out by name",
+            ),
+        ),
     ),
     *(
         Rule(

@@ -112,7 +112,7 @@ RULES = (
         matches=(
             match(
                 SQL,
-                r"(?i)\b(drop\s+(database|schema|table|user|role|tablespace|index|view|keyspace|owned|extension|cluster|measurement|retention|bucket|warehouse|function|procedure|trigger|sequence|materialized)|truncate\s+(table\s+)?[\w`\".$…]|delete\s+from\s+[\w`\".$…]+\s*(;|'|\"|$|where\s+(1|true)\b)|alter\s+table\s+\S+\s+drop|shutdown\b|reset\s+master|update\s+[\w`\".]+\s+set\s+[^;]*?(?:;|'$|\"$|$)(?<!where)|purge\s+binary|alter\s+(user|role)\s|grant\s+all|drop\s+all)",
+                r"(?i)\b(drop\s+(database|schema|table|user|role|tablespace|index|view|keyspace|owned|extension|cluster|measurement|retention|bucket|warehouse|function|procedure|trigger|sequence|materialized)|truncate\s+(table\s+)?[\w`\".$…]|delete\s+from\s+[\w`\".$…]+\s*(;|'|\"|$|where\s+(1|true)\b)|alter\s+table\s+\S+\s+(?:drop|delete)|shutdown\b|reset\s+master|update\s+[\w`\".]+\s+set\s+[^;]*?(?:;|'$|\"$|$)(?<!where)|purge\s+binary|alter\s+(user|role)\s|grant\s+all|drop\s+all)",
                 "destroys data",
                 unless=r"(?i)\bupdate\b[^;]*\bwhere\b(?!.*\b(drop|truncate|delete\s+from\s+\w+\s*(;|'|$)))",
             ),
@@ -126,15 +126,17 @@ RULES = (
             ),
             match(
                 "redis-cli",
-                r"(?i)\b(flushall|flushdb|shutdown|debug (segfault|sleep)|config set (dir|dbfilename|requirepass|protected-mode|slaveof|save)|slaveof|replicaof|script flush|cluster (reset|forget|flushslots)|module load|swapdb|failover|acl (deluser|setuser))",
+                r"(?i)\b(flushall|flushdb|shutdown|debug (segfault|sleep)|config set (dir|dbfilename|requirepass|protected-mode|slaveof|save|appendonly no|maxmemory \d{1,6}(?= |$))|debug reload|slaveof|replicaof|script flush|cluster (reset|forget|flushslots)|module load|swapdb|failover|acl (deluser|setuser))",
                 "destroys data",
             ),
             match("redis-cli", r"(?i)--eval|eval .*(flushall|del)", "runs code in the database", unless=r"$^|flush"),
             match(
                 "mongo",
-                r"(?i)(dropDatabase|\.drop\(|deleteMany\(\s*\{\s*\}|remove\(\s*\{\s*\}|dropUser|shutdownServer|dropIndexes|dropAllUsers|dropCollection|fsyncLock|shutdown\b)",
+                r"(?i)(dropDatabase|\.drop\(|deleteMany\(\s*\{\s*\}|remove\(\s*\{\s*\}|dropUser|shutdownServer|dropIndexes|drop[A-Z]\w*\s*:|shutdown\s*:|\bdrop\s*:|dropAllUsers|dropCollection|fsyncLock|shutdown\b)",
                 "destroys data",
             ),
+            match("etcdctl", r"{w}del\b.*…", "deletes keys that are not known"),
+            match("kubectl oc", r"{w}apply\b.*--prune\b", "deletes what a file does not name"),
             match("mongorestore", r"{w}--drop", "replaces data"),
             match("pg_restore", r"{w}(-c|--clean){e}", "replaces data"),
             match(
