@@ -70,7 +70,7 @@ _DELETES = re.compile(
     r"os\.remove|os\.rename|"
     r"file_put_contents|fwrite|fopen|rename|chmod|chown|symlink|Remove-Item|Set-Content|Clear-\w+|Stop-\w+|"
     r"Restart-\w+|file delete|"
-    r"writeFile\w*|appendFile\w*|createWriteStream|Dir\.(?:delete|rmdir|unlink)|copy_file|delete-file)\b|\bkill\b"
+    r"writeFile\w*|appendFile\w*|createWriteStream|Dir\.(?:delete|rmdir|unlink)|copy_file|delete-file)\b|\bkill\b|\.(?:rm|rmdir|unlink|truncate)(?:Sync)?\s*\("
 )
 _OPEN_WRITE = re.compile(r"open\w*\s*\(?[^;)]*?[\"']\s*(?:>{1,2}|\+?[wa]\+?b?[\"']|\|)|\|-|-\|")
 _NETWORK = re.compile(

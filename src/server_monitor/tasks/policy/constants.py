@@ -18,7 +18,9 @@ _JOIN = re.compile(rf"\[((?:\s*{_LITERAL}\s*,?)+)\]\s*\.join\s*\(\s*(?:\"\"|''|`
 _REVERSED = re.compile(rf"{_LITERAL}\s*\.split\(\s*(?:\"\"|'')\s*\)\s*\.reverse\(\)\s*\.join\(\s*(?:\"\"|'')\s*\)")
 _CHARACTERS = re.compile(r"\bString\.fromCharCode\s*\(\s*([\d,\s]+)\)")
 _CHR = re.compile(r"\bchr\s*\(\s*(\d{1,3})\s*\)")
-_ASSIGNED = re.compile(rf"(?<![\w.$])(?:const\s+|let\s+|var\s+|my\s+|local\s+|our\s+)?([$]?[A-Za-z_]\w*)\s*=\s*{_LITERAL}\s*(?=[;\n,)]|$)")
+_ASSIGNED = re.compile(
+    rf"(?<![\w.$])(?:const\s+|let\s+|var\s+|my\s+|local\s+|our\s+)?([$]?[A-Za-z_]\w*)\s*=\s*{_LITERAL}\s*(?=[;\n,)]|$)"
+)
 _MEMBER = re.compile(rf"\[\s*{_LITERAL}\s*\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 _ONE = re.compile(_LITERAL)
@@ -28,7 +30,9 @@ DYNAMIC = {
     "mongo": re.compile(r"\[[^\]\"'`\d\s,][^\]\"'`,]*\]\s*\("),
     "perl": re.compile(r"&\s*(?:\$\w|\{\s*[\"$])|->\s*\$\w+\s*\(|->\s*\(|\bcan\s*\("),
     "ruby": re.compile(r"\b(?:send|public_send|__send__|method|instance_method|const_get|instance_exec)\b|\.to_proc\b"),
-    "php": re.compile(r"(?<![\w>:$])\$\w+\s*\(|\bcall_user_func|\(\s*[\"'][^\"']*[\"']\s*\)\s*\(|\$\{|\bReflection\w+|->\s*\$\w+\s*\(|::\s*\$\w+"),
+    "php": re.compile(
+        r"(?<![\w>:$])\$\w+\s*\(|\bcall_user_func|\(\s*[\"'][^\"']*[\"']\s*\)\s*\(|\$\{|\bReflection\w+|->\s*\$\w+\s*\(|\(\s*\$[\w.\s$]+\)\s*\(|::\s*\$\w+"
+    ),
     "lua": re.compile(r"\b(?:os|io|_G|_ENV|package|debug)\s*\[|\bload\s*\("),
 }
 

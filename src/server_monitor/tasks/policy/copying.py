@@ -14,7 +14,7 @@ from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
 from server_monitor.tasks.policy.rules.kernel import TUNING
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, known, shown, text_of
-from server_monitor.tasks.policy.writing import is_program, judge_content, special, write
+from server_monitor.tasks.policy.writing import judge_content, special, write
 
 if TYPE_CHECKING:
     pass

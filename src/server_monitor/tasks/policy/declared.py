@@ -14,8 +14,12 @@ from server_monitor.tasks.policy.options import named
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, known
 from server_monitor.tasks.policy.writing import write
 
-_GONE = named("absent removed purged remove purge delete deleted uninstalled stopped stop disable disabled latest-absent")
-_PACKAGES = named("package apt yum dnf zypper apk pacman pip_package rpm dpkg pkgng portage homebrew snap apt_package yum_package")
+_GONE = named(
+    "absent removed purged remove purge delete deleted uninstalled stopped stop disable disabled latest-absent"
+)
+_PACKAGES = named(
+    "package apt yum dnf zypper apk pacman pip_package rpm dpkg pkgng portage homebrew snap apt_package yum_package"
+)
 _SERVICES = named("service systemd systemd_service sysvinit systemd_unit supervisorctl")
 _FILES = named(
     "file copy template lineinfile blockinfile replace get_url unarchive ini_file assemble cookbook_file remote_file "
@@ -29,38 +33,52 @@ _DATA = re.compile(
     r"s3|rds|aws|gcp|azure|lvol|lvg|zfs|zpool|parted|filesystem|luks\w*|vmware|proxmox|virt|libvirt|terraform|"
     r"route53|cloudformation|openstack|digital_ocean|hcloud|rabbitmq|kafka|consul|vault|logical_volume|volume_group)"
 )
-_NETWORK = named("firewalld ufw iptables nftables firewall nmcli interfaces_file network_connections selinux sefcontext mount sysctl")
+_NETWORK = named(
+    "firewalld ufw iptables nftables firewall nmcli interfaces_file network_connections selinux sefcontext mount sysctl"
+)
 
 
 def resource(kind: str, name: str, values: dict[str, str], call: Call, span: Span) -> None:
     """Judge one resource."""
-    how = call.name
     state = values.get("state", values.get("ensure", values.get("action", ""))).strip(":'\" ").lower()
-    path = values.get("path") or values.get("dest") or values.get("target") or (name if name.startswith("/") else "")
     is_gone = state in _GONE
-    words: list[str] = []
-    if kind in _PACKAGES and is_gone:
-        words = ["apt-get", "purge", *re.split(r"[,\s]+", name)]
-    elif kind in _SERVICES:
-        words = _service(name, values, state)
-    elif kind in _FILES:
+    if kind in _FILES:
+        path = values.get("path") or values.get("dest") or values.get("target") or (name if name[:1] == "/" else "")
         _file(path, values, is_gone=is_gone, call=call, span=span)
-    elif kind in _ACCOUNTS:
-        words = _account(kind, name, values, is_gone=is_gone)
     elif kind in _RUNS:
         code = values.get("command") or values.get("code") or values.get("job") or values.get("cmd") or name
         if not is_gone:
-            scripts.run_parts((code,), call, how, span)
-    elif kind == "reboot":
-        words = ["reboot"]
-    elif is_gone and _DATA.match(kind):
+            scripts.run_parts((code,), call, call.name, span)
+    elif words := _command(kind, name, values, state):
+        again(call, [known(word, span) for word in words if word], call.name)
+    else:
+        _gone(kind, name, {**values, "state": state}, call, span)
+
+
+def _command(kind: str, name: str, values: dict[str, str], state: str) -> list[str]:
+    """The command that does the same, where there is one."""
+    is_gone = state in _GONE
+    if kind in _PACKAGES and is_gone:
+        return ["apt-get", "purge", *re.split(r"[,\s]+", name)]
+    if kind in _SERVICES:
+        return _service(name, values, state)
+    if kind in _ACCOUNTS:
+        return _account(kind, name, values, is_gone=is_gone)
+    if kind == "filesystem" and not is_gone:
+        return ["mkfs", values.get("dev", "")]
+    return ["reboot"] if kind == "reboot" else []
+
+
+def _gone(kind: str, name: str, values: dict[str, str], call: Call, span: Span) -> None:
+    """Data, and guards of the network, that are told to be absent."""
+    state = values["state"]
+    if state in _GONE and _DATA.match(kind):
         call.walker.find("data.drop", f"removes {name or kind} by the module {kind}", span)
-    elif kind == "filesystem":
-        words = ["mkfs", values.get("dev", "")]
-    elif kind in _NETWORK and (is_gone or state in ("unmounted", "flush", "reset") or values.get("flush") in ("yes", "true")):
-        call.walker.find("net.firewall" if kind != "mount" else "fs.mount_over", f"takes {name or kind} away", span)
-    if words:
-        again(call, [known(word, span) for word in words if word], how)
+    elif kind in _NETWORK and (
+        state in _GONE or state in ("unmounted", "flush", "reset") or values.get("flush") in ("yes", "true")
+    ):
+        rule = "fs.mount_over" if kind == "mount" else "net.firewall"
+        call.walker.find(rule, f"takes {name or kind} away", span)
 
 
 def _service(name: str, values: dict[str, str], state: str) -> list[str]:
@@ -106,7 +124,7 @@ def _account(kind: str, name: str, values: dict[str, str], *, is_gone: bool) -> 
 
 _PUPPET = re.compile(r"\b([a-z]\w*)\s*\{\s*(?:\[[^\]]*\]|['\"]([^'\"]+)['\"])\s*:\s*([^}]*)\}")
 _ARROW = re.compile(r"(\w+)\s*=>\s*(?:['\"]([^'\"]*)['\"]|([^\s,}]+))")
-_CHEF = re.compile(r"\b([a-z]\w*)\s*\(?\s*['\"]([^'\"]+)['\"]\s*\)?\s*(?:do\b|\{)(.*?)(?:\bend\b|\}|$)", re.DOTALL)
+_CHEF = re.compile(r"\b([a-z]\w*)\s*\(?\s*['\"]([^'\"]+)['\"]\s*\)?\s*(?:(?:do\b|\{)(.*?)(?:\bend\b|\}|$))?", re.DOTALL)
 _SET = re.compile(r"(\w+)\s+(?::(\w+)|['\"]([^'\"]*)['\"]|\[\s*:(\w+)[^\]]*\]|(\d+))")
 
 
@@ -134,7 +152,7 @@ def chef(call: Call) -> Parts:
         return (Gap(Source.OUTPUT),)
     for source in _sources(call):
         for match in _CHEF.finditer(source.text or source.shown):
-            values = {key: next((v for v in found if v), "") for key, *found in _SET.findall(match[3])}
+            values = {key: next((v for v in found if v), "") for key, *found in _SET.findall(match[3] or "")}
             resource(match[1], match[2], values, call, source.span)
     return (Gap(Source.OUTPUT),)
 

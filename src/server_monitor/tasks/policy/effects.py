@@ -6,7 +6,16 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import constants, critical, dropped, named_files, network_checks, paths, processes, units
+from server_monitor.tasks.policy import (
+    constants,
+    critical,
+    dropped,
+    named_files,
+    network_checks,
+    paths,
+    processes,
+    units,
+)
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import CHECKS as WRITING_CHECKS
 from server_monitor.tasks.policy.options import Options, named

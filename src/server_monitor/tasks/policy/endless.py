@@ -24,10 +24,11 @@ SHORT_S = 300
 _DEVICE = re.compile(r"(?:^|[=:@,]|^file:/*)(/dev/(?:zero|full|u?random))(?=$|[,;])")
 # Programs that read their standard input to its end. Others, which ask a question and go on, end by themselves.
 _EATERS = named(
-    "cat tac nl rev grep egrep fgrep rg zgrep sed awk tr cut wc sort uniq od xxd hexdump strings base64 base32 basenc "
-    "gzip bzip2 xz zstd lz4 lzop pigz pbzip2 compress 7z zip tar cpio openssl gpg pv tee split csplit sum cksum sha1sum "
-    "sha224sum sha256sum sha384sum sha512sum md5sum b2sum sponge dd mbuffer buffer cmp diff comm paste join fold fmt "
-    "column expand unexpand iconv jq yq shuf aespipe ccrypt pax socat nc ncat xxhsum b3sum lzma brotli curl ssh xargs"
+    "cat tac nl rev grep egrep fgrep rg zgrep sed awk tr cut wc sort uniq od xxd hexdump strings base64 base32 "
+    "basenc gzip bzip2 xz zstd lz4 lzop pigz pbzip2 compress 7z zip tar cpio openssl gpg pv tee split csplit sum "
+    "cksum sha1sum sha224sum sha256sum sha384sum sha512sum md5sum b2sum sponge dd mbuffer buffer cmp diff comm "
+    "paste join fold fmt column expand unexpand iconv jq yq shuf aespipe ccrypt pax socat nc ncat xxhsum b3sum lzma "
+    "brotli curl ssh xargs"
 )
 # Programs that only look at the name of a file, or to which it is text.
 _NAMES_ONLY = named(

@@ -28,15 +28,15 @@ _OTHER_MEANING = named("ls grep egrep fgrep rg ps find stat diff wc who w ssh mo
 _IN_PLACE = re.compile(r"-i(?:\.\w+)?|--in-?place(?:=.*)?|--write")
 # Programs that only read what they are given, or that have a check of their own which knows better.
 _READS = named(
-    "cat tac nl head tail less more most bat view grep egrep fgrep rg ag zgrep awk sed cut sort uniq wc od xxd hexdump "
-    "strings base64 base32 diff cmp sdiff colordiff comm join paste column fold ls stat file test [ getfacl lsattr md5sum "
-    "sha1sum sha256sum sha512sum b2sum cksum sum readlink realpath basename dirname namei find fuser lsof inotifywait "
-    "auditctl ausearch aureport visudo pwck grpck restorecon chcon matchpathcon semanage dpkg dpkg-query rpm apt-file "
-    "debsums getent id finger git etckeeper aide tripwire rkhunter chkrootkit lynis tar cpio zip scp cp mv rm ln chmod "
-    "chown chgrp chattr setfacl touch install rsync mount umount docker podman nerdctl ssh echo printf logger jq "
-    "xargs tee dd truncate shred split-names man vi ed nano emacs python perl ruby node php lua expect cd source . "
-    "unshadow john augenrules logrotate borg restic duplicity rclone aws curl wget openssl gpg nc ncat socat mail "
-    "ansible salt salt-call puppet chef-apply augtool crudini time env sudo"
+    "cat tac nl head tail less more most bat view grep egrep fgrep rg ag zgrep awk sed cut sort uniq wc od xxd "
+    "hexdump strings base64 base32 diff cmp sdiff colordiff comm join paste column fold ls stat file test [ getfacl "
+    "lsattr md5sum sha1sum sha256sum sha512sum b2sum cksum sum readlink realpath basename dirname namei find fuser "
+    "lsof inotifywait auditctl ausearch aureport visudo pwck grpck restorecon chcon matchpathcon semanage dpkg "
+    "dpkg-query rpm apt-file debsums getent id finger git etckeeper aide tripwire rkhunter chkrootkit lynis tar "
+    "cpio zip scp cp mv rm ln chmod chown chgrp chattr setfacl touch install rsync mount umount docker podman "
+    "nerdctl ssh echo printf logger jq xargs tee dd truncate shred split-names man vi ed nano emacs python perl "
+    "ruby node php lua expect cd source . unshadow john augenrules logrotate borg restic duplicity rclone aws curl "
+    "wget openssl gpg nc ncat socat mail ansible salt salt-call puppet chef-apply augtool crudini time env sudo"
 )
 
 
@@ -57,7 +57,7 @@ def judge(call: Call, *, has_check: bool) -> None:
 def _outputs(call: Call, *, has_check: bool) -> None:
     for place, arg in enumerate(call.args):
         option, equals, value = arg.prefix.partition("=")
-        is_short = option in _SHORT and not has_check and call.name not in _OTHER_MEANING
+        is_short = option in _SHORT and not has_check and call.name not in _OTHER_MEANING | _READS
         is_short = is_short or (option == "-o" and call.name in ("gpg", "base64", "openssl", "base32"))
         if not is_short and _LONG.fullmatch(option) is None:
             continue
@@ -92,7 +92,9 @@ def _augtool(call: Call) -> None:
     script = " ".join(call.texts)
     if call.stdin is not None:
         script += "\n" + "".join(part for part in call.stdin if isinstance(part, str))
-    for match in re.finditer(r"\b(?:set|setm|rm|clear|ins|insert|mv|move|touch|rename|cp|copy|store)\b[^\n]*?/files(/\S+)", script):
+    for match in re.finditer(
+        r"\b(?:set|setm|rm|clear|ins|insert|mv|move|touch|rename|cp|copy|store)\b[^\n]*?/files(/\S+)", script
+    ):
         names = match[1].split("/")
         for end in range(2, len(names) + 1):
             path = re.sub(r"\[.*", "", "/".join(names[:end]))
@@ -113,7 +115,9 @@ def _crudini(call: Call) -> None:
 def _sqlite(call: Call) -> None:
     """Commands of the shell of SQLite that write to a file."""
     script = "\n".join(call.texts) + "\n" + "".join(p for p in call.stdin or () if isinstance(p, str))
-    for match in re.finditer(r"^\s*\.(?:output|once|backup|save|log|trace|archive)\s+['\"]?([^'\"\s|]+)", script, re.MULTILINE):
+    for match in re.finditer(
+        r"^\s*\.(?:output|once|backup|save|log|trace|archive)\s+['\"]?([^'\"\s|]+)", script, re.MULTILINE
+    ):
         _written(known(match[1], call.span), call)
 
 

@@ -200,9 +200,7 @@ def mode_option(call: Call) -> None:
     for mode in options.all_values(*takes):
         texts = [text.lstrip("DF") for text in (mode.text or mode.shown).split(",")]
         if any(_gives_rights(text) for text in texts):
-            call.walker.find(
-                "perm.setuid", f"sets the mode {mode.shown}, which lends the owner's rights", mode.span
-            )
+            call.walker.find("perm.setuid", f"sets the mode {mode.shown}, which lends the owner's rights", mode.span)
 
 
 # Programs that carry the set-id bit on every host: a mode that is taken from them carries it too.

@@ -18,9 +18,15 @@ NEEDED_PID = re.compile(
     r"NetworkManager|dhclient[\w.-]*|dhcpcd[\w.-]*|wpa_supplicant|firewalld|fail2ban|dockerd?|containerd|kubelet|"
     r"libvirtd|lvmetad|multipathd|udevd|elogind|polkitd|journald?|chronyd|ntpd|resolvconf)(?:[.@/ -]|$)"
 )
-# What a pattern for names is held against: processes that the system needs, as they are called and as they were started.
+# What a pattern for names is held against: processes that the system needs.
 _NEEDED = tuple(
-    ["systemd", "init", "sshd", "dbus-daemon", "dbus-broker", "dockerd", "containerd", "kubelet", "NetworkManager", "auditd", "rsyslogd", "syslogd", "crond", "cron", "systemd-journald", "systemd-logind", "systemd-udevd", "systemd-networkd", "systemd-resolved", "agetty", "login", "polkitd"]
+    sorted(
+        named(
+            "systemd init sshd dbus-daemon dbus-broker dockerd containerd kubelet NetworkManager auditd rsyslogd "
+            "syslogd crond cron systemd-journald systemd-logind systemd-udevd systemd-networkd systemd-resolved agetty "
+            "login polkitd"
+        )
+    )
 )
 _HARMLESS = re.compile(r"-(?:-signal[= ])?(?:SIG)?(?:HUP|USR[12]|CONT|WINCH|0|1)$|-l$|--list|-L$|-c$")
 _ASKS_ONLY = ("-0", "-l", "-L", "--list", "--table")
@@ -32,6 +38,9 @@ def kill(call: Call) -> None:
         return
     processes = _targets(call)
     harmless = texts[:1] in (["-HUP"], ["-USR1"], ["-USR2"], ["-CONT"], ["-WINCH"], ["-SIGHUP"], ["-QUIT"])
+    harmless = harmless or (
+        texts[:1] in (["-s"], ["--signal"]) and texts[1:2] in (["HUP"], ["SIGHUP"], ["USR1"], ["USR2"])
+    )
     for process in processes:
         for parts in (process.parts, *process.alts):
             _judge(Field(parts, process.span), call, is_harmless=harmless)

@@ -45,6 +45,8 @@ SAME = {
     "grm": "rm",
     "aptitude": "apt-get",
     "apt": "apt-get",
+    "busybox-static": "busybox",
+    "busybox.static": "busybox",
     "nala": "apt-get",
     "apt-fast": "apt-get",
     "yum-deprecated": "yum",

@@ -132,7 +132,7 @@ def _ansible(call: Call) -> Parts:
 
 def _ansible_module(call: Call, module: str, args: Field) -> Parts:
     """The modules that do what a command does."""
-    values = dict(re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", args.text or args.shown))
+    values: dict[str, str] = dict(re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", args.text or args.shown))
     values = {key: value.strip("'\"") for key, value in values.items()}
     declared.resource(module, values.get("name", values.get("pkg", "")), values, call, args.span)
     return (Gap(Source.OUTPUT),)

@@ -77,10 +77,8 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         rule = "fs.rm_critical_file" if rule == "perm.account_files" else rule
         find(rule, f"deletes {loss}, which the host needs", operand.span, resolved=f"{call.name} {shown}")
         return
-    if place.is_exact and not units.is_dropped_in(place.text) and (unit := units.of_file(place.text)):
-        find("sys.stop_critical_service", f"deletes {place.text}, by which {unit} starts", operand.span)
-    if place.is_exact and place.text.endswith("/default.target"):
-        find("sys.default_target", "deletes what the host starts into", operand.span)
+    if place.is_exact:
+        _removed_start(place.text, operand, call)
     if paths.is_device(place) and place.text != "/dev":
         find("fs.rm_critical_file", f"deletes the device {place.text}", operand.span)
         return
@@ -88,6 +86,14 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         find("opaque.target", f"deletes {place.text}, a directory of the root", operand.span)
     elif is_tree:
         _unknown_tree(place, operand, call)
+
+
+def _removed_start(path: str, operand: Field, call: Call) -> None:
+    """Files by which units start."""
+    if not units.is_dropped_in(path) and (unit := units.of_file(path)):
+        call.walker.find("sys.stop_critical_service", f"deletes {path}, by which {unit} starts", operand.span)
+    if path.endswith("/default.target"):
+        call.walker.find("sys.default_target", "deletes what the host starts into", operand.span)
 
 
 def _is_logs(place: Place) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import globs, patterns
 from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.values import text_of
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.calls import Call
@@ -24,10 +25,14 @@ CRITICAL = named(
     "sysinit.target network.target network-online.target local-fs.target sockets.target"
 )
 # Units whose drop-ins people write every day, such as limits and proxies, are not among these.
-_GROUPS = re.compile(r"(?:system|user|-|machine|init|user-\d+|session-\d+|kubepods.*)\.(?:slice|scope)|user@\S*\.service")
+_GROUPS = re.compile(
+    r"(?:system|user|-|machine|init|user-\d+|session-\d+|kubepods.*)\.(?:slice|scope)|user@\S*\.service"
+)
 _STOPS = named("stop disable mask kill freeze revert set-property isolate clean")
 _FOLDERS = r"/(?:etc|run|lib|usr/lib|usr/local/lib)/systemd/system(?:\.control|\.attached)?/"
-_FILE = re.compile(_FOLDERS + r"(?:[\w.@-]+\.(?:wants|requires)/)?([^/]+\.(?:service|socket|target|timer))(?:\.d(?:/.*)?)?")
+_FILE = re.compile(
+    _FOLDERS + r"(?:[\w.@-]+\.(?:wants|requires)/)?([^/]+\.(?:service|socket|target|timer))(?:\.d(?:/.*)?)?"
+)
 _DISABLES = re.compile(
     r"^\s*(?:Exec\w*|Condition\w+|Assert\w+|Conflicts|CPUQuota|MemoryMax|TasksMax|RefuseManual\w+|User|Type|"
     r"InaccessiblePaths|IPAddressDeny|PrivateNetwork|RestartForce\w+|Requires|BindsTo|JobTimeout\w+|RuntimeMax\w+)\s*=",
@@ -39,6 +44,10 @@ def systemctl(call: Call) -> None:
     """Patterns and groups that take units with them which the host needs."""
     options = split(call.args, named("t p s H M o n type property signal host machine state kill-who kill-whom root"))
     verb = options.operands[0].text if options.operands else None
+    if verb == "edit" and call.stdin is not None and disables(text_of(call.stdin)):
+        for operand in options.operands[1:]:
+            if (hit := next(_matching(operand.shown), None)) is not None:
+                call.walker.find("sys.stop_critical_service", f"changes what {hit} does", operand.span)
     if verb not in _STOPS or options.has("user") or _is_harmless_kill(verb, options.value("s", "signal")):
         return
     operands = options.operands[1:2] if verb == "set-property" else options.operands[1:]
@@ -58,7 +67,11 @@ def _is_harmless_kill(verb: str | None, signal: object) -> bool:
 
 def _matching(pattern: str) -> Iterator[str]:
     """The units that the host needs which a name or pattern means."""
-    whole = pattern if re.search(r"\.(service|socket|target|timer|slice|scope|mount|path)$|\*$", pattern) else f"{pattern}.service"
+    whole = (
+        pattern
+        if re.search(r"\.(service|socket|target|timer|slice|scope|mount|path)$|\*$", pattern)
+        else f"{pattern}.service"
+    )
     expression = _expression(whole)
     return (unit for unit in sorted(CRITICAL) if expression is not None and expression.fullmatch(unit))
 

@@ -395,7 +395,7 @@ class Walker:
         left = next((stmt for stmt in _all_statements(stmts) if _is_left_behind(stmt)), None)
         if left is not None and not self._is_paced(stmts):
             self.find("bomb.fork", "starts hundreds of processes at once", self.located(left))
-        if rounds >= HUGE_COUNT and stmts and (made := _makes_files(stmts)):
+        if rounds >= HUGE_COUNT and stmts and (made := _makes_files(stmts, by_variable=True)):
             self.find("bomb.fill", f"{made} in {rounds} rounds", self.located(stmts[0]))
         if stmts and any(name in ("kill", "pkill") for name in _first_names(stmts)) and not self._is_paced(stmts):
             self.find("sys.kill_all", "ends hundreds of processes", self.located(stmts[0]))
@@ -728,6 +728,8 @@ def _is_always(cmd: WhileClause) -> bool:
         return True
     if texts[:1] in (["["], ["test"]):
         inner = [text for text in texts[1:] if text != "]"]
+        if len(inner) == 2 and inner[0] in ("-e", "-f", "-d", "-s"):
+            return inner[1] is not None  # Nothing says that it ever comes to be or goes.
         return len(inner) == 1 or (len(inner) == 3 and inner[0] is not None and inner[0] == inner[2])
     wanted = (["false"], ["/bin/false"]) if cmd.until else (["true"], [":"], ["/bin/true"])
     return texts in wanted or (texts[:1] == ["echo"] and not cmd.until) or texts[:1] == ["printf"]
@@ -829,17 +831,25 @@ def _is_left_behind(stmt: Stmt) -> bool:
     """Does a process of this statement outlive it?"""
     if stmt.background or isinstance(stmt.cmd, CoprocClause):
         return True
-    name = _literal(stmt.cmd.args[0]) if isinstance(stmt.cmd, CallExpr) and stmt.cmd.args else None
-    return name in LEAVES
+    texts = [_literal(word) or "" for word in stmt.cmd.args] if isinstance(stmt.cmd, CallExpr) else []
+    if texts and texts[0] in SHELLS:
+        return any(text.rstrip().endswith("&") for text in texts[1:])
+    return texts[:1] != [] and texts[0] in LEAVES
 
 
-def _makes_files(stmts: Sequence[Stmt]) -> str:
-    """How a body makes another file each time, or nothing."""
+def _makes_files(stmts: Sequence[Stmt], *, by_variable: bool = False) -> str:
+    """How a body makes another file each time, or nothing. With `by_variable`, a variable in its name is enough."""
     made = next((name for name in _names(stmts) if name in MAKES_FILES), None)
     if made is not None:
         return f"makes new files with {made}"
-    varies = any(r.op in WRITES and _varies(r.word) for stmt in _all_statements(stmts) for r in stmt.redirs)
+    redirects = [r for stmt in _all_statements(stmts) for r in stmt.redirs if r.op in WRITES]
+    varies = any(_varies(r.word) or (by_variable and _holds_variable(r.word)) for r in redirects)
     return "makes new files" if varies else ""
+
+
+def _holds_variable(word: Word | None) -> bool:
+    parts = [p for part in word.parts for p in (part.parts if isinstance(part, DblQuoted) else [part])] if word else []
+    return any(isinstance(part, ParamExp) for part in parts)
 
 
 def _rounds(parts: Parts) -> int:

@@ -25,6 +25,9 @@ def write(file: Field, content: Parts, walker: Walker, *, is_appended: bool, is_
     """Judge that `content` goes into a file, and remember it there."""
     for parts in (file.parts, *file.alts):
         place = paths.place_of(parts, walker.state)
+        if (sink := walker.sinks.get(paths.descriptor(place) or "")) is not None:
+            write(sink, content, walker, is_appended=True, is_redirect=is_redirect)
+            continue
         if place.text in walker.consumers:
             walker.feed(place.text, content)
             continue
@@ -181,11 +184,8 @@ def _of_sys(path: str) -> tuple[str, str] | None:
 
 def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
     path = place.text
-    is_log = paths.is_log(place)
-    if is_log and not is_appended and not _is_new_configuration(path, content):
-        return "log.tamper", f"overwrites the log {path}"
-    if not is_appended and re.fullmatch(r"/var/log/(?:auth\.log|secure|syslog|messages|wtmp|btmp|kern\.log)[-.].+", path):
-        return "log.tamper", f"overwrites the old log {path}"
+    if not is_appended and (found := _log(place, content)) is not None:
+        return found
     if not place.is_exact and place.gap is None:
         hit = next((f for f in (*critical.ACCOUNT_FILES, *critical.FILES) if paths.may_be(place, f)), None)
         path = hit or path
@@ -195,17 +195,33 @@ def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tupl
         if paths.is_in(path, "/etc/pam.d"):
             return "fs.overwrite_critical_file", f"changes how people log in through {path}"
         return "perm.account_files", f"changes {path}, which says who may log in or become root"
-    if path in critical.NAME_RESOLUTION and not is_appended:
+    if path in critical.NAME_RESOLUTION:
+        return _name_resolution(path, content, is_appended=is_appended)
+    if path.endswith("/.ssh/authorized_keys") or "/authorized_keys" in path:
+        return _authorized_keys(path, content, is_appended=is_appended)
+    if path == "/etc/selinux/config":
+        return "perm.mac_off", "changes the configuration of SELinux"
+    return None
+
+
+_OLD_LOG = re.compile(r"/var/log/(?:auth\.log|secure|syslog|messages|wtmp|btmp|kern\.log)[-.].+")
+
+
+def _log(place: Place, content: Parts) -> tuple[str, str] | None:
+    path = place.text
+    if paths.is_log(place) and not _is_new_configuration(path, content):
+        return "log.tamper", f"overwrites the log {path}"
+    return ("log.tamper", f"overwrites the old log {path}") if _OLD_LOG.fullmatch(path) else None
+
+
+def _name_resolution(path: str, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
+    if not is_appended:
         rule = "fs.truncate_critical" if not content and path == "/etc/nsswitch.conf" else "net.name_resolution"
         return rule, f"overwrites {path}"
     if path == "/etc/resolv.conf":
         return "net.name_resolution", "changes the name servers of the host"
     if path == "/etc/hosts" and _hijacks(shown(content)):
         return "net.name_resolution", "sends a public name elsewhere, through /etc/hosts"
-    if path.endswith("/.ssh/authorized_keys") or "/authorized_keys" in path:
-        return _authorized_keys(path, content, is_appended=is_appended)
-    if path == "/etc/selinux/config":
-        return "perm.mac_off", "changes the configuration of SELinux"
     return None
 
 

@@ -147,7 +147,9 @@ RULES = (
         ruling="needs_approval",
         matches=(
             match(
-                "redis-cli", r"(?i){w}(eval|evalsha|eval_ro|fcall|script load|function load|--eval)\b", "runs code in the database"
+                "redis-cli",
+                r"(?i){w}(eval|evalsha|eval_ro|fcall|script load|function load|--eval)\b",
+                "runs code in the database",
             ),
             match(
                 "mongo",

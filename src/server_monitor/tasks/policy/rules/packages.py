@@ -75,11 +75,19 @@ RULES = (
                 "removes packages or services",
             ),
             match("dpkg", r"{w}--clear-selections{e}", "marks every package for removal"),
-            match("dpkg-divert", r"{w}--(add|rename|remove)\b", "moves files of packages", unless=r"{w}(--test|--list){e}"),
+            match(
+                "dpkg-divert", r"{w}--(add|rename|remove)\b", "moves files of packages", unless=r"{w}(--test|--list){e}"
+            ),
             match("update-alternatives", r"{w}--(remove|remove-all){e}", "takes programs away"),
-            match("brew", r"{w}(uninstall|remove|rm|autoremove){e}", "removes packages", unless=r"{w}(-n|--dry-run){e}"),
+            match(
+                "brew", r"{w}(uninstall|remove|rm|autoremove){e}", "removes packages", unless=r"{w}(-n|--dry-run){e}"
+            ),
             match("gem", r"{w}uninstall{e}.*{w}(-\w*a\w*|--all|-x|--force|-I){e}", "removes packages"),
-            match("npm yarn pnpm", r"{w}(uninstall|remove|rm|un){e}.*(-g|--global)\b.*{w}(npm|node|yarn|corepack){e}", "removes packages"),
+            match(
+                "npm yarn pnpm",
+                r"{w}(uninstall|remove|rm|un){e}.*(-g|--global)\b.*{w}(npm|node|yarn|corepack){e}",
+                "removes packages",
+            ),
             match("tasksel aptitude-remove", r"{w}remove{e}", "removes packages"),
             match(
                 "pip pip3",
