@@ -241,8 +241,8 @@ def _awk(call: Call) -> None:
 
 def _awk_variables(text: str, assigned: list[Field], call: Call, span: Span) -> None:
     """`awk -v f=FILE '… > f'`: the file that the variable names."""
-    for value in assigned:
-        name, _, file = value.shown.partition("=")
+    values = dict(value.shown.partition("=")[::2] for value in assigned)
+    for name, file in values.items():
         if (match := re.search(rf"(>{{1,2}})\s*\(?\s*{re.escape(name)}\b", text)) is not None and file:
             write(known(file, span), (Gap(Source.OUTPUT),), call.walker, is_appended=match[1] == ">>")
 

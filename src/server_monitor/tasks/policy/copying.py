@@ -11,10 +11,10 @@ from server_monitor.tasks.policy import critical, paths
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
-from server_monitor.tasks.policy.programs import CURL_VALUES, WGET_VALUES
+from server_monitor.tasks.policy.programs import CURL_VALUES, LENDERS, WGET_VALUES
 from server_monitor.tasks.policy.rules.kernel import TUNING
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, known, shown, text_of
-from server_monitor.tasks.policy.writing import judge_content, special, write
+from server_monitor.tasks.policy.writing import is_program, judge_content, special, write
 
 if TYPE_CHECKING:
     pass
@@ -98,8 +98,12 @@ def cp(call: Call) -> None:
     target = options.value("t", "target-directory")
     sources = options.operands if target is not None else options.operands[:-1]
     target = target or (options.operands[-1] if len(options.operands) > 1 else None)
+    keeps = options.has("p", "a", "archive") or any(arg.prefix.startswith("--preserve") for arg in call.args)
     for source in sources:
         read_secret(source, call)
+        name = (source.text or "").rpartition("/")[2]
+        if call.name == "cp" and keeps and name in LENDERS and is_program(call.place(source).text):
+            call.walker.find("perm.setuid", f"copies {source.shown} with the rights that it lends", source.span)
     if call.name == "install" and options.has("d", "directory"):
         return
     if target is not None:

@@ -12,6 +12,7 @@ import re
 from server_monitor.tasks.policy import carriers, programs, scripts, wrappers
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named
+from server_monitor.tasks.policy.parsing import SyntaxWrong
 from server_monitor.tasks.policy.values import Field, Gap, known, text_of
 
 # Programs to which their arguments are text.
@@ -29,7 +30,7 @@ def judge(call: Call) -> None:
         return
     for arg in call.args:
         if (match := _PIPE.match(arg.text or "")) is not None:
-            scripts.run_parts((match[1],), call, call.name, arg.span)
+            _run(match[1], arg, call)
     is_known = call.name in wrappers.WRAPPERS or call.name in carriers.CODE_OPTIONS
     if not is_known and (place := _shell(call.args)) is not None:
         again(call, call.args[place:], call.name)
@@ -37,6 +38,15 @@ def judge(call: Call) -> None:
         _split(call)
     elif call.name == "nmap":
         _nmap(call)
+
+
+def _run(text: str, arg: Field, call: Call) -> None:
+    """Judge a text that may be a command. One that no shell could read is none."""
+    try:
+        call.walker.account.tree(text, call.walker.dialect)
+    except SyntaxWrong:
+        return
+    scripts.run_parts((text,), call, call.name, arg.span)
 
 
 def _shell(args: list[Field]) -> int | None:

@@ -140,7 +140,12 @@ def _rsync(call: Call) -> None:
         _written(operands[-1], call)
 
 
-def _git_apply(call: Call) -> None:
+def _git(call: Call) -> None:
+    """Where git writes besides its repository: the tree of a patch, and the file of a setting."""
+    if "config" in call.texts:
+        for place, arg in enumerate(call.args[:-1]):
+            if arg.text in ("-f", "--file"):
+                _written(call.args[place + 1], call)
     for place, arg in enumerate(call.args):
         option, equals, value = (arg.text or "").partition("=")
         if option in ("--directory", "-C", "--work-tree", "--git-dir", "--prefix"):
@@ -157,5 +162,5 @@ _CHECKS = {
     "logsave": _first_operand,
     "script": _last_operand,
     "rsync": _rsync,
-    "git": _git_apply,
+    "git": _git,
 }

@@ -299,6 +299,8 @@ def _dirname(call: Call) -> Parts:
 
 def _basename(call: Call) -> Parts:
     operands = [arg for arg in call.args if not arg.prefix.startswith("-")]
+    if operands and operands[0].text is None and operands[0].prefix == "/proc/":
+        return (Gap(Source.ALL_PROCESSES, Shape.NUMBER),)
     if not operands or operands[0].text is None:
         return (Gap(Source.OUTPUT, Shape.NAME),)
     name = operands[0].text.rstrip("/").rpartition("/")[2]

@@ -9,7 +9,7 @@ from server_monitor.tasks.policy import critical, paths
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
-from server_monitor.tasks.policy.programs import KNOWN
+from server_monitor.tasks.policy.programs import KNOWN, LENDERS
 from server_monitor.tasks.policy.values import Field
 
 _SYMBOLIC = re.compile(r"[ugoa]*[-+=][rwxXstugo]*(,[ugoa]*[-+=][rwxXstugo]*)*")
@@ -44,7 +44,7 @@ def chmod(call: Call) -> None:
     if _gives_rights(mode):
         call.walker.find("perm.setuid", f"sets the mode {mode}, which lends the owner's rights", call.span)
     model = options.value("reference")
-    if model is not None and (model.text or "").rpartition("/")[2] in _LENDERS:
+    if model is not None and (model.text or "").rpartition("/")[2] in LENDERS:
         call.walker.find("perm.setuid", f"sets the mode of {model.shown}, which lends the owner's rights", model.span)
     is_tree = options.has("R", "recursive")
     for target in targets:
@@ -201,10 +201,6 @@ def mode_option(call: Call) -> None:
         texts = [text.lstrip("DF") for text in (mode.text or mode.shown).split(",")]
         if any(_gives_rights(text) for text in texts):
             call.walker.find("perm.setuid", f"sets the mode {mode.shown}, which lends the owner's rights", mode.span)
-
-
-# Programs that carry the set-id bit on every host: a mode that is taken from them carries it too.
-_LENDERS = named("sudo su passwd mount umount newgrp chsh chfn gpasswd pkexec fusermount fusermount3 ping at crontab")
 
 
 CHECKS: dict[str, Callable[[Call], None]] = {

@@ -171,6 +171,9 @@ def _assigned(fields: list[Field], call: Call) -> list[Field]:
     rest = list(fields)
     while rest:
         first = rest[0]
+        if first.text == "--" and env:
+            rest = rest[1:]
+            continue
         match = _ASSIGNMENT.fullmatch(first.text if first.text is not None else first.prefix)
         if match is None:
             break

@@ -153,7 +153,7 @@ RULES = (
             match("wpa_cli", r"{w}(disconnect|disable_network|remove_network|terminate)", "takes the network down"),
             match(
                 "ip",
-                r"{w}l(ink)? s(et)? .*{w}(mtu (\d{1,2}|[1-4]\d\d)|address \S|netns \S|nomaster|alias '')",
+                r"{w}l(ink)? s(et)? .*{w}(mtu (\d{1,2}|[1-4]\d\d){e}|address \S|netns \S|nomaster|alias '')",
                 "disturbs an interface",
             ),
             match("hostnamectl", r"{w}(set-)?hostname ''", "takes the name of the host away"),

@@ -53,7 +53,7 @@ RULES = (
                 "systemctl",
                 r"{w}(stop|disable|mask|kill)\b.*(auditd|rsyslog|syslog|syslog-ng|systemd-journald|journald|filebeat|fluentd|fluent-bit|promtail|vector|wazuh-agent|osqueryd|falco|falcon-sensor|td-agent|splunk\S*)(\.service|\.socket)?{e}",
                 "stops the record",
-                unless=r"HUP",
+                unless=r"{w}(-s|--signal)[ =]?(SIG)?(HUP|USR[12])",
             ),
             match(
                 "service",
