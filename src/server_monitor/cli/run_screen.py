@@ -99,16 +99,26 @@ class Writer:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._to.fileno())
 
 
-async def show_stored(place: Workplace, outputs: Outputs, task: Task, writers: Mapping[str, Writer]) -> None:
-    """Write all that is kept of what a task printed."""
+async def show_stored(
+    place: Workplace,
+    outputs: Outputs,
+    task: Task,
+    writers: Mapping[str, Writer],
+    shown: dict[str, int] | None = None,
+) -> None:
+    """Write all that is kept of what a task printed, behind the bytes that have been shown already, and count them."""
+    counts = dict.fromkeys(STREAMS, 0) if shown is None else shown
     for stream in STREAMS:
-        async for data in stored(place, outputs, task.id, stream):
+        async for data in stored(place, outputs, task.id, stream, counts[stream]):
             writers[stream].write(data)
+            counts[stream] += len(data)
         writers[stream].end()
 
 
-async def stored(place: Workplace, outputs: Outputs, task_id: str, stream: str) -> AsyncIterator[bytes]:
-    """What is kept of a stream: from its file where there is one, else its first bytes from the database."""
+async def stored(
+    place: Workplace, outputs: Outputs, task_id: str, stream: str, offset: int = 0
+) -> AsyncIterator[bytes]:
+    """What is kept of a stream from `offset` on: from its file where there is one, else from the database."""
     async with place.db.reading() as conn:
         kept = await listing.output(conn, task_id)
     if kept is None:
@@ -117,11 +127,13 @@ async def stored(place: Workplace, outputs: Outputs, task_id: str, stream: str) 
     total: int = getattr(kept, f"{stream}_bytes")
     path = outputs.path(task_id, stream)
     if total <= len(head) or not path.exists():
-        yield head
-        if total > len(head):
-            say(f"{total - len(head):,} more bytes of {stream} are kept by another console.")
+        yield head[offset:]
+        missing = total - max(offset, len(head))
+        if missing > 0:
+            say(f"{missing:,} more bytes of {stream} are kept by another console.")
         return
     with path.open("rb") as file:
+        file.seek(offset)
         while data := file.read(READ_BYTES):
             yield data
 

@@ -64,6 +64,7 @@ from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
 from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.watching import Window
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -198,6 +199,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "housekeeping": housekeeping.run,
                     "verifying": verifying.run,
                     "tasks": dispatcher.run,
+                    "window": Window(settings.data_dir, outputs).run,
                     "tidy": tidy.run,
                     "reserve": Reserve(settings.data_dir, settings.disk_reserve_mib << 20).run,
                 },
