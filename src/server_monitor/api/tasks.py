@@ -19,7 +19,7 @@ from server_monitor.tasks.listing import LIMIT_MAX, Filters
 from server_monitor.tasks.output import READ_BYTES
 from server_monitor.tasks.placing import Placed
 from server_monitor.tasks.rows import get_run
-from server_monitor.tasks.run import PARALLEL_DEFAULT, Order, Status, summary
+from server_monitor.tasks.run import PARALLEL_DEFAULT, SECRETS_MAX, Order, Status, summary
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
@@ -65,8 +65,11 @@ class RunBody(CommandBody):
 
 
 class PreviewBody(Body):
+    """A command and where it would run; `secret_names` are the variables that it would be given."""
+
     command: str
     selector: SelectorBody
+    secret_names: list[str] = Field(default_factory=list, max_length=SECRETS_MAX)
 
 
 class ApproveBody(Body):
@@ -88,7 +91,8 @@ class RejectBody(Body):
 @router.post("/tasks/preview")
 async def preview_run(body: PreviewBody, parts: ConsoleDep, actor: ActorDep) -> Response:
     """Where a command would run, where not and why, and what the policy says. Nothing is started."""
-    seen = await asking.preview(parts.db, parts.rule, body.command, body.selector.selector(), actor=actor)
+    selector = body.selector.selector()
+    seen = await asking.preview(parts.db, parts.rule, body.command, selector, body.secret_names, actor=actor)
     return json_response(
         {
             "servers": [_chosen(one) for one in seen.fit],

@@ -153,7 +153,7 @@ async def _look(place: Workplace, order: "Order", selector: "Selector", *, as_js
 
     order = order.checked()
     rule = rulings.rule_of(rulings.judge_of(place.settings))
-    seen = await asking.preview(place.db, rule, order.command, selector, actor=place.actor)
+    seen = await asking.preview(place.db, rule, order.command, selector, order.secrets, actor=place.actor)
     if as_json:
         _emit_preview(order, seen)
     else:

@@ -194,7 +194,7 @@ class Dispatcher:
         for outcome, stored in ended:
             self._ended.popleft()
             if not stored.done():  # Whoever waited for it may have been told to stop.
-                stored.set_result(any(outcome is one for one in held))
+                stored.set_result(any(outcome.claim is one.claim for one in held))
         self._tell(held, claimed)
         return len(claimed)
 
@@ -328,6 +328,7 @@ class Dispatcher:
             try:
                 async with self._db.transaction() as conn:
                     await approval.expire(conn, now)
+                    await rows.finish_overdue(conn, now)
                     adopted = await claims.take_over(conn, self._owner, is_start=False, lease=self._lease, now=now)
                     await claims.forget_heartbeats(conn, now - timedelta(days=1))
             except Unavailable as error:

@@ -14,6 +14,7 @@ from server_monitor.tasks.rows import (
     BY_SYSTEM,
     close_waiting,
     finish_runs,
+    lock_runs,
 )
 from server_monitor.tasks.run import (
     Status,
@@ -89,6 +90,7 @@ async def withdraw(conn: AsyncConnection, run_id: str, cause: str, now: datetime
 
 async def skip_unfit(conn: AsyncConnection, run_id: str, now: datetime) -> None:
     """End the queued tasks of a run whose server no longer takes commands. Appends `task.cancel` when there are any."""
+    await lock_runs(conn, [run_id])
     fits = exists().where(servers.c.id == tasks.c.server_id, servers.c.enabled, servers.c.capability != "observe")
     unfit = and_(tasks.c.run_id == run_id, tasks.c.status == Status.QUEUED, ~fits)
     ended = {"status": Status.SKIPPED, "cause": "server_unfit", "finished_at": now}

@@ -213,7 +213,7 @@ const get = <R>(path: string, signal?: AbortSignal) => call<R>("GET", path, unde
 const post = <R>(path: string, body?: unknown, signal?: AbortSignal) => call<R>("POST", path, body, signal);
 const id = encodeURIComponent;
 
-export const preview = (body: { command: string; selector: Selector }, signal?: AbortSignal) =>
+export const preview = (body: { command: string; selector: Selector; secret_names: string[] }, signal?: AbortSignal) =>
   post<Preview>("/api/tasks/preview", body, signal);
 export const start = (body: OrderBody) => post<{ run_id: string; status: Status; verdict: Verdict }>("/api/tasks", body);
 

@@ -24,7 +24,7 @@ const snippet = {
 };
 
 const table: Record<string, () => Promise<unknown>> = {
-  preview: () => calls.preview({ command: "uptime", selector }),
+  preview: () => calls.preview({ command: "uptime", selector, secret_names: ["DB_PASSWORD"] }),
   start: () => calls.start(order),
   runs: () => calls.runs({ status: "failed", server_id: "s", user_id: "u", from: "2026-01-01", to: "2026-01-02" }, { limit: 50, cursor: "c" }),
   run: () => calls.run("r"),
