@@ -70,7 +70,7 @@ _DELETES = re.compile(
     r"os\.remove|os\.rename|"
     r"file_put_contents|fwrite|fopen|rename|chmod|chown|symlink|Remove-Item|Set-Content|Clear-\w+|Stop-\w+|"
     r"Restart-\w+|file delete|"
-    r"writeFile\w*|appendFile\w*|createWriteStream|Dir\.(?:delete|rmdir|unlink)|copy_file|delete-file)\b|\bkill\b|\.(?:rm|rmdir|unlink|truncate)(?:Sync)?\s*\("
+    r"writeFile\w*|appendFile\w*|createWriteStream|Deno\.(?:remove|write|rename|truncate|chmod|chown|copy|symlink)\w*|Dir\.(?:delete|rmdir|unlink)|copy_file|delete-file)\b|\bkill\b|\.(?:rm|rmdir|unlink|truncate)(?:Sync)?\s*\("
 )
 _OPEN_WRITE = re.compile(r"open\w*\s*\(?[^;)]*?[\"']\s*(?:>{1,2}|\+?[wa]\+?b?[\"']|\|)|\|-|-\|")
 _NETWORK = re.compile(
@@ -153,6 +153,9 @@ def _interpreter(call: Call) -> None:
     if code or options.has("m", "version", "V", "v", "help", "h"):
         return
     operands = options.operands
+    if call.name in ("deno", "bun") and len(operands) > 1 and operands[0].text == "eval":
+        judge_code("node", flat(operands[1].parts), call, operands[1].span)
+        return
     if operands and operands[0].text not in ("-", "/dev/stdin", None):
         _file(operands[0], call)
     elif operands and operands[0].text is None:

@@ -27,12 +27,12 @@ _EATERS = named(
     "cat tac nl rev grep egrep fgrep rg zgrep sed awk tr cut wc sort uniq od xxd hexdump strings base64 base32 "
     "basenc gzip bzip2 xz zstd lz4 lzop pigz pbzip2 compress 7z zip tar cpio openssl gpg pv tee split csplit sum "
     "cksum sha1sum sha224sum sha256sum sha384sum sha512sum md5sum b2sum sponge dd mbuffer buffer cmp diff comm "
-    "paste join fold fmt column expand unexpand iconv jq yq shuf aespipe ccrypt pax socat nc ncat xxhsum b3sum lzma "
-    "brotli curl ssh xargs"
+    "paste join fold fmt column expand unexpand iconv jq yq shuf aespipe ccrypt pax socat nc ncat logger xxhsum b3sum "
+    "lzma brotli curl ssh xargs"
 )
 # Programs that only look at the name of a file, or to which it is text.
 _NAMES_ONLY = named(
-    "ls stat file test [ rm mknod chmod chown chgrp ln mount find fuser lsof echo printf git logger docker podman "
+    "ls stat file test [ rm mknod chmod chown chgrp ln mount find fuser lsof echo printf git docker podman "
     "cryptsetup rngd haveged shred mv touch readlink realpath basename dirname man cp install dd ssh sudo xargs "
     "mdadm losetup mkfifo setfacl getfacl chattr lsattr udevadm set export systemd-run strace kubectl bwrap"
 )

@@ -272,6 +272,12 @@ def _seq(call: Call) -> Parts:
     return ("\n".join(map(str, many)) + "\n",)
 
 
+def _jot(call: Call) -> Parts:
+    """`jot - 1`: a count that is left open has no end."""
+    is_open = bool(call.args) and call.args[0].text in ("-", "0")
+    return (Gap(Source.ENDLESS if is_open else Source.OUTPUT, Shape.NUMBER, detail="jot"),)
+
+
 def _pwd(call: Call) -> Parts:
     return (call.state.cwd + "\n",) if call.state.cwd is not None else (Gap(Source.OUTPUT, Shape.PATH),)
 
@@ -358,6 +364,13 @@ def _systemctl(call: Call) -> Parts:
     if any("MainPID" in text or "ControlPID" in text for text in call.texts):
         return (Gap(Source.SOME_PROCESSES, Shape.NUMBER, detail=" ".join(call.texts)),)
     return _described(call)
+
+
+def _lsof(call: Call) -> Parts:
+    """Who holds a port or a file. At the port of SSH there is the server that everybody needs."""
+    text = " ".join(call.texts)
+    is_ssh = re.search(r"(?::|-i ?|(?<= ))(?:22|ssh)(?:/tcp)?(?= |$)", text) is not None
+    return (Gap(Source.SOME_PROCESSES, Shape.NUMBER, detail="sshd " if is_ssh else call.name),)
 
 
 def _pgrep(call: Call) -> Parts:
@@ -686,6 +699,7 @@ MAKERS: dict[str, Callable[[Call], Parts]] = {
     "printf": _printf,
     "cat": _cat,
     "seq": _seq,
+    "jot": _jot,
     "pwd": _pwd,
     "mktemp": _mktemp,
     "tempfile": _mktemp,
@@ -704,6 +718,8 @@ MAKERS: dict[str, Callable[[Call], Parts]] = {
     "pgrep": _pgrep,
     "pidof": _pgrep,
     "systemctl": _systemctl,
+    "lsof": _lsof,
+    "fuser": _lsof,
     "dd": _dd,
     "curl": _curl,
     "wget": _wget,

@@ -252,7 +252,7 @@ class _Reader:
             self._fetch(node)
         elif name == "os.dup2":
             self._runs = True
-        elif not name and isinstance(node.func, ast.Call | ast.Subscript):
+        elif not name and isinstance(node.func, ast.Call | ast.Subscript | ast.Lambda):
             self._find("rce.code_primitive", "calls a function in Python whose name is not known")
 
     def _run(self, node: ast.Call, name: str) -> None:

@@ -565,6 +565,8 @@ class Walker:
             given = self.stdin.parts if number == "0" else self.descriptors.get(number)
             return given if given is not None else (Gap(Source.INPUT),)
         source = Source.SECRET if paths.is_secret(place) else Source.FILE
+        if not place.is_exact and place.text in ("/run", "/var/run") and place.gap is None:
+            return (Gap(Source.ALL_PROCESSES, Shape.NUMBER, detail=file.shown),)
         shape = Shape.NUMBER if place.text.endswith(".pid") else Shape.ANY
         return (Gap(source, shape, detail=place.text or file.shown),)
 

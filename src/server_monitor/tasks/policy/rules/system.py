@@ -131,6 +131,8 @@ RULES = (
                 r"{w}(-\w*k|--kill).* (-m )?/(usr|var|home|etc|bin|lib|dev|boot|opt)?/?{e}|{w}-\w*[km]\w* /(?= |$)",
                 "ends every process that uses a file system of the host",
             ),
+            match("fuser", r"{w}(-\w*k\w*|--kill)\b.*{w}(22|ssh)/tcp{e}", "ends the SSH server"),
+            match("ss", r"{w}(-\w*K\w*|--kill){e}", "cuts connections"),
             match("pkill", r"{w}(-\w*P ?|--parent[ =])1{e}", "ends everything that the first process started"),
             match("slay", r"{w}root{e}", "ends every process of root"),
         ),
