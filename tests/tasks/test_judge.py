@@ -50,7 +50,7 @@ async def test_an_absent_parser_is_named(tmp_path: Path) -> None:
 
 
 def test_the_settings_make_the_rules() -> None:
-    settings = Settings.without_secrets(
+    settings = Settings.look(
         task_policy_mode="allowlist",
         task_allow_patterns=r"ls( \S+){0,3},df",
         task_deny_patterns="x",
@@ -67,7 +67,7 @@ def test_the_settings_make_the_rules() -> None:
 @pytest.mark.parametrize("name", ["task_deny_patterns", "task_allow_patterns"])
 def test_a_pattern_that_does_not_compile_names_its_setting(name: str) -> None:
     with pytest.raises(Invalid) as caught:
-        rules_of(Settings.without_secrets(**{name: "fine,("}))
+        rules_of(Settings.look(**{name: "fine,("}))
 
     assert caught.value.errors[0].field == name.upper()
 
@@ -77,11 +77,11 @@ def test_patterns_may_come_from_a_file_one_a_line(tmp_path: Path, monkeypatch: p
     file.write_text("# what we never run\nrm .*, .*\n\nmkfs\n")
     monkeypatch.setenv("TASK_DENY_PATTERNS_FILE", str(file))
 
-    assert Settings.without_secrets().task_deny_patterns == ("rm .*, .*", "mkfs")
+    assert Settings.look().task_deny_patterns == ("rm .*, .*", "mkfs")
 
 
 def test_another_mode_stops_the_start() -> None:
     with pytest.raises(Invalid) as caught:
-        Settings.without_secrets(task_policy_mode="off")
+        Settings.look(task_policy_mode="off")
 
     assert caught.value.errors[0].field == "TASK_POLICY_MODE"
