@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -230,6 +231,9 @@ async def test_another_console_takes_over_from_one_that_no_longer_beats(
             await one.kill()
         else:
             os.kill(one.pid, signal.SIGSTOP)
+        # The log of one database has one key, which whoever keeps it has to hold.
+        (two.data_dir / "audit").mkdir(parents=True)
+        shutil.copy(one.data_dir / "audit" / "signing_key", two.data_dir / "audit" / "signing_key")
         await two.start()
         other.browser = Browser(httpx2.AsyncClient(base_url=two.url, timeout=20))
         await other.browser.log_in()
@@ -244,7 +248,7 @@ async def test_another_console_takes_over_from_one_that_no_longer_beats(
 
         assert [(task["status"], task["exit_code"]) for task in tasks] == [("failed", 3)] * HOSTS
         assert all(site.counts()[task["id"]] == 1 for task in tasks)
-        # Each console signs with a key of its own; that of the other one is not known here, and is no part of this.
+        # Each console signs under a name of its own; that of the other one is not known here, and is no part of this.
         _, out, err = await two.run("audit", "verify", "--json")
         verdicts = json.loads(out)["verdicts"]
         assert (verdicts["integrity"], verdicts["completeness"]) == ("intact", "intact"), (out, err)

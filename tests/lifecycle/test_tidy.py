@@ -50,7 +50,7 @@ async def test_a_secret_that_does_not_open_holds_up_nothing_else(sqlite_db: Data
         await secrets.add_password(conn, Vault(LOST), "lost", "hunter2-hunter2")
         credential = await secrets.add_password(conn, Vault(OLD, LOST), "web01", "hunter2-hunter2")
 
-    await Tidy(sqlite_db, Vault(NEW, OLD), history).rewrap_credentials()
+    await tidy(sqlite_db, Vault(NEW, OLD), history).rewrap_credentials()
 
     async with sqlite_db.reading() as conn:
         assert (await secrets.load(conn, Vault(NEW), credential.id)).password == "hunter2-hunter2"

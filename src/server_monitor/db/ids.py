@@ -4,6 +4,7 @@ import re
 import secrets
 import time
 
+MENTIONED = 64  # characters of something that is no id, in the sentence which says so
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.auth.actor import Actor, Permission, allows, audited
+from server_monitor.db.ids import MENTIONED, is_id
 from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Conflict, Denied, NotFound
 from server_monitor.fleet.selection import groups_of
@@ -29,6 +30,8 @@ async def cancel_task(conn: AsyncConnection, task_id: str, *, actor: Actor, now:
 
     Appends `task.cancel`. Raises Conflict when it is over.
     """
+    if not is_id(task_id):
+        raise NotFound("task", task_id[:MENTIONED])
     task = (await conn.execute(select(tasks).where(tasks.c.id == task_id))).one_or_none()
     if task is None:
         raise NotFound("task", task_id)

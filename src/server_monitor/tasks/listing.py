@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, exists, false, func, or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.auth.actor import Actor, Permission, groups_allowing
+from server_monitor.db.ids import MENTIONED, is_id
 from server_monitor.db.tables import group_members, runs, task_output, tasks
 from server_monitor.errors import Invalid, NotFound
 
@@ -67,6 +68,8 @@ _SHOWN = (
 
 async def task(conn: AsyncConnection, task_id: str, *, actor: Actor) -> Row[Any]:
     """A task with its run's command and asker. Raises NotFound when there is none that the actor may see."""
+    if not is_id(task_id):
+        raise NotFound("task", task_id[:MENTIONED])
     found: Row[Any] | None = (await conn.execute(_tasks(actor).where(tasks.c.id == task_id))).one_or_none()
     if found is None:
         raise NotFound("task", task_id)

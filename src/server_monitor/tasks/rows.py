@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.auth.actor import Actor, ActorKind, Permission, allows
+from server_monitor.db.ids import MENTIONED, is_id
 from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Denied, NotFound
 from server_monitor.fleet.selection import groups_of
@@ -113,6 +114,8 @@ async def require_everywhere(conn: AsyncConnection, run_id: str, permission: Per
 
 async def get_run(conn: AsyncConnection, run_id: str, *, actor: Actor) -> Row[Any]:
     """The row of a run. Raises NotFound when there is none, or none of whose servers the actor may see the tasks."""
+    if not is_id(run_id):
+        raise NotFound("run", run_id[:MENTIONED])
     seen = exists().where(tasks.c.run_id == runs.c.id, visible_tasks(actor))
     found = (await conn.execute(select(runs).where(runs.c.id == run_id, seen))).one_or_none()
     if found is None:

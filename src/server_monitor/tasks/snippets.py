@@ -18,7 +18,7 @@ from server_monitor.audit import log
 from server_monitor.audit.chain import AuditTarget, Change, Event
 from server_monitor.auth.actor import Actor, Permission, audited, groups_allowing
 from server_monitor.auth.users import UNCHANGED, Unchanged, require
-from server_monitor.db.ids import new_id
+from server_monitor.db.ids import MENTIONED, is_id, new_id
 from server_monitor.db.tables import snippets
 from server_monitor.errors import Conflict, Denied, FieldError, Invalid, NotFound
 from server_monitor.fleet.fields import description_mistake, name_mistake, quoted, tidy
@@ -84,6 +84,8 @@ async def listing(conn: AsyncConnection, *, actor: Actor) -> list[Snippet]:
 async def get(conn: AsyncConnection, snippet_id: str, *, actor: Actor) -> Snippet:
     """Raises NotFound, and Denied as `listing` does."""
     _require_reader(actor)
+    if not is_id(snippet_id):
+        raise NotFound("snippet", snippet_id[:MENTIONED])
     found = (await conn.execute(select(snippets).where(snippets.c.id == snippet_id))).one_or_none()
     if found is None:
         raise NotFound("snippet", snippet_id)
