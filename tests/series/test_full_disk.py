@@ -1,7 +1,5 @@
 """A full disk stops history and nothing else, and history goes on by itself."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from structlog.testing import capture_logs
 from server_monitor.series.sample import Sample
 from server_monitor.series.store import History
 from server_monitor.series.tiers import Tiers
+from tests.support.disk import mounted
 
 START = 1_700_006_400.0
 
@@ -20,18 +19,8 @@ START = 1_700_006_400.0
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small tmpfs takes root: run the tests as root to see this one")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True, capture_output=True)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this system mounts no tmpfs: {error.stderr.decode().strip()}")
-    try:
+    with mounted(tmp_path / "disk", 2) as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def grow(disk: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,28 @@ import pytest
 from tests.support.console import ConsoleProcess
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 48 MiB."""
+@contextmanager
+def mounted(directory: Path, size_mib: int) -> Iterator[Path]:
+    """A file system of this size, in memory; the test is skipped where none can be mounted."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small tmpfs takes root: run the tests as root to see this one")
-    disk = tmp_path / "disk"
-    disk.mkdir()
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs"]
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk], check=True, capture_output=True)
+        subprocess.run(["mount", *options, directory], check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"this system mounts no tmpfs: {error.stderr.decode().strip()}")
     try:
-        yield disk
+        yield directory
     finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+        subprocess.run(["umount", "-l", directory], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 MiB."""
+    with mounted(tmp_path / "disk", 48) as disk:
+        yield disk
 
 
 @pytest.fixture
