@@ -8,6 +8,7 @@ import pytest
 from server_monitor.errors import Invalid
 from server_monitor.settings import Settings
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 
 async def test_an_admin_archives_now_and_holds_what_a_court_asks_for(console: ConsoleProcess, browser: Browser) -> None:
@@ -18,7 +19,7 @@ async def test_an_admin_archives_now_and_holds_what_a_court_asks_for(console: Co
     assert held.status_code == 201
     assert {error["field"] for error in wrong.json()["errors"]} == {"name", "filters.from"}
     assert started.status_code == 202
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not (said := (await browser.get("/api/audit/segments")).json())["items"]:  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.05)
     assert said["is_local"] is True
@@ -43,7 +44,7 @@ async def test_a_database_that_was_put_back_does_not_start(console: ConsoleProce
     older = database.read_bytes()
     anchored = ConsoleProcess(console.data_dir, {"AUDIT_ANCHOR_FILE": str(tmp_path / "anchors")})
     await anchored.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not (tmp_path / "anchors").exists():  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.05)
     await anchored.stop()

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 PATH = "/api/audit/verify"
 
@@ -14,7 +15,7 @@ async def verdict(browser: Browser) -> dict[str, Any]:
     """The next one."""
     started = await browser.send("POST", PATH)
     assert started.status_code == 202, started.text
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while (said := (await browser.get(PATH)).json())["running"] is not None:  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.05)
     last: dict[str, Any] = said["last"]

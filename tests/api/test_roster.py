@@ -19,6 +19,7 @@ from server_monitor.series.sample import Sample
 from server_monitor.series.store import History
 from server_monitor.series.tiers import Tiers
 from tests.support.fleet import ADMIN, NOBODY, VAULT, VIEWER, add, add_group, member
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ async def test_what_the_collectors_find_out_is_there_within_a_second(sqlite_db: 
     assert (await items(roster))[0]["status"] == "unknown"
     async with sqlite_db.transaction() as conn:
         await servers.set_status(conn, made.id, "online", None, None, datetime.now(UTC))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if (await items(roster))[0]["status"] == "online":
                 break

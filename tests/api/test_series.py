@@ -8,11 +8,12 @@ import httpx2
 import pytest
 
 from tests.support.console import Browser
+from tests.support.patience import PATIENCE_S
 
 
 async def local_server(browser: Browser) -> str:
     """The id of the console's own machine, once its first values are in."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             items = (await browser.get("/api/servers")).json()["items"]
             if items and items[0]["latest"]:

@@ -16,6 +16,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import AuditUnavailable, Failure
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.keeping import ADA, fill, housekeeping, later, sign, signer_of
+from tests.support.patience import PATIENCE_S
 
 TAMPERED = {
     "a record that archiving begins with is missing": "DELETE FROM audit_records WHERE seq = 0",
@@ -95,7 +96,7 @@ async def test_the_console_stays_up_and_says_what_is_wrong(
     await asyncio.to_thread(tamper, console.data_dir / "server-monitor.sqlite3", TAMPERED[what])
 
     started = await browser.send("POST", "/api/audit/archive")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while "damaged" not in console.log:  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.05)
     shown = await browser.get("/api/audit/segments")

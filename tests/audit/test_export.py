@@ -20,6 +20,7 @@ from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
 from server_monitor.errors import Gone, TooMany
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 SECRET = SecretStr("a secret for tests that is long enough")
 CSV = "/api/export/audit/csv"
@@ -184,7 +185,7 @@ async def abandon(console: ConsoleProcess, browser: Browser, *, closing: bool = 
 
 async def finished(browser: Browser) -> dict[str, Any]:
     """The newest record of an export's end, once there is one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             page = (await browser.get("/api/audit-logs", params={"action": "audit.export_finished"})).json()
             if page["items"]:

@@ -22,6 +22,7 @@ from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records
 from server_monitor.errors import Conflict, Invalid, NotFound, Unavailable
 from tests.support.keeping import ADA, SEGMENT, fill, housekeeping, judged, later, sign, signer_of
+from tests.support.patience import PATIENCE_S
 from tests.support.s3 import locked_bucket
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,7 +164,7 @@ async def test_a_file_that_cannot_shrink_is_left_as_it_is(sqlite_db: Database, s
             connection.execute(statement)
     reopened = await Database.open(sqlite_url, node="test-node")
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await housekeeping(reopened, tmp_path).once(later(0))
             assert (await housekeeping(reopened, tmp_path).once(later())).pruned == 3000
     finally:
@@ -199,7 +200,7 @@ async def _killed(url: str, data_dir: Path, after_s: float) -> None:
         cwd=ROOT,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await process.stdout.readline()
         try:
             async with asyncio.timeout(after_s):

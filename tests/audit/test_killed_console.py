@@ -18,6 +18,7 @@ from server_monitor.audit.checkpoints import load_signer
 from server_monitor.audit.retention import State
 from server_monitor.db.engine import Database
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.s3 import locked_bucket
 
 pytestmark = pytest.mark.long
@@ -78,7 +79,7 @@ async def _reached(database: Path, console: ConsoleProcess, phase: str) -> None:
     """Return when the console has come to this phase, or has ended its run before."""
     runs = console.log.count("audit_housekeeping_done")
     before = _asked(database, "SELECT min_index FROM audit_head")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not _is_in(database, phase, before) and console.log.count("audit_housekeeping_done") == runs:  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.02)
 

@@ -21,6 +21,7 @@ from tests.audit.test_verify_database import SIGNER
 from tests.support import forger as forging
 from tests.support.audit_writer import changes
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 PROCESSES = 4
 
@@ -76,7 +77,7 @@ async def writer(url: str, name: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.audit_writer", url, name, "8", "20"), stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode().split()
@@ -114,7 +115,7 @@ async def write_and_kill(console: ConsoleProcess, browser: Browser, round_: int,
     async with asyncio.TaskGroup() as tasks:
         for person in range(8):
             tasks.create_task(make_groups(browser, f"r{round_}-{person}", acknowledged, begun))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await begun.wait()
         await asyncio.sleep(after_s)  # The moment is what is random here.
         await console.kill()

@@ -21,6 +21,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import AuditUnavailable, Invalid, TooMany
 from server_monitor.telemetry import metrics
 from tests.auth.conftest import NOON, PASSWORD, ROOT, SECRET, MakeUser
+from tests.support.patience import PATIENCE_S
 
 HOME = Source("192.0.2.10", "Firefox")
 STRANGER = Source("203.0.113.66", "curl")
@@ -428,7 +429,7 @@ async def test_old_failures_are_forgotten(db, logins, make_user):
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await is_so():  # noqa: ASYNC110  # Threads and databases set no event of this loop.
             await asyncio.sleep(0)
 

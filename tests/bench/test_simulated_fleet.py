@@ -8,6 +8,7 @@ from bench.harness import ROOT
 from bench.simulated_fleet import Host
 from server_monitor.collect import linux
 from server_monitor.collect.lines import Filesystem, Hello, ProcessCount, Reading, decode
+from tests.support.patience import PATIENCE_S
 
 
 def test_a_simulated_host_speaks_the_protocol_of_the_probe():
@@ -42,7 +43,7 @@ async def test_the_fleet_answers_over_real_ssh():
     key = asyncssh.generate_private_key("ssh-ed25519")
 
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE_S),
         asyncssh.connect(
             "127.0.0.1", facts["port"], username="simulated-1", client_keys=[key], known_hosts=known, agent_path=None
         ) as connection,
@@ -58,4 +59,4 @@ async def test_the_fleet_answers_over_real_ssh():
     assert isinstance(decode(hello.strip().encode()), Hello)
     assert isinstance(decode(reading.strip().encode()), Reading)
     assert counted == {"lines": 1, "logins": 1, "commands": 0}
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0

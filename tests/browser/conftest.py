@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.visitor import Fleet, Visitor, watch
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshds, ssh_agent
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -42,7 +43,8 @@ async def chromium() -> AsyncIterator[Browser]:
 async def visitor(chromium: Browser) -> AsyncIterator[Visitor]:
     """Somebody at a browser. The test fails when a page broke the policy or threw an error, whatever else it saw."""
     context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_S * 1000)
+    expect.set_options(timeout=PATIENCE_S * 1000)
     one = await watch(context)
     try:
         yield one

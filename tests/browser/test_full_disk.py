@@ -25,7 +25,7 @@ async def test_a_banner_says_that_nothing_can_be_changed_until_there_is_room(
     await page.get_by_label("Password", exact=True).fill(PASSWORD)
     await page.get_by_role("button", name="Log in").click()
     await expect(page.get_by_role("heading", name="Segments")).to_be_visible()
-    banner = page.get_by_role("alert")
+    banner = page.get_by_role("alert").filter(has_text="The disk of the console is")
     await expect(banner).to_have_count(0)
 
     filler = await asyncio.to_thread(fill, small_disk)
@@ -33,10 +33,10 @@ async def test_a_banner_says_that_nothing_can_be_changed_until_there_is_room(
         await page.get_by_role("button", name="Archive now").click()
         if number % 20 == 19 and await banner.count():
             break
-    await expect(banner).to_contain_text("The disk of the console is")
+    await expect(banner).to_be_visible()
     assert await visitor.accessibility_findings() == []
     await page.get_by_role("link", name="Log", exact=True).click()
     await expect(page.get_by_role("table", name="Records of the audit log")).to_contain_text("ada")
 
     filler.unlink()
-    await expect(banner).to_have_count(0, timeout=20_000)
+    await expect(banner).to_have_count(0)

@@ -32,7 +32,7 @@ async def test_first_five_minutes(fleet: Fleet, visitor: Visitor) -> None:
     assert await console.stop() == 0
     await expect(page.get_by_text("The live connection is gone")).to_be_visible()
     await console.start(port=port)
-    await expect(page.get_by_text("The live connection is gone")).to_be_hidden(timeout=30_000)
+    await expect(page.get_by_text("The live connection is gone")).to_be_hidden()
     await visitor.wait_until_live("web-1")
     await page.reload()
     await visitor.wait_until_live("web-2")
@@ -49,7 +49,7 @@ async def test_server_page_moves(fleet: Fleet, visitor: Visitor) -> None:
     received = page.get_by_role("figure", name="Load, chart").locator("strong").first
     await expect(received).to_have_text(re.compile(r"\d"))
     before = await received.inner_text()
-    await expect(received).not_to_have_text(before, timeout=30_000)
+    await expect(received).not_to_have_text(before)
 
 
 async def test_changed_host_key_is_shown_and_replaced_only_by_a_person(fleet: Fleet, visitor: Visitor) -> None:
@@ -62,7 +62,7 @@ async def test_changed_host_key_is_shown_and_replaced_only_by_a_person(fleet: Fl
     old = fleet.hosts[0].fingerprint()
     fleet.hosts[0].swap_host_key()
 
-    await page.get_by_role("button", name="Review key").click(timeout=60_000)
+    await page.get_by_role("button", name="Review key").click()
     dialog = page.get_by_role("dialog")
     for fingerprint in (old, fleet.hosts[0].fingerprint()):
         await expect(dialog.get_by_text(fingerprint)).to_be_visible()
@@ -84,13 +84,13 @@ async def test_a_test_that_is_not_let_in_says_why(fleet: Fleet, visitor: Visitor
     host.lock_out()
     test = page.get_by_role("button", name="Test connection")
 
-    await expect(page.get_by_text("refused to let us in").first).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("refused to let us in").first).to_be_visible()
     await test.click()
     await expect(page.get_by_role("status").filter(has_text="authorized_keys")).to_be_visible()
     host.let_in()
     await test.click()
     await expect(page.get_by_text("Connected and logged in.")).to_be_visible()
-    await expect(page.get_by_text("refused to let us in")).to_have_count(0, timeout=30_000)  # the toast's too
+    await expect(page.get_by_text("refused to let us in")).to_have_count(0)  # the toast's too
 
 
 async def test_a_server_is_added_after_its_key_was_compared(fleet: Fleet, visitor: Visitor) -> None:
@@ -136,7 +136,7 @@ async def test_a_session_ended_elsewhere_asks_for_a_login_and_returns(fleet: Fle
         "user", "reset-password", ADMIN, "--password-stdin", stdin=NEXT_PASSWORD.encode()
     )
     assert status == 0
-    await expect(page.get_by_text("Your session has ended.")).to_be_visible(timeout=30_000)
+    await expect(page.get_by_text("Your session has ended.")).to_be_visible()
     await visitor.log_in(NEXT_PASSWORD)
     await expect(page.get_by_role("heading", name="Groups", exact=True)).to_be_visible()
 

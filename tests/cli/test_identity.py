@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 
 from server_monitor.cli.token import days_of
 from tests.support.console import ADMIN, PASSWORD, Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -124,7 +125,7 @@ async def at_terminal(shell: ConsoleProcess, arguments: list[str], answers: list
     os.close(theirs)
     shown = ""
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             for answer in answers:
                 shown += await read_until(ours, ": ")
                 os.write(ours, f"{answer}\n".encode())
@@ -181,7 +182,7 @@ async def test_a_user_disabled_at_the_shell_is_out_of_the_running_console_at_onc
             assert (await console.run("user", "disable", "olga"))[0] == 0
 
             assert (await client.get("/api/auth/verify")).status_code == 401
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await socket.wait_closed()
 
 

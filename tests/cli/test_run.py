@@ -23,6 +23,7 @@ from server_monitor.ssh import hostkeys
 from server_monitor.ssh.hostkeys import HostKey
 from server_monitor.ssh.vault import Vault
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = [pytest.mark.sshd, pytest.mark.long]
@@ -108,7 +109,7 @@ def home(host: Sshd) -> Path:
 
 
 async def appears(path: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not path.exists():  # noqa: ASYNC110, ASYNC240  # A process of the host makes it.
             await asyncio.sleep(0.02)
 
@@ -144,7 +145,7 @@ async def test_what_a_console_runs_is_shown_as_it_comes(served: Shell) -> None:
     printing = "for line in 1 2 3; do echo $line; until test -e go$line; do sleep 0.05; done; done; echo end >&2"
     running = await served.console.spawn("run", printing, "--on", "one")
     assert running.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         for line in (b"1", b"2", b"3"):
             assert await running.stdout.readline() == line + b"\n"
             (home(served.hosts[0]) / f"go{line.decode()}").touch()
@@ -157,7 +158,7 @@ async def test_a_console_that_dies_and_comes_back_is_watched_again_from_where_it
         "run", "printf 'one\ntw'; until test -e go; do sleep 0.05; done; echo o", "--on", "one,two"
     )
     assert running.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         lines = sorted([await running.stdout.readline(), await running.stdout.readline()])
         assert lines == [b"one | one\n", b"two | one\n"]
         await served.console.kill()
@@ -203,7 +204,7 @@ async def test_no_console_starts_while_a_command_does_the_work(shell: Shell) -> 
 
     assert code == 1
     assert "Another console is using" in err
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await working.communicate()
     assert working.returncode == 0
 
@@ -215,7 +216,7 @@ async def test_two_commands_without_a_console_do_their_work_one_after_the_other(
     await appears(home(shell.hosts[1]) / "begun")
     (home(shell.hosts[0]) / "go").touch()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await first.communicate()
         assert await second.communicate() == (b"42\n", b"")
     assert (first.returncode, second.returncode) == (0, 0)
@@ -259,7 +260,7 @@ async def test_an_interrupt_ends_the_command_on_its_host(shell: Shell, is_served
         working = await shell.console.spawn("run", "touch begun; exec sleep 300", "--on", "one")
         await appears(home(shell.hosts[0]) / "begun")
         working.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             _, err = await working.communicate()
         (task,) = (await shell.document("runs", "show", await shell.only_run()))["tasks"]
     finally:
@@ -277,10 +278,10 @@ async def test_a_second_interrupt_leaves_it_to_itself_and_it_is_found_again(shel
     assert working.stderr is not None
     for words in (b"Interrupt once more", b"Left it to itself"):
         working.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while words not in await working.stderr.readline():
                 pass
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await working.wait()
     assert working.returncode == 130
 
@@ -295,7 +296,7 @@ async def test_a_run_is_cancelled_from_another_shell(shell: Shell) -> None:
     run_id = await shell.only_run()
     await shell.run("runs", "cancel", run_id, "--server", "one")
     await shell.run("runs", "cancel", run_id)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         _, err = await working.communicate()
 
     assert working.returncode == 1

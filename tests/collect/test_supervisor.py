@@ -20,8 +20,7 @@ from server_monitor.fleet.servers import Watch
 from server_monitor.series.sample import HEADLINE, METRICS, Sample, split_series
 from server_monitor.ssh import local
 from server_monitor.ssh.pool import Target
-
-DEADLINE_S = 15.0
+from tests.support.patience import PATIENCE_S
 
 
 def here(server_id: str = "here") -> Watch:
@@ -106,7 +105,7 @@ async def running(*rows: Watch, **facts: Any) -> AsyncIterator[World]:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(channel.wait_closed() for channel in world.channels))
         assert not probes(), "every probe has ended"
 
@@ -123,11 +122,11 @@ def probes() -> list[psutil.Process]:
 
 async def until(condition: Callable[[], object], what: str) -> None:
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110  # What is waited for happens in other processes.
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        pytest.fail(f"not within {DEADLINE_S:.0f} s: {what}")
+        pytest.fail(f"not within {PATIENCE_S:.0f} s: {what}")
 
 
 async def test_the_consoles_own_machine_is_live_with_everything_a_list_shows() -> None:
@@ -161,7 +160,7 @@ async def test_answers_of_many_servers_share_one_message() -> None:
     async with running(*(there(f"host-{number}") for number in range(8))) as world:
         with world.bus.subscribe(Subject.SAMPLES, queue_size=100) as messages:
             world.watch(everyone=True)
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 async for message in messages:
                     assert isinstance(message, SamplesTaken)
                     if len(message.values) == 8:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from server_monitor.lifecycle.wiring import described
 from tests.support.console import PASSWORD, Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 EVERYBODY = frozenset({"viewer", "auditor", "operator", "admin"})
 ADMIN = frozenset({"admin"})
@@ -256,7 +257,7 @@ class People:
         answer = await self._admin.send("POST", "/api/tasks", on_every_server(command))
         assert answer.status_code == 202, answer.text
         run_id = answer.json()["run_id"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 (task,) = (await self._admin.get("/api/tasks", params={"run_id": run_id})).json()["items"]
                 if task["status"] not in {"queued", "running"}:

@@ -18,6 +18,7 @@ from server_monitor.db.engine import POSTGRES_POOL, READERS, Database, at_commit
 from server_monitor.db.tables import audit_records, login_failures
 from server_monitor.errors import Unavailable
 from server_monitor.telemetry import metrics
+from tests.support.patience import PATIENCE_S
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def test_a_cancelled_writer_does_not_strand_the_others(sqlite_db: Database
             entered.set()
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         hung = tasks.create_task(hang())
         await entered.wait()
         others = [tasks.create_task(add(sqlite_db, f"k{i}")) for i in range(5)]

@@ -10,13 +10,14 @@ import httpx2
 
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.disk import fill
+from tests.support.patience import PATIENCE_S
 
 ENOUGH = 400  # changes that outgrow whatever room is left in files that exist
 
 
 async def failing_checks(browser: Browser, status: int) -> set[str]:
     """What /api/ready names as failing once it answers with this status."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while (ready := await browser.get("/api/ready")).status_code != status:  # noqa: ASYNC110  # Another process.
             await asyncio.sleep(0.1)
     return {name for name, check in ready.json()["checks"].items() if check["status"] != "ok"}
@@ -37,7 +38,7 @@ async def test_a_full_disk_stops_changes_and_nothing_else(small_disk: Path, cons
         await browser.set_up(console_on_it.setup_token)
         assert (await browser.get("/api/ready")).status_code == 200
         filler = await asyncio.to_thread(fill, small_disk)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while "disk_reserve_released" not in console_on_it.log:  # noqa: ASYNC110  # Another process.
                 await asyncio.sleep(0.05)
         assert (await browser.send("POST", "/api/groups", {"name": "from the reserve"})).status_code == 201

@@ -8,10 +8,9 @@ import pytest
 import websockets
 
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
-
-DEADLINE_S = 30.0
 
 
 async def test_a_run_is_watched_from_its_beginning_to_its_end(
@@ -30,7 +29,7 @@ async def test_a_run_is_watched_from_its_beginning_to_its_end(
     seen: list[tuple[str, str | None, int | None]] = []
     abouts: set[str] = set()
     async with (
-        asyncio.timeout(DEADLINE_S),
+        asyncio.timeout(PATIENCE_S),
         websockets.connect(address, origin=console.url, additional_headers={"Cookie": cookies}) as socket,
     ):
         await socket.send(orjson.dumps({"type": "watch", "run": "never-existed"}).decode())

@@ -32,13 +32,13 @@ from server_monitor.ssh.vault import Vault
 from tests.ssh.conftest import key_of
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.machines import on_a_real_disk
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds, require_sshd
 
 pytestmark = [pytest.mark.sshd, pytest.mark.long]
 
 SETTER = os_user("the test")
 HOSTS = 3
-DEADLINE_S = 90.0
 KEYS = {"KEY_VAULT_MASTER_KEY": "a master key for both of the consoles", "JWT_SECRET": "a secret for both, long enough"}
 
 
@@ -76,7 +76,7 @@ class Site:
 
     async def finished(self, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run, once it is over."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self.get(f"/api/runs/{run_id}"))["finished_at"] is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         items: list[dict[str, Any]] = (await self.get(f"/api/tasks?run_id={run_id}"))["items"]
@@ -84,7 +84,7 @@ class Site:
 
     async def knows_its_hosts(self) -> None:
         """Until it knows which boot each host is at: what never started can then be told from what is gone."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 items = (await self.get("/api/servers"))["items"]
                 if all(one["status"] == "online" for one in items if one["name"].startswith("kill-")):
@@ -224,7 +224,7 @@ async def test_another_console_takes_over_from_one_that_no_longer_beats(
         run_id = await site.run(
             "echo $SERVER_MONITOR_TASK_ID >>~/count; until test -e ~/go; do sleep 0.1; done; exit 3"
         )
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while len(site.counts()) < HOSTS:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         if how == "killed":

@@ -12,11 +12,10 @@ import pytest
 import websockets
 
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = [pytest.mark.sshd, pytest.mark.long]
-
-DEADLINE_S = 30.0
 
 
 @pytest.fixture
@@ -27,13 +26,13 @@ def host(sshds: Sshds, tmp_path: Path) -> Sshd:
 
 async def server_when(browser: Browser, server_id: str, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """The server as the API shows it, once it fulfils the condition."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         server: dict[str, Any] = (await browser.get(f"/api/servers/{server_id}")).json()
         if condition(server):
             return server
         await asyncio.sleep(0.1)
-    pytest.fail(f"not within {DEADLINE_S:.0f} s; the server is {server}")
+    pytest.fail(f"not within {PATIENCE_S:.0f} s; the server is {server}")
 
 
 async def added(browser: Browser, host: Sshd) -> str:
@@ -52,7 +51,7 @@ async def added(browser: Browser, host: Sshd) -> str:
 async def trust(browser: Browser, server_id: str, host: Sshd) -> None:
     """Approve the key of the host, once the console has seen it."""
     fingerprint = host.fingerprint()
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         offered = (await browser.get(f"/api/servers/{server_id}/host-key")).json()["offered"]
         if fingerprint in [key["fingerprint"] for key in offered]:
@@ -145,7 +144,7 @@ async def test_the_consoles_own_machine_is_live_at_one_second_while_somebody_loo
     address = console.url.replace("http://", "ws://") + "/ws/live"
     times: list[float] = []
     async with (
-        asyncio.timeout(DEADLINE_S),
+        asyncio.timeout(PATIENCE_S),
         websockets.connect(address, origin=console.url, additional_headers={"Cookie": cookies}) as socket,
     ):
         await socket.send(orjson.dumps({"type": "subscribe", "servers": [own["id"]], "rate_s": 1}).decode())

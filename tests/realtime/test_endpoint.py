@@ -10,6 +10,7 @@ from server_monitor.bus.contract import Stopping, Subject, TaskState
 from server_monitor.realtime.endpoint import Rules
 from server_monitor.realtime.hub import Limits
 from tests.support.live import Directory, LiveConsole, next_watched, running_live
+from tests.support.patience import PATIENCE_S
 
 VALUES = {"cpu_percent": 12.5, "load1": 0.5, "filesystem_percent:/": 40.0}
 
@@ -97,7 +98,7 @@ async def test_a_connection_that_ended_makes_room(directory: Directory):
     async with running_live(directory, rules=Rules(sockets=1)) as live:
         async with live.screen("ann"):
             pass
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await live.hub.emptied()
         async with live.screen("bob"):
             pass
@@ -386,7 +387,7 @@ async def test_a_stopping_console_sends_browsers_away_and_says_when_to_come_back
 
         assert (await screen.next()) == {"type": "reconnect", "spread_s": 1.0}
         assert await screen.closed() == 1012
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await live.hub.emptied()
 
 

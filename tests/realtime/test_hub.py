@@ -8,6 +8,7 @@ from server_monitor.bus.contract import SamplesTaken, StatusChanged, Subject, Ta
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Limits, Watching
 from tests.support.live import next_watched
+from tests.support.patience import PATIENCE_S
 
 EVERYTHING = Interest(None, detailed=False)
 LIMITS = Limits(flush_interval_s=0.01, sample_frames=3, statuses=2, notices=2, tasks_in_frame=2)
@@ -39,7 +40,7 @@ def watching(hub: Hub, interest: Interest = EVERYTHING) -> Browser:
 
 
 async def next_frame(browser: Browser) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         item = await browser.next()
     assert isinstance(item, str), item
     return item
@@ -98,7 +99,7 @@ async def test_states_come_before_samples_and_only_the_newest_of_each_server(hub
     for state in ("online", "offline"):
         bus.publish(Subject.STATUS, StatusChanged("one", state, None, 1.0))
     bus.publish(Subject.STATUS, StatusChanged("two", "online", None, 1.0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(browser._statuses) < 2:  # noqa: ASYNC110  # Only the hub knows when it has read its bus.
             await asyncio.sleep(0)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from server_monitor.series.store import FLUSH_INTERVAL_S, History
 from server_monitor.series.tiers import Tiers
 from tests.support.history_writer import START, STEP_S
+from tests.support.patience import PATIENCE_S
 
 KILLS = 12
 
@@ -21,7 +22,7 @@ async def write_and_kill(path: Path, first: int, lines: int) -> int:
     )
     assert process.stdout is not None
     said = b""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(lines):
             said += await process.stdout.readline()
         process.send_signal(signal.SIGKILL)

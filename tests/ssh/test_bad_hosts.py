@@ -14,6 +14,7 @@ from server_monitor.ssh.pool import Limits, Pool, Target
 from tests.ssh.conftest import Fleet, MakePool
 from tests.support import bad_hosts
 from tests.support.bad_hosts import FakeSshd, Proxy, bad_host, fake_sshd
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import PasswordUser
 
 SSHServerProcess = asyncssh.SSHServerProcess[bytes]
@@ -51,7 +52,7 @@ async def test_a_host_that_is_no_proper_ssh_server_is_left_with_a_reason(
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        await asyncio.wait_for(host.left.wait(), 5)
+        await asyncio.wait_for(host.left.wait(), PATIENCE_S)
 
     assert failure.value.reason == reason
     assert peak_bytes < LITTLE_BYTES
@@ -134,7 +135,7 @@ async def test_a_host_key_cannot_change_in_mid_connection(pool: Pool, fleet: Fle
 
         await fake.exchange_keys()
 
-        assert await asyncio.wait_for(closed, 10) == "host_key_changed"
+        assert await asyncio.wait_for(closed, PATIENCE_S) == "host_key_changed"
 
 
 async def test_a_host_may_exchange_keys_again_and_not_for_ever(pool: Pool, fleet: Fleet) -> None:
@@ -148,7 +149,7 @@ async def test_a_host_may_exchange_keys_again_and_not_for_ever(pool: Pool, fleet
             exchanges += 1
 
         assert exchanges == MOST_REKEYS  # with the connection's own one more than allowed
-        assert await asyncio.wait_for(closed, 10) == "protocol_error"
+        assert await asyncio.wait_for(closed, PATIENCE_S) == "protocol_error"
 
 
 async def test_a_flood_of_output_is_cut_to_the_limit_and_the_end_is_still_known(pool: Pool, fleet: Fleet) -> None:
@@ -228,7 +229,7 @@ async def test_a_host_that_asks_and_never_reads_the_answers_is_not_read_any_more
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         fake.stop_reading()
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while transport.is_reading():
                 fake.ask(500)
                 await asyncio.sleep(0.001)
@@ -246,7 +247,7 @@ async def test_a_flood_of_small_packets_leaves_the_other_hosts_their_time(make_p
         assert await hello(pool, good_target) == b"hello\n"
         transport = transport_of(await pool.connect(bad_target))
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while transport.is_reading():
                 bad.send_ignore_packets(2000)
                 await asyncio.sleep(0)

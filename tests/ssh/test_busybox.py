@@ -15,6 +15,7 @@ from server_monitor.collect.lines import Filesystem, Hello, Line, ProcessCount, 
 from server_monitor.ssh.pool import Pool
 from tests.ssh.conftest import Fleet
 from tests.support.awks import CAPTURES
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
@@ -39,7 +40,7 @@ async def answered(pool: Pool, fleet: Fleet, host: Sshd, ticks: Sequence[str]) -
     channel = await pool.open_channel(target, probe.command(), said.extend, lambda _: closed.set(), complaints.extend)
     channel.write("".join(f"{tick}\n" for tick in ticks).encode())
     channel.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await closed.wait()
     assert complaints == b""
     return [decode(line) for line in bytes(said).splitlines()]

@@ -5,6 +5,7 @@ import pytest
 from server_monitor.errors import Unreachable
 from server_monitor.ssh.pool import Pool
 from tests.ssh.conftest import Fleet
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
@@ -28,13 +29,13 @@ class Heard:
         self.stderr += data
 
     async def until(self, expected: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not self.data.endswith(expected):
                 self._news.clear()
                 await self._news.wait()
 
     async def end(self) -> str | None:
-        return await asyncio.wait_for(asyncio.shield(self.closed), 10)
+        return await asyncio.wait_for(asyncio.shield(self.closed), PATIENCE_S)
 
 
 async def test_a_channel_carries_bytes_in_both_directions_untouched(pool: Pool, fleet: Fleet, sshd: Sshd) -> None:

@@ -15,6 +15,7 @@ from server_monitor.ssh.pool import Limits, Pool, Target
 from tests.ssh.conftest import Fleet, MakePool, key_of
 from tests.support import bad_hosts
 from tests.support.bad_hosts import bad_host
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import PasswordUser, Sshd, Sshds, make_key, ssh_agent
 
 pytestmark = pytest.mark.sshd
@@ -391,7 +392,7 @@ async def test_only_so_many_connections_are_opened_at_once(make_pool: MakePool, 
     async with bad_host(hold) as host:
         targets = [await fleet.add(host.host, host.port) for _ in range(12)]
         reasons = asyncio.gather(*(reason_of(pool, target) for target in targets))
-        await asyncio.wait_for(three.wait(), 5)
+        await asyncio.wait_for(three.wait(), PATIENCE_S)
         for _ in range(100):
             await asyncio.sleep(0)
         at_once = host.accepted
@@ -408,7 +409,7 @@ async def test_a_lost_connection_is_told_to_its_channels_and_made_anew(pool: Poo
 
     sshd.drop_connections()
 
-    assert await asyncio.wait_for(closed, 10) == "connection_lost"
+    assert await asyncio.wait_for(closed, PATIENCE_S) == "connection_lost"
     assert await output(pool, target) == b"here\n"
     assert sshd.connections_accepted() == 2
 
@@ -435,7 +436,7 @@ async def test_a_dropped_server_is_disconnected(pool: Pool, fleet: Fleet, sshd: 
 
     await pool.drop(target.server_id)
 
-    assert await asyncio.wait_for(closed, 10) is None
+    assert await asyncio.wait_for(closed, PATIENCE_S) is None
     sshd.wait_for_log(r"disconnect|Disconnected|Connection closed|Connection reset")
 
 

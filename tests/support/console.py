@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx2
 
+from tests.support.patience import PATIENCE_S
+
 START_TIMEOUT_S = 30
 PASSWORD = "correct horse battery staple"
 ADMIN = "ada"
@@ -46,7 +48,7 @@ class ConsoleProcess:
     async def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         """Run another command of the program on the same data; returns exit code, stdout and stderr."""
         process = await self.spawn(*arguments)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
@@ -67,7 +69,7 @@ class ConsoleProcess:
         assert self._process is not None
         if self._process.returncode is None:
             self._process.send_signal(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._process.wait()
 
     async def kill(self) -> None:

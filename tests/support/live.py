@@ -18,9 +18,9 @@ from server_monitor.bus.memory import MemoryBus
 from server_monitor.errors import NotFound
 from server_monitor.realtime.endpoint import Access, Live, Rules
 from server_monitor.realtime.hub import Hub, Limits
+from tests.support.patience import PATIENCE_S
 
 HEADLINE = ("cpu_percent", "load1")
-DEADLINE_S = 5
 
 
 def person(name: str, role: Role | None = Role.ADMIN) -> Actor:
@@ -98,7 +98,7 @@ class Screen:
 
     async def next(self, kind: str | None = None) -> dict[str, Any]:
         """The next frame, of this type when one is named; other frames are passed over."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 frame: dict[str, Any] = json.loads(await self.connection.recv())
                 if kind is None or frame["type"] == kind:
@@ -121,7 +121,7 @@ class Screen:
                 return frame
 
     async def closed(self) -> int | None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self.connection.wait_closed()
         return self.connection.close_code
 
@@ -164,7 +164,7 @@ class LiveConsole:
 
 
 async def next_watched(subscription: AsyncIterator[object]) -> Watched:
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         message = await anext(subscription)
     assert isinstance(message, Watched)
     return message
@@ -198,7 +198,7 @@ async def running_live(
     loops = asyncio.gather(hub.run(), live.run())
     serving = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it.
                 await asyncio.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]

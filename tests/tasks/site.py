@@ -28,11 +28,11 @@ from server_monitor.tasks.output import Outputs, Sizes
 from server_monitor.tasks.placing import Placed, Ruled
 from tests.ssh.conftest import Fleet, key_of
 from tests.support.fleet import VAULT
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 from tests.tasks.runs import place, task_rows
 
 ASKER = os_user("tests")
-WAIT_S = 40.0
 
 
 async def allow(
@@ -117,7 +117,7 @@ class Site:
 
     async def until(self, placed: Placed, reached: Callable[[Sequence[Row[Any]]], bool]) -> Sequence[Row[Any]]:
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(PATIENCE_S):
                 while not reached(rows := await task_rows(self.db, placed)):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -11,15 +11,7 @@ import psutil
 from server_monitor.ssh import local
 from server_monitor.tasks import wrapper
 from server_monitor.tasks.wrapper import Ended, Script, Word
-
-WAIT_S = 20.0
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that happens in another process, which tells us nothing."""
-    async with asyncio.timeout(WAIT_S):
-        while not happened():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+from tests.support.patience import PATIENCE_S
 
 
 def lives(pid: int) -> bool:
@@ -67,7 +59,7 @@ class Talk:
 
     async def word(self) -> Word | None:
         """The next word, or None at the end. The end of what came inline is one word, and comes once on each stream."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not self._words and not self.is_closed:
                 self._news.clear()
                 await self._news.wait()
@@ -75,7 +67,7 @@ class Talk:
 
     async def printed(self, out: bytes = b"", err: bytes = b"") -> None:
         """Until it has printed this much at least."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not (bytes(self.out).endswith(out) and bytes(self.err).endswith(err)):
                 self._news.clear()
                 await self._news.wait()
@@ -93,7 +85,7 @@ class Talk:
         """Close our side of its input, and wait until it has ended."""
         assert self.channel is not None
         self.channel.write_eof()
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self.channel.wait_closed()
 
     def cut(self) -> None:

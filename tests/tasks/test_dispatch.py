@@ -18,9 +18,9 @@ from server_monitor.tasks import claims
 from server_monitor.tasks.dispatch import Dispatcher
 from tests.support.fleet import actions, records
 from tests.support.machines import machine, read_only
+from tests.support.patience import is_written, until
 from tests.tasks.runs import statuses
 from tests.tasks.site import COUNT, Site, count
-from tests.tasks.talks import until
 
 pytestmark = pytest.mark.sshd
 
@@ -204,7 +204,7 @@ async def test_a_stop_that_is_set_to_interrupt_ends_commands_and_says_so(site: S
     placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
     async with site.worker(reattach=False) as worker:
         worker.wake()
-        await until((host.home / "pid").exists)
+        await until(lambda: is_written(host.home / "pid"))
         await stopped(worker, 4)
         [row] = await site.ended(placed)
 

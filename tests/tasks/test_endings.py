@@ -13,6 +13,7 @@ from server_monitor.tasks import approval, cancelling, endings, rows
 from server_monitor.tasks.placing import Placed
 from server_monitor.tasks.run import Claimed, Status
 from tests.support.fleet import actions, records
+from tests.support.patience import PATIENCE_S
 from tests.tasks.runs import (
     ADA,
     GRACE,
@@ -44,7 +45,7 @@ async def postgres_db(postgres_url: str):
 
 async def until_blocked(db: Database, others: asyncio.Task[object]) -> None:
     """Wait until the other transaction waits for a lock, or is through."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not others.done():
             async with db.reading() as conn:
                 if await conn.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):

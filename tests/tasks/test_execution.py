@@ -15,9 +15,10 @@ from server_monitor.tasks import hosts as task_hosts
 from server_monitor.tasks.execution import Execution, Timing
 from server_monitor.tasks.run import Claimed, Status
 from tests.support.machines import in_memory, is_sh, logs_in_with, machine, on_disk_of, read_only, without
+from tests.support.patience import PATIENCE_S, is_written, until
 from tests.support.sshd import Sshd
 from tests.tasks.site import COUNT, Site, count
-from tests.tasks.talks import lives, until
+from tests.tasks.talks import lives
 
 pytestmark = pytest.mark.sshd
 
@@ -71,7 +72,7 @@ async def test_long_output_is_seen_while_it_comes_and_kept_whole(site: Site) -> 
         await until(lambda: site.outputs.live(row.id) is not None)
         live = site.outputs.live(row.id)
         assert live is not None
-        begun = await asyncio.wait_for(anext(live.read_on("stdout", 0)), 10)
+        begun = await asyncio.wait_for(anext(live.read_on("stdout", 0)), PATIENCE_S)
         (host.home / "go").touch()
         [row] = await site.ended(placed)
 
@@ -97,7 +98,7 @@ async def test_a_cancelled_command_is_gone_from_its_host_when_it_counts_as_cance
     async with site.worker() as worker:
         placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
         worker.wake()
-        await until((host.home / "pid").exists)
+        await until(lambda: is_written(host.home / "pid"))
         await site.cancel(placed, worker)
         [row] = await site.ended(placed)
 
@@ -110,7 +111,7 @@ async def test_a_command_that_will_not_go_is_killed(site: Site) -> None:
     async with site.worker() as worker:
         placed = await site.place(server, command="trap '' TERM; echo $$ >~/pid; while :; do sleep 0.1; done")
         worker.wake()
-        await until((host.home / "pid").exists)
+        await until(lambda: is_written(host.home / "pid"))
         await site.cancel(placed, worker)
         [row] = await site.ended(placed)
 

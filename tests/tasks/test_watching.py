@@ -10,6 +10,7 @@ import pytest
 
 from server_monitor.tasks.output import Outputs, Sizes
 from server_monitor.tasks.watching import NAME, Window, watch
+from tests.support.patience import PATIENCE_S
 
 TASK = "01890000-0000-7000-8000-0000000000ab"
 
@@ -27,7 +28,7 @@ async def outputs(data_dir: Path) -> AsyncIterator[Outputs]:
     """Those of a console that shows them."""
     outputs = Outputs(data_dir / "tasks", Sizes(head_bytes=100))
     serving = asyncio.create_task(Window(data_dir, outputs).run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not (data_dir / NAME).exists():  # noqa: ASYNC110  # It says nothing when it listens.
             await asyncio.sleep(0)
     yield outputs
@@ -37,7 +38,7 @@ async def outputs(data_dir: Path) -> AsyncIterator[Outputs]:
 
 
 async def seen(data_dir: Path, stream: str = "stdout", offset: int = 0) -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         return b"".join([data async for data in watch(data_dir, TASK, stream, offset)])
 
 
@@ -45,7 +46,7 @@ async def seen(data_dir: Path, stream: str = "stdout", offset: int = 0) -> bytes
 async def test_each_line_is_seen_before_the_next_one_comes(data_dir: Path, outputs: Outputs, is_stored: bool) -> None:
     live = await outputs.begin(TASK, is_stored=is_stored)
     watching, at = watch(data_dir, TASK, "stdout", 0), 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         for number in range(50):
             line = f"line {number}\n".encode()
             at = live.add_at("stdout", at, line)
@@ -87,7 +88,7 @@ async def test_whoever_leaves_lets_go_of_the_output(data_dir: Path, outputs: Out
         await live.end(0)
         outputs.forget(TASK)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  # The other side closes it.
             await asyncio.sleep(0)
 
@@ -103,7 +104,7 @@ async def test_a_socket_that_was_left_behind_is_replaced(data_dir: Path) -> None
     live.add_at("stdout", 0, b"here")
     await live.end(0)
     serving = asyncio.create_task(Window(data_dir, outputs).run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await seen(data_dir) != b"here":  # noqa: ASYNC110
             await asyncio.sleep(0)
     serving.cancel()

@@ -41,7 +41,8 @@ from tests.support.machines import (
     require_namespaces,
     without,
 )
-from tests.tasks.talks import Talk, until
+from tests.support.patience import is_written, until
+from tests.tasks.talks import Talk
 
 KEY = "0123456789abcdef" * 2
 TASK = "01890000-0000-7000-8000-000000000001"
@@ -434,7 +435,7 @@ async def test_an_unprivileged_account_can_do_all_of_it(home: Path, shell: str, 
 
     talk = await host.start("id -u; echo $$ >~/pid; sleep 30")
     assert isinstance(await talk.word(), Started)
-    await until((host.home / "pid").exists)
+    await until(lambda: is_written(host.home / "pid"))
     assert await host.signal() == Signalled("gone")
 
     assert (await host.ended(talk)).status == 143
@@ -522,7 +523,7 @@ async def test_a_running_command_is_found_again_and_its_end_is_told(host: Host) 
 async def test_a_command_whose_wrapper_was_killed_is_lost_and_not_running(host: Host) -> None:
     first = await host.start("sleep 60")
     assert isinstance(await first.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     os.killpg(host.wrapper_pid(), signals.SIGKILL)
 
     talk = await host.attach()
@@ -541,7 +542,7 @@ async def test_a_command_of_before_a_reboot_is_lost_even_when_its_process_number
     after = Host(home, home, machine(*changes, boots_as("another-boot", disk)))
     first = await before.start("sleep 60")
     assert isinstance(await first.word(), Started)
-    await until((before.task / "pid").exists)
+    await until(lambda: is_written(before.task / "pid"))
 
     talk = await after.attach()
 
@@ -554,7 +555,7 @@ async def test_a_command_of_before_a_reboot_is_lost_even_when_its_process_number
 async def test_a_process_with_the_same_number_that_is_another_one_is_not_taken_for_it(host: Host) -> None:
     first = await host.start("sleep 60")
     assert isinstance(await first.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     pid, started, boot = (host.task / "pid").read_text().split()
     (host.task / "pid").write_text(f"{pid} {int(started) - 1} {boot}\n")
 
@@ -584,7 +585,7 @@ async def test_an_exit_status_without_its_new_line_does_not_count(host: Host, co
 async def test_whoever_attaches_and_goes_leaves_no_process_behind(host: Host) -> None:
     first = await host.start("sleep 60")
     assert isinstance(await first.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     talk = await host.attach()
     assert isinstance(await talk.word(), Started)
     assert talk.channel is not None
@@ -644,7 +645,7 @@ async def test_a_command_that_prints_without_end_is_cut_on_its_host(host: Host) 
     """A watchdog keeps what lies on the host's disk within bounds, and says that it did."""
     first = await host.start("while test ! -e ~/go; do head -c 100000 /dev/zero; sleep 0.05; done; echo end")
     assert isinstance(await first.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     follower = await host.follow(limit_bytes=50_000)
     await until((host.task / "cut").exists)
 
@@ -663,7 +664,7 @@ async def test_a_command_that_prints_without_end_is_cut_on_its_host(host: Host) 
 async def test_a_command_is_ended_with_everything_that_it_started(host: Host) -> None:
     talk = await host.start("sleep 61 & sleep 62 | sleep 63 & echo $$; wait")
     assert isinstance(await talk.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     group = host.wrapper_pid()
 
     assert await host.signal() == Signalled("gone")
@@ -711,7 +712,7 @@ async def test_a_command_that_has_ended_is_not_signalled(host: Host) -> None:
 async def test_old_tombstones_and_forgotten_results_go_and_nothing_else(host: Host) -> None:
     running = await host.start("sleep 60")
     assert isinstance(await running.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     now, day = time.time(), 86_400
     for name, age_days, files in (
         ("tombstone-new", 0.9, ()),
