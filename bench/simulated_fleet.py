@@ -95,8 +95,9 @@ class Host:
         now = time.time()
         self._advance(now - self._last)
         self._last = now
+        pressure = _list(self._pressure) if {"m", "c"} & {*tick} else "null"
         line = (
-            f"[1,{now - self._started:.2f},{_list(self._cpu)},{self._memory()},{_list(self._pressure)},"
+            f"[1,{now - self._started:.2f},{_list(self._cpu)},{self._memory()},{pressure},"
             f'[["vda",{_items(self._disk)}]],[["eth0",{_items(self._net)}]]'
         )
         if len(tick) > 1:

@@ -74,11 +74,11 @@ class Host:
     def says(self, data: bytes) -> None:
         self.callbacks.on_data(data)
 
-    def answers(self, rest: str = "", *, disks: str = "[]") -> None:
+    def answers(self, rest: str = "", *, disks: str = "[]", pressure: str = "null") -> None:
         self.uptime_s += 1
         self.user += 30
         idle = int(self.uptime_s) * 70
-        self.says(f"[1,{self.uptime_s},[{self.user},0,0,{idle},0,0,0,0],null,null,{disks},[]{rest}]\n".encode())
+        self.says(f"[1,{self.uptime_s},[{self.user},0,0,{idle},0,0,0,0],null,{pressure},{disks},[]{rest}]\n".encode())
 
     def beats(self, seconds: float = 1.0, idle_interval_s: int = 10) -> None:
         for _ in range(round(seconds)):
@@ -118,6 +118,23 @@ def test_the_first_sample_comes_a_second_after_the_hello(host: Host) -> None:
     assert host.notes.samples[0]["cpu_percent"] == pytest.approx(30.0)
     assert host.notes.statuses == [("online", None)]
     assert host.notes.hellos[0].hostname == "web-1"
+
+
+def test_pressure_is_of_the_time_between_two_of_its_totals_and_stays_until_the_next(host: Host) -> None:
+    host.connect()
+    host.says(HELLO)
+    host.answers(pressure="[1000000,0,0,0,0]")
+    for _ in range(9):
+        host.beats()
+        host.answers()
+    host.beats()
+    host.answers(pressure="[2000000,0,0,500000,0]")
+    host.beats()
+    host.answers()
+    assert "pressure_cpu_percent" not in host.notes.samples[-3]
+    for sample in host.notes.samples[-2:]:
+        assert sample["pressure_cpu_percent"] == pytest.approx(10.0)
+        assert sample["pressure_io_percent"] == pytest.approx(5.0)
 
 
 def test_a_hello_that_comes_before_the_channel_is_handed_over_is_heard(host: Host) -> None:

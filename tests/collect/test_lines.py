@@ -195,6 +195,8 @@ def test_no_line_of_json_makes_a_rate_that_is_negative_or_not_finite(first: list
     if len(readings) < 2:
         return
     values = linux.rates(readings[0], readings[1], 1.0) | linux.gauges(readings[1]) | linux.slow_gauges(readings[1])
+    if (before := readings[0].pressure) is not None and (after := readings[1].pressure) is not None:
+        values |= linux.pressure_rates(before, after, 1.0)
     for name, value in values.items():
         assert math.isfinite(value), name
         assert value >= 0 or name.startswith("temperature_celsius:"), name

@@ -60,6 +60,8 @@ def test_values_of_captured_hosts_are_those_worked_out_by_hand(awk: str, host: s
     elapsed_s = later.uptime_s - earlier.uptime_s
     assert elapsed_s == pytest.approx(expected.pop("elapsed_s"))
     values = {**linux.gauges(later), **linux.slow_gauges(later), **linux.rates(earlier, later, elapsed_s)}
+    if earlier.pressure is not None and later.pressure is not None:
+        values |= linux.pressure_rates(earlier.pressure, later.pressure, elapsed_s)
     assert {name: values.get(name) for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
@@ -88,6 +90,12 @@ def test_ends_of_virtual_cables_and_unused_interfaces_are_left_out(awk: str) -> 
     found = reading(awk, "t", CAPTURES / "rocky-9" / "later")
     assert found.interfaces is not None
     assert [each.name for each in found.interfaces] == ["eno1", "eno2", "bond0", "bond0.100", "docker0"]
+
+
+@each_awk
+@pytest.mark.parametrize(("tick", "has_pressure"), [("t", False), ("tm", True), ("tc", True), ("tf", False)])
+def test_pressure_comes_with_the_slow_gauges_and_with_each_cpu(awk: str, tick: str, has_pressure: bool) -> None:
+    assert (reading(awk, tick, CAPTURES / "debian-12" / "later").pressure is not None) == has_pressure
 
 
 @each_awk

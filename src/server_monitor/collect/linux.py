@@ -56,8 +56,6 @@ def rates(earlier: Reading, later: Reading, elapsed_s: float) -> dict[str, float
         _cpu(values, earlier.cpu, later.cpu)
     if earlier.cores is not None and later.cores is not None:
         _cores(values, earlier.cores, later.cores)
-    if earlier.pressure is not None and later.pressure is not None:
-        _pressure(values, earlier.pressure, later.pressure, elapsed_s)
     if earlier.disks is not None and later.disks is not None:
         _disks(values, earlier.disks, later.disks, elapsed_s)
     if earlier.interfaces is not None and later.interfaces is not None:
@@ -106,6 +104,24 @@ def probe_cpu_percent(earlier: OwnCost, later: OwnCost, elapsed_s: float) -> flo
     return used_s / elapsed_s * 100
 
 
+def pressure_rates(earlier: PressureUs, later: PressureUs, elapsed_s: float) -> dict[str, float]:
+    """Shares of the time in which something waited; empty for a span that is too short, or that a reboot lies in."""
+    if elapsed_s < SHORTEST_SPAN_S:
+        return {}
+    share = 1e-4 / elapsed_s
+    return {
+        name: min(waited_us * share, 100.0)
+        for name, waited_us in (
+            ("pressure_cpu_percent", later.cpu - earlier.cpu),
+            ("pressure_memory_percent", later.memory - earlier.memory),
+            ("pressure_memory_full_percent", later.memory_full - earlier.memory_full),
+            ("pressure_io_percent", later.io - earlier.io),
+            ("pressure_io_full_percent", later.io_full - earlier.io_full),
+        )
+        if waited_us >= 0
+    }
+
+
 def _cpu(values: dict[str, float], earlier: CpuTimes, later: CpuTimes) -> None:
     # Single counters may step back a little (proc_stat(5) says so of iowait), hence a floor for each.
     user = max(later.user - earlier.user, 0) + max(later.nice - earlier.nice, 0)
@@ -133,19 +149,6 @@ def _cores(values: dict[str, float], earlier: Sequence[CpuTimes], later: Sequenc
         _cpu(core, before, after)
         if core:
             values[f"cpu_core_percent:{number}"] = core["cpu_percent"]
-
-
-def _pressure(values: dict[str, float], earlier: PressureUs, later: PressureUs, elapsed_s: float) -> None:
-    share = 1e-4 / elapsed_s
-    for name, waited_us in (
-        ("pressure_cpu_percent", later.cpu - earlier.cpu),
-        ("pressure_memory_percent", later.memory - earlier.memory),
-        ("pressure_memory_full_percent", later.memory_full - earlier.memory_full),
-        ("pressure_io_percent", later.io - earlier.io),
-        ("pressure_io_full_percent", later.io_full - earlier.io_full),
-    ):
-        if waited_us >= 0:
-            values[name] = min(waited_us * share, 100.0)
 
 
 @lru_cache(maxsize=4096)

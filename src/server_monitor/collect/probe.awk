@@ -1,7 +1,8 @@
 # The probe: answers each line on its standard input with one line of raw counters from /proc.
 #
 # The console is the clock. A tick is a line of letters; `t` alone asks for what changes every second, and further
-# letters ask for more: m (slow gauges and the own cost), c (each cpu), p (top processes), f (filesystems), h (hello).
+# letters ask for more: m (pressure, slow gauges, the own cost), c (pressure, each cpu), p (top processes),
+# f (filesystems), h (hello).
 # docs/reference/probe-protocol.md describes the lines, and collect/lines.py reads them.
 #
 # Rules for whoever changes this program:
@@ -290,7 +291,7 @@ function answer(tick,    out) {
     getline < STAT;
     close(STAT);
     out = out (NF >= 9 ? ",[" $2 "," $3 "," $4 "," $5 "," $6 "," $7 "," $8 "," $9 "]" : ",null") "," memory();
-    out = out "," (HAS_PRESSURE ? pressure() : "null") "," disks() "," interfaces();
+    out = out "," (HAS_PRESSURE && tick ~ /[mc]/ ? pressure() : "null") "," disks() "," interfaces();
     if (tick == "t") return out "]" NEWLINE;
     out = out "," (tick ~ /m/ ? slow_gauges() : "null,null,null,null");
     out = out "," (tick ~ /c/ ? each_cpu() : "null") "," (tick ~ /p/ ? top_processes() : "null");

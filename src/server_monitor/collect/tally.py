@@ -5,7 +5,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from server_monitor.collect import linux
-from server_monitor.collect.lines import Filesystem, OwnCost, ProcessCount, Reading
+from server_monitor.collect.lines import Filesystem, OwnCost, PressureUs, ProcessCount, Reading
 from server_monitor.telemetry import metrics
 
 # Each device has series of its own for years, so a host may not invent new ones for ever.
@@ -29,6 +29,8 @@ class Tally:
         "_earlier",
         "_filesystems",
         "_own",
+        "_pressure",
+        "_pressure_read",
         "_space",
     )
 
@@ -41,6 +43,8 @@ class Tally:
         """Start anew with a new probe; only the names of devices are remembered."""
         self._earlier: Reading | None = None
         self._own: tuple[OwnCost, float] | None = None
+        self._pressure_read: tuple[PressureUs, float] | None = None
+        self._pressure: dict[str, float] = {}
         self._carried: dict[str, float] = {}
         self._filesystems: dict[str, Filesystem] = {}
         self._space: dict[str, float] | None = None
@@ -54,6 +58,8 @@ class Tally:
         reading = self._with_admitted_devices(reading, now)
         if reading.load is not None:
             self._carry(reading, now)
+        if reading.pressure is not None:
+            self._press(reading.pressure, reading.uptime_s)
         earlier = self._earlier
         if earlier is None:
             self._earlier = reading
@@ -65,7 +71,7 @@ class Tally:
         rates = linux.rates(earlier, reading, elapsed_s)
         if self._space is None:
             self._space = linux.filesystem_gauges(self._filesystems.values())
-        return {**self._carried, **self._space, **linux.gauges(reading), **rates}
+        return {**self._carried, **self._space, **self._pressure, **linux.gauges(reading), **rates}
 
     def weigh(self, own: OwnCost, uptime_s: float) -> float | None:
         """What the probe cost the host since the last time, in percent of one CPU; None when that is not known."""
@@ -87,6 +93,12 @@ class Tally:
         elif self._is_admitted(found.mount_point, now):
             self._filesystems.setdefault(found.mount_point, found)
             self._space = None
+
+    def _press(self, pressure: PressureUs, uptime_s: float) -> None:
+        """Pressure is a total, read every ten seconds or every second: a value is of the whole span since the last."""
+        before, self._pressure_read = self._pressure_read, (pressure, uptime_s)
+        if before is not None:
+            self._pressure = linux.pressure_rates(before[0], pressure, uptime_s - before[1])
 
     def _carry(self, reading: Reading, now: float) -> None:
         """Keep what is asked for rarely, until it is asked for again."""
