@@ -1,10 +1,10 @@
 """`uptime` on 500 hosts, the console against those whom people use for it: Ansible, pyinfra and pssh.
 
 All sides meet the same simulated hosts over real SSH on loopback, and each works as it comes: the console over the
-connections of its collectors, Ansible over the masters of OpenSSH (ControlPersist), pyinfra and pssh over new ones; pssh
-also over masters, where it is told to. Each has run the command once before it is timed. The console is asked over HTTP
-and its run followed until it is finished; the verdict of the policy, every state of every task, its audit records and
-its output are then in the database.
+connections of its collectors, Ansible over the masters of OpenSSH (ControlPersist), pyinfra and pssh over new ones, and
+pssh over masters too, as it can be told to. Each has run the command once before it is timed. The console is asked over
+HTTP and its run followed until it is finished; the verdict of the policy, every state of every task, its audit records
+and its output are then in the database.
 """
 
 import os
