@@ -121,6 +121,7 @@ def test_the_first_sample_comes_a_second_after_the_hello(host: Host) -> None:
 
 
 def test_pressure_is_of_the_time_between_two_of_its_totals_and_stays_until_the_next(host: Host) -> None:
+    host.collector.watched = True
     host.connect()
     host.says(HELLO)
     host.answers(pressure="[1000000,0,0,0,0]")
@@ -226,6 +227,23 @@ def test_a_filesystem_that_was_unmounted_disappears_with_the_next_answer(host: H
     host.beats()
     host.answers()
     assert "filesystem_percent:/mnt" not in host.notes.samples[-1]
+
+
+@pytest.mark.parametrize(
+    ("free", "has_page", "times"), [(500, False, 2), (500, True, 6), (150, False, 6)], ids=["roomy", "watched", "full"]
+)
+def test_filesystems_are_asked_for_often_when_one_fills_or_somebody_looks(
+    host: Host, free: int, has_page: bool, times: int
+) -> None:
+    host.connect()
+    host.collector.detailed = has_page
+    host.says(HELLO)
+    for _ in range(5 * 60 + 1):
+        if b"f" in host.channel.written[-1]:
+            host.says(f"F 4096 1000 {free} {free} 0 0 /\n".encode())
+        host.answers()
+        host.beats(idle_interval_s=1)
+    assert sum(b"f" in question for question in host.channel.written) == times
 
 
 def test_filesystems_that_never_answer_are_not_asked_every_minute(host: Host) -> None:

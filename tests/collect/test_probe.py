@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server_monitor.collect import linux, probe
-from server_monitor.collect.lines import Filesystem, Hello, Line, ProcessCount, Reading, decode, text
+from server_monitor.collect.lines import Disk, Filesystem, Hello, Line, ProcessCount, Reading, decode, text
 from tests.support.awks import AWKS, CAPTURES, COMMANDS, run_probe
 
 SHELLS = (["dash", "-c"], ["bash", "-c"], ["busybox", "ash", "-c"], ["zsh", "-c"], ["fish", "-c"], ["tcsh", "-c"])
@@ -90,6 +90,27 @@ def test_ends_of_virtual_cables_and_unused_interfaces_are_left_out(awk: str) -> 
     found = reading(awk, "t", CAPTURES / "rocky-9" / "later")
     assert found.interfaces is not None
     assert [each.name for each in found.interfaces] == ["eno1", "eno2", "bond0", "bond0.100", "docker0"]
+
+
+@each_awk
+def test_a_single_disk_is_read_by_itself_between_two_looks_at_all_disks(awk: str, tmp_path: Path) -> None:
+    """What was listed last is asked for in its own file; where that cannot be read, all of them are listed again."""
+    root = tmp_path / "host"
+    shutil.copytree(CAPTURES / "debian-12" / "later", root)
+    (root / "proc/diskstats").write_text("   8 0 sda 100 0 200 30 400 0 500 60 0 70 90\n")
+    own = root / "sys/block/sda/stat"
+    own.parent.mkdir(parents=True)
+    own.write_text("  101  0  201  31  401  0  501  61  0  71  92  0 0 0 0 0 0\n")
+
+    listed, alone = decoded(awk, ["tm", "t"], root)[1:]
+    own.unlink()
+    again = decoded(awk, ["tm", "t"], root)[2]
+
+    assert isinstance(listed, Reading)
+    assert isinstance(alone, Reading)
+    assert isinstance(again, Reading)
+    assert listed.disks == again.disks == [Disk("sda", 100, 200, 30, 400, 500, 60, 70)]
+    assert alone.disks == [Disk("sda", 101, 201, 31, 401, 501, 61, 71)]
 
 
 @each_awk

@@ -292,7 +292,10 @@ class Collector:
         self._unanswered = True
         self._asked_at = now
         try:
-            self._channel.write(self._questions.next(now, detailed=self.detailed, skewed=self._skewed))
+            question = self._questions.next(
+                now, detailed=self.detailed, skewed=self._skewed, filling=self._tally.is_filling
+            )
+            self._channel.write(question)
         except OSError as error:
             self._fail("connection_lost", str(error))
 

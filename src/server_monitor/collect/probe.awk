@@ -241,8 +241,24 @@ function is_partition(name, whole,    rest) {
     return whole ~ /[0-9]$/ ? rest ~ /^p[0-9]+$/ : rest ~ /^[0-9]+$/;
 }
 
+# One or two disks are read by themselves, which is cheaper than the list of all that a kernel has; what there is, and
+# what is in use, is looked up in that list with the slow gauges.
+function disks(is_listing,    out, i, path) {
+    if (is_listing || DISKS < 1 || DISKS > 2) return all_disks();
+    out = "";
+    for (i = 1; i <= DISKS; i++) {
+        path = DISK_STAT[i];
+        $0 = "";
+        getline < path;
+        close(path);
+        if (NF < 11) return all_disks();
+        out = out (i > 1 ? ",[" : "[") DISK_NAME[i] "," $1 "," $3 "," $4 "," $5 "," $7 "," $8 "," $10 "]";
+    }
+    return "[" out "]";
+}
+
 # Devices that have never been used are left out: a kernel may offer sixteen empty ones.
-function disks(    out, n, whole) {
+function all_disks(    out, n, whole) {
     out = "";
     n = 0;
     while ((getline < DISKSTATS) > 0) {
@@ -256,8 +272,11 @@ function disks(    out, n, whole) {
         whole = $3;
         if (++n > 128) break;
         out = out (n > 1 ? ",[" : "[") DISK[$3] "," $4 "," $6 "," $7 "," $8 "," $10 "," $11 "," $13 "]";
+        DISK_NAME[n] = DISK[$3];
+        DISK_STAT[n] = ROOT "/sys/block/" $3 "/stat";
     }
     close(DISKSTATS);
+    DISKS = n;
     return "[" out "]";
 }
 
@@ -291,8 +310,8 @@ function answer(tick,    out) {
     getline < STAT;
     close(STAT);
     out = out (NF >= 9 ? ",[" $2 "," $3 "," $4 "," $5 "," $6 "," $7 "," $8 "," $9 "]" : ",null") "," memory();
-    out = out "," (HAS_PRESSURE && tick ~ /[mc]/ ? pressure() : "null") "," disks() "," interfaces();
-    if (tick == "t") return out "]" NEWLINE;
+    if (tick == "t") return out ",null," disks(0) "," interfaces() "]" NEWLINE;
+    out = out "," (HAS_PRESSURE && tick ~ /[mc]/ ? pressure() : "null") "," disks(tick ~ /m/) "," interfaces();
     out = out "," (tick ~ /m/ ? slow_gauges() : "null,null,null,null");
     out = out "," (tick ~ /c/ ? each_cpu() : "null") "," (tick ~ /p/ ? top_processes() : "null");
     return out "]" NEWLINE;
@@ -326,6 +345,7 @@ BEGIN {
     split("ext2 ext3 ext4 xfs btrfs zfs f2fs jfs reiserfs bcachefs nilfs2 ubifs jffs2 vfat exfat ntfs3", TYPE, " ");
     for (I in TYPE) LOCAL[TYPE[I]] = 1;
     HAS_PRESSURE = has(PSI_CPU) && has(PSI_MEMORY) && has(PSI_IO) && pressure() ~ /^.[0-9]+,[0-9]+,[0-9]+,[0-9]+,[0-9]+.$/;
+    DISKS = 0;
     find_memory_lines();
     hello();
     find_sensors();

@@ -6,7 +6,9 @@ Pure: `now` is monotonic seconds. docs/reference/probe-protocol.md names the let
 from typing import Final
 
 SLOW_GAUGES_EVERY_S: Final = 10
-FILESYSTEMS_EVERY_S: Final = 60
+FILESYSTEMS_EVERY_S: Final = 300
+# What is nearly full is watched more closely, and so is what somebody looks at: asking costs as much as seven samples.
+FILESYSTEMS_OFTEN_S: Final = 60
 # An unanswered question about filesystems means that one hangs: asking again would leave another process hanging.
 FILESYSTEMS_ASK_AGAIN_S: Final = 600
 FILESYSTEM_LIMIT: Final = 64
@@ -58,8 +60,8 @@ class Questions:
         self._lines_expected -= 1
         return True
 
-    def next(self, now: float, *, detailed: bool, skewed: bool) -> bytes:
-        """The question to ask now."""
+    def next(self, now: float, *, detailed: bool, skewed: bool, filling: bool) -> bytes:
+        """The question to ask now. `filling`: a filesystem has little room left, or none is known yet."""
         letters = b"t"
         if now - self._slow_at > SLOW_GAUGES_EVERY_S - _GRACE_S:
             self._slow_at = now
@@ -69,8 +71,7 @@ class Questions:
             if now - self._top_at > TOP_EVERY_S - _GRACE_S:
                 self._top_at = now
                 letters += b"p"
-        patience_s = FILESYSTEMS_ASK_AGAIN_S if self.expects_filesystems else FILESYSTEMS_EVERY_S
-        if now - self._filesystems_at > patience_s - _GRACE_S:
+        if now - self._filesystems_at > self._patience_s(often=detailed or filling) - _GRACE_S:
             self._filesystems_at = now
             self.expects_filesystems = True
             self._lines_expected = FILESYSTEM_LIMIT + 1
@@ -80,3 +81,9 @@ class Questions:
             self.expects_hello = True
             letters += b"h"
         return letters + b"\n"
+
+    def _patience_s(self, *, often: bool) -> int:
+        """How long what was heard of filesystems counts."""
+        if self.expects_filesystems:
+            return FILESYSTEMS_ASK_AGAIN_S
+        return FILESYSTEMS_OFTEN_S if often else FILESYSTEMS_EVERY_S

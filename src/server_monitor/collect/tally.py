@@ -11,7 +11,10 @@ from server_monitor.telemetry import metrics
 # Each device has series of its own for years, so a host may not invent new ones for ever.
 DEVICE_LIMIT: Final = 1024
 FORGET_DEVICES_AFTER_S: Final = 86_400
+# From here on the room that is left is looked at more often.
+FILLING_PERCENT: Final = 80.0
 _KEPT: Final[tuple[str, ...]] = ("processes", "probe_cpu_percent")
+_FULLNESS: Final = ("filesystem_percent:", "filesystem_inodes_percent:")
 
 
 class ClockStandsStillError(Exception):
@@ -32,6 +35,7 @@ class Tally:
         "_pressure",
         "_pressure_read",
         "_space",
+        "is_filling",
     )
 
     def __init__(self) -> None:
@@ -48,6 +52,8 @@ class Tally:
         self._carried: dict[str, float] = {}
         self._filesystems: dict[str, Filesystem] = {}
         self._space: dict[str, float] | None = None
+        # Has a filesystem little room left, for bytes or for files? So too while none is known.
+        self.is_filling = True
         self._device_names: list[str] = []
 
     def read(self, reading: Reading, now: float) -> dict[str, float] | None:
@@ -71,6 +77,8 @@ class Tally:
         rates = linux.rates(earlier, reading, elapsed_s)
         if self._space is None:
             self._space = linux.filesystem_gauges(self._filesystems.values())
+            percents = [value for name, value in self._space.items() if name.startswith(_FULLNESS)]
+            self.is_filling = not percents or max(percents) >= FILLING_PERCENT
         return {**self._carried, **self._space, **self._pressure, **linux.gauges(reading), **rates}
 
     def weigh(self, own: OwnCost, uptime_s: float) -> float | None:
