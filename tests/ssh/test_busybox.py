@@ -72,6 +72,9 @@ def test_what_such_a_host_said_has_the_values_worked_out_by_hand() -> None:
     elapsed_s = later.uptime_s - earlier.uptime_s
     assert elapsed_s == pytest.approx(expected.pop("elapsed_s"))
     values = {**linux.gauges(later), **linux.slow_gauges(later), **linux.rates(earlier, later, elapsed_s)}
+    assert earlier.pressure is not None
+    assert later.pressure is not None
+    values |= linux.pressure_rates(earlier.pressure, later.pressure, elapsed_s)
     assert {name: values.get(name) for name in expected} == pytest.approx(expected, rel=1e-5)
     assert ProcessCount(174) in lines
     assert Filesystem("/", 4096, 66053021, 58824319, 19369026, 16777216, 16112525) in lines
