@@ -47,10 +47,12 @@ class World:
     channels: list[local.LocalChannel] = field(default_factory=list)
     refusal: Failure | None = None
     rows_fail: int = 0
+    rows_read: int = 0
     records_fail: int = 0
     supervisor: Supervisor = field(init=False)
 
     async def targets(self) -> Sequence[Watch]:
+        self.rows_read += 1
         if self.rows_fail:
             self.rows_fail -= 1
             raise Unavailable("the database is away")
@@ -77,8 +79,8 @@ class World:
     async def record_facts(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         self.facts.update(found)
 
-    def changed(self) -> None:
-        self.bus.publish(Subject.CHANGED, Changed(1))
+    def changed(self, *actions: str) -> None:
+        self.bus.publish(Subject.CHANGED, Changed(1, frozenset(actions) or None))
 
     def watch(self, *detailed: str, everyone: bool = False) -> None:
         self.bus.publish(Subject.WATCHED, Watched("browser", everyone, frozenset(detailed)))
@@ -127,6 +129,16 @@ async def until(condition: Callable[[], object], what: str) -> None:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pytest.fail(f"not within {PATIENCE_S:.0f} s: {what}")
+
+
+async def test_rows_are_read_again_for_what_concerns_servers_and_not_for_commands_on_them() -> None:
+    async with running(here()) as world:
+        await until(lambda: world.rows_read == 1, "rows read")
+        world.changed("task.start", "task.finish", "auth.login")
+        world.changed("task.start", "server.update")
+        await until(lambda: world.rows_read == 2, "rows read again")
+        world.changed()
+        await until(lambda: world.rows_read == 3, "rows read when nobody knows what has changed")
 
 
 async def test_the_consoles_own_machine_is_live_with_everything_a_list_shows() -> None:

@@ -54,9 +54,13 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Some state changed: the audit log has grown to `size` records. Whoever caches rows reads them again."""
+    """Some state changed: the audit log has grown to `size` records. Whoever caches rows reads them again.
+
+    `actions` are those of the new records, None where they are not known.
+    """
 
     size: int
+    actions: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from server_monitor.telemetry.logs import logger
 log = logger(__name__)
 
 RELOAD_EVERY_S: Final = 30.0
+# Audit actions after which the rows that are watched read differently; a run on every server is none of them.
+_ABOUT_ROWS: Final = ("server.", "host_key.", "ssh_key.", "key.")
 RELOAD_PAUSE_S: Final = 0.5
 LEASE_S: Final = 15.0
 FLUSH_AFTER_S: Final = 0.2
@@ -166,7 +168,8 @@ class Supervisor:
         with self._bus.subscribe(Subject.CHANGED, Subject.WATCHED, queue_size=256) as messages:
             async for message in messages:
                 if isinstance(message, Changed):
-                    self._reload.set()
+                    if message.actions is None or any(action.startswith(_ABOUT_ROWS) for action in message.actions):
+                        self._reload.set()
                 elif isinstance(message, Watched):
                     self._leases[message.watcher] = message, self._clocks.monotonic() + LEASE_S
 

@@ -250,11 +250,13 @@ async def _watch_for_changes(db: Database, bus: Bus) -> None:
         try:
             async with db.reading() as conn:
                 size = await audit_log.size(conn)
+                is_known = 0 <= known < size
+                actions = frozenset(await audit_log.actions_since(conn, known)) if is_known else None
         except Unavailable as error:
             log.warning("change_poll_failed", cause=str(error))
         else:
             if size != known:
-                bus.publish(Subject.CHANGED, Changed(size))
+                bus.publish(Subject.CHANGED, Changed(size, actions))
             known = size
         await asyncio.sleep(CHANGE_POLL_S)
 
