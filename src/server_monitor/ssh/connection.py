@@ -8,10 +8,13 @@ These two modules are the only ones that rely on names asyncssh does not promise
 """
 
 import asyncio
+import logging
 import socket
 import time
+from typing import Any
 
 import asyncssh
+from asyncssh.logging import SSHLogger
 from asyncssh.packet import SSHPacketLogger
 from typing_extensions import override
 
@@ -29,7 +32,26 @@ WRITE_HIGH_WATER = 65_536  # bytes we may owe a host that does not read, before 
 MOST_REKEYS = 20  # key exchanges in a minute; each costs about 3 ms
 REKEY_WINDOW_S = 60.0
 
+SMALL_SLICE = 4_096  # bytes whose cost is taken from the wall clock: asking for CPU time costs more than they do
+SMALL_SLICE_MOST_S = 0.003  # CPU that so few bytes can cost; beyond it we were made to wait
+
 _KERNEL_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 40_000}
+
+
+class _Quiet(SSHLogger):
+    """asyncssh describes every channel and prepares the words before it asks whether anybody reads them."""
+
+    @override
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        if level >= logging.WARNING:
+            super().log(level, msg, *args, **kwargs)
+
+    @override
+    def get_child(self, child: str = "", context: str = "") -> SSHLogger:
+        return self
+
+
+_quiet = _Quiet(logging.getLogger("asyncssh"))
 
 
 class Connection(asyncssh.SSHClientConnection):
@@ -50,6 +72,11 @@ class Connection(asyncssh.SSHClientConnection):
         self._unread = False  # the host does not read what we send
         self._exchanges = 0
         self._exchanges_since = 0.0
+
+    @property
+    @override
+    def logger(self) -> SSHLogger:
+        return _quiet
 
     @property
     def stage_reached(self) -> Stage:
@@ -129,10 +156,15 @@ class Connection(asyncssh.SSHClientConnection):
     def _take(self, data: bytes) -> None:
         """Give the bytes to asyncssh in slices, until they are done or the host has had its share of our time."""
         for start in range(0, len(data), SLICE):
-            before_s = time.thread_time()  # CPU of ours: waiting for other processes is not the host's fault
+            is_small = len(data) - start <= SMALL_SLICE
+            clock = time.monotonic if is_small else time.thread_time
+            before_s = clock()
             if not self._feed(data[start : start + SLICE]):
                 return
-            rest_s = self._pace.spend(time.thread_time() - before_s, time.monotonic())
+            now_s = time.monotonic()
+            # Waiting for other processes is not the host's fault: what counts is CPU of ours.
+            spent_s = min(now_s - before_s, SMALL_SLICE_MOST_S) if is_small else time.thread_time() - before_s
+            rest_s = self._pace.spend(spent_s, now_s)
             if rest_s:
                 self._rest(rest_s, data[start + SLICE :])
                 return
