@@ -28,6 +28,7 @@ from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs
 from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
 from server_monitor.tasks.sweeping import Sweeper
+from server_monitor.tasks.turnstile import Turnstile
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 
@@ -37,6 +38,7 @@ TURN_EVERY_S: Final = 2.0
 GATHER_S: Final = 0.005  # what ends within this time shares a transaction
 LEASE_BEATS: Final = 3
 STORE_RETRY_S: Final = 1.0
+AT_ONCE: Final = 16  # tasks that begin, or are acknowledged, before somebody else is served
 ENDING_S: Final = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
 HOUSEKEEPING_EVERY_S: Final = 15.0
 
@@ -77,6 +79,7 @@ class Dispatcher:
         self._limits = limits
         self._clearing = Clearing(db, rule)
         self._sweeper = Sweeper(hosts)
+        self._turnstile = Turnstile(AT_ONCE)
         self._executions: dict[str, Execution] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
@@ -213,6 +216,7 @@ class Dispatcher:
         running.add_done_callback(self._running.discard)
 
     async def _execute(self, claim: Claimed, target: Target | None) -> None:
+        await self._turnstile.passed()
         try:
             values = secrets.unseal(self._vault, claim.run_id, claim.sealed) if claim.sealed else {}
         except VaultUnreadable as error:
@@ -257,6 +261,7 @@ class Dispatcher:
                 if outcome is None or not await self._stored(outcome):
                     execution.leave()
                 else:
+                    await self._turnstile.passed()
                     execution.acknowledge()
                     self._sweeper.used(claim.server_id, target, asyncio.get_running_loop().time())
         except asyncio.CancelledError:
