@@ -194,13 +194,27 @@ async def test_another_login_replaces_the_password(db: Database) -> None:
     assert {one["p"]: one["new"] for one in change}["auth"] == SECRET
 
 
-async def test_a_stored_password_is_never_sent_to_a_new_address(db: Database) -> None:
-    made = await add(db, "a", login=PASSWORD)
-    for moved in ({"host": "evil.example.com"}, {"port": 2222}):
+async def test_a_stored_password_is_never_sent_to_a_new_address_or_through_other_hands(db: Database) -> None:
+    made, gate = await add(db, "a", login=PASSWORD), await add(db, "gate")
+    for moved in ({"host": "evil.example.com"}, {"port": 2222}, {"jump_server_id": gate.id}):
         with pytest.raises(Invalid, match="password again"):
             await edit(db, made, **moved)
     assert (await edit(db, made, host="10.0.0.9", login=PASSWORD)).host == "10.0.0.9"
     assert (await edit(db, made, username="other", name="b")).username == "other"
+
+
+async def test_a_jump_server_for_stored_passwords_is_moved_by_nobody_but_who_keeps_keys(db: Database) -> None:
+    """A group's administrator could lead them past a host of their own."""
+    outer = await add(db, "outer")
+    inner = await add(db, "inner", jump_server_id=outer.id)
+    admin_of_group = member(await add_group(db, "web", [outer, inner]), Role.ADMIN)
+    assert (await edit(db, outer, actor=admin_of_group, port=2022)).port == 2022
+    await add(db, "behind", login=PASSWORD, jump_server_id=inner.id)
+    for server in (outer, inner):
+        with pytest.raises(Invalid, match="Stored passwords go through this server"):
+            await edit(db, server, actor=admin_of_group, host="evil.example.com")
+        assert (await edit(db, server, actor=admin_of_group, labels={"a": "b"})).labels == {"a": "b"}
+        assert (await edit(db, server, host=f"new-{server.name}")).host == f"new-{server.name}"
 
 
 async def test_an_edit_records_what_was_and_what_is(db: Database) -> None:

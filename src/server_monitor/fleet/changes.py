@@ -130,6 +130,7 @@ async def edit(conn: AsyncConnection, vault: Vault, server_id: str, change: Edit
     new = replace(old, **wanted)
     mistakes = [] if old.is_local else [*_mistakes(new), *(_login_mistakes(login) if login else ())]
     mistakes += _password_mistakes(old, new, login)
+    mistakes += await _behind_mistakes(conn, old, new, actor)
     if login is not None:
         mistakes += await _key_mistakes(conn, login, actor)
     if new.jump_server_id != old.jump_server_id:
@@ -285,11 +286,31 @@ async def _key_mistakes(conn: AsyncConnection, login: Login, actor: Actor) -> li
 
 def _password_mistakes(old: Server, new: Server, login: Login | None) -> list[FieldError]:
     """A stored password is sent only where it was meant for; whoever moves the server has to know it."""
-    moved = (old.host, old.port) != (new.host, new.port)
-    if old.auth == "password" and moved and login is None:
-        message = "Give the password again: the stored one was meant for the old address and is not sent elsewhere."
+    if old.auth == "password" and _is_moved(old, new) and login is None:
+        message = "Give the password again: the stored one was meant for the old way there and is not sent elsewhere."
         return [FieldError("auth.password", message)]
     return []
+
+
+def _is_moved(old: Server, new: Server) -> bool:
+    """Does what is sent to the server go elsewhere, or through other hands?"""
+    return (old.host, old.port, old.jump_server_id) != (new.host, new.port, new.jump_server_id)
+
+
+async def _behind_mistakes(conn: AsyncConnection, old: Server, new: Server, actor: Actor) -> list[FieldError]:
+    """Whoever moves a jump server could stand in the way of the passwords that go through it."""
+    if not _is_moved(old, new) or allows(actor, Permission.KEY_WRITE):
+        return []
+    behind, asked = set[str](), {old.id}
+    while asked:
+        through = (servers.c.jump_server_id.in_(asked), servers.c.id.not_in(behind))
+        asked = set(await conn.scalars(select(servers.c.id).where(*through)))
+        behind |= asked
+    with_password = select(servers.c.id).where(servers.c.id.in_(behind), servers.c.auth == "password").limit(1)
+    if await conn.scalar(with_password) is None:
+        return []
+    message = "Stored passwords go through this server. Moving it takes the permission key:write."
+    return [FieldError("host", message)]
 
 
 async def _credential(
