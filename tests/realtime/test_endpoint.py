@@ -336,6 +336,14 @@ async def test_a_logged_out_user_loses_the_connection_at_once_and_others_do_not(
         assert (await bob.next("pong"))["type"] == "pong"
 
 
+async def test_a_socket_goes_with_the_session_that_another_login_replaced(live: LiveConsole):
+    async with live.screen("ann") as ann:
+        live.directory.ended.add("ann")
+        live.changed("auth.login")
+
+        assert await ann.closed() == 4401
+
+
 async def test_a_login_that_ran_out_is_found_without_any_message(directory: Directory):
     async with running_live(directory, rules=Rules(reauthorise_interval_s=0.05)) as live, live.screen("ann") as ann:
         directory.ended.add("ann")

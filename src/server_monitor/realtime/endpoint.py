@@ -26,8 +26,8 @@ POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 LOGGED_OUT = 4401
 
-# Audit actions after which a session may have ended or an actor may see other servers.
-_ABOUT_ACCESS = ("user.", "token.", "session.", "group.", "server.", "auth.logout")
+# Audit actions after which a session may have ended or an actor may see other servers. A login ends the one before it.
+_ABOUT_ACCESS = ("user.", "token.", "session.", "group.", "server.", "auth.logout", "auth.login")
 # Audit actions after which the list of servers reads differently.
 _ABOUT_SERVERS = ("server.", "group.", "host_key.")
 # Audit actions after which the list of runs reads differently.
