@@ -140,6 +140,7 @@ class Pool:
         held = self._held.pop(server_id, None)
         if held is not None:
             held.connection.close()
+            metrics.ssh_connections.set(len(self._held))
 
     async def close(self) -> None:
         """Close every connection, those that lead through another one first."""
@@ -149,6 +150,7 @@ class Pool:
         self._attempts.clear()
         held = sorted(self._held.values(), key=lambda each: _depth(each.target), reverse=True)
         self._held.clear()
+        metrics.ssh_connections.set(0)
         for each in held:
             each.connection.close()
         try:
