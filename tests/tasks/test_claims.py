@@ -235,6 +235,44 @@ async def test_only_the_dead_that_hold_nothing_are_forgotten(db: Database) -> No
 
 
 @pytest.fixture
+async def pair(database_url: str) -> AsyncIterator[tuple[Database, Database]]:
+    """A console and a command beside it, each with connections of its own to the same database."""
+    databases = [await Database.open(database_url, node=f"node-{number}") for number in range(2)]
+    try:
+        yield databases[0], databases[1]
+    finally:
+        for database in databases:
+            await database.close()
+
+
+async def test_a_task_that_goes_back_into_the_queue_cannot_slip_past_a_cancel(pair: tuple[Database, Database]) -> None:
+    """Each is cancelled where it waits, or asked to end where it runs; none is left to begin once more."""
+    one, two = pair
+    chosen = await add_servers(one, 4)
+    chance = random.Random(8)
+    for round_number in range(40):
+        placed = await place(one, chosen)
+        claimed = await claim(one, placed)
+
+        async def go_back(task: Claimed) -> None:
+            async with one.transaction() as conn:
+                await claims.requeue(conn, task)
+
+        async def cancel() -> None:
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)
+            async with two.transaction() as conn:
+                await cancelling.cancel_run(conn, placed.run_id, actor=ADA, now=datetime.now(UTC))  # noqa: B023
+
+        await asyncio.gather(*(go_back(task) for task in claimed), cancel())
+
+        rows = await task_rows(one, placed)
+        left = {row.id for row in rows if row.status == Status.RUNNING and row.cancel_requested_at is not None}
+        assert [row.status for row in rows if row.id not in left] == ["cancelled"] * (4 - len(left)), round_number
+        await finish(one, *(ended(task, Status.CANCELLED) for task in claimed if task.task_id in left))
+
+
+@pytest.fixture
 async def second(postgres_url: str) -> AsyncIterator[tuple[Database, Database]]:
     """Two consoles on one PostgreSQL."""
     databases = [await Database.open(postgres_url, node=f"node-{number}") for number in range(2)]

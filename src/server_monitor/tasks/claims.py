@@ -18,6 +18,7 @@ from server_monitor.db.tables import facts, heartbeats, runs, servers, tasks
 from server_monitor.tasks.rows import (
     BY_SYSTEM,
     acting_for,
+    lock_runs,
     on_behalf,
     server_target,
 )
@@ -240,6 +241,8 @@ async def requeue(conn: AsyncConnection, claimed: Claimed) -> bool:
 
     False when it has been put back before, or when somebody has asked for its end meanwhile.
     """
+    # A cancel looks at what waits first and then at what runs: a task that went back in between would be neither.
+    await lock_runs(conn, [claimed.run_id])
     again = and_(_held(claimed), tasks.c.requeued.is_(False), tasks.c.cancel_requested_at.is_(None))
     values = {"status": Status.QUEUED, "owner": None, "started_at": None, "requeued": True}
     changed = await conn.execute(update(tasks).where(again).values(**values))
