@@ -130,7 +130,8 @@ def copied_into(target: Field, sources: list[Field], call: Call) -> None:
             write(target, content, call.walker, is_appended=False)
         else:
             write(known(f"{place.text.rstrip('/')}/{name}", target.span), content, call.walker, is_appended=False)
-        if place.is_exact and from_place.is_exact and from_place.text not in call.state.files:
+        is_stream = paths.descriptor(from_place) is not None
+        if place.is_exact and from_place.is_exact and not is_stream and from_place.text not in call.state.files:
             path = f"{place.text.rstrip('/')}/{name}" if is_directory else place.text
             call.state.programs[path] = from_place.text
 

@@ -30,7 +30,7 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
             return _function(call, word)
     call.name = _name(word, call)
     _note(call)
-    if redirections is not None and redirections.network and programs.runs_code(call.name):
+    if redirections is not None and redirections.network and _is_given_away(call, redirections):
         why = f"connects {call.name} with the network"
         call.walker.find("rce.reverse_shell", why, redirections.span, resolved=_line(call))
     effects.judge_environment(call)
@@ -39,6 +39,16 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
         if printed is not None:
             return printed
     return _program(call, word)
+
+
+def _is_given_away(call: Call, redirections: Redirections) -> bool:
+    """Does what runs code listen to the network? `exec` alone only opens a descriptor, unless it is the shell's own."""
+    name, *rest = (call.name, *call.texts)
+    while rest and name in ("command", "builtin"):
+        name, *rest = rest
+    if name == "exec" and not rest:
+        return redirections.is_standard
+    return programs.runs_code(name)
 
 
 def _name(word: str, call: Call) -> str:

@@ -28,6 +28,9 @@ _NEEDED = tuple(
         )
     )
 )
+_DATABASES = ("mariadbd", "mongod", "mysqld", "postgres")
+# A pattern for whole command lines that finds the program java finds every Java program, and databases are among them.
+_JAVA_DATABASE = "/usr/bin/java -Xmx1g org.apache.cassandra.service.CassandraDaemon"
 _HARMLESS = re.compile(r"-(?:-signal[= ])?(?:SIG)?(?:HUP|USR[12]|CONT|WINCH|0|1)$|-l$|--list|-L$|-c$")
 _ASKS_ONLY = ("-0", "-l", "-L", "--list", "--table")
 
@@ -110,8 +113,8 @@ def pkill(call: Call) -> None:
     for word in words:
         if word.gap is not None and word.gap.source in (Source.ALL_PROCESSES, Source.NETWORK):
             call.walker.find("sys.kill_all", "ends every process that runs", word.span)
-        elif word.text is not None and not owners and (needed := _matched(word.text, options)):
-            call.walker.find("sys.kill_all", f"ends {needed}, which the system needs", word.span)
+        elif word.text is not None and not owners and (loss := _loss(word.text, options)):
+            call.walker.find("sys.kill_all", f"ends {loss}", word.span)
 
 
 PKILL = named("u U P g G t s F e_ signal euid uid parent pgroup group terminal session pidfile ns nslist") - {"e_"}
@@ -122,15 +125,20 @@ def _signal(call: Call) -> str:
     return (value.text or "").removeprefix("SIG") if value is not None else ""
 
 
-def _matched(pattern: str, options: Options) -> str | None:
-    """A process that the system needs and this pattern of pkill finds."""
+def _loss(pattern: str, options: Options) -> str | None:
+    """What must not be lost of the processes that this pattern finds, and why."""
     ignores = "(?i)" if options.has("i", "I", "ignore-case") else ""
     expression = patterns.of_command(ignores + pattern)
     if expression is None:
         return None
     find = expression.fullmatch if options.has("x", "exact") else expression.search
-    forms = ("{}", "/usr/sbin/{} -D", "/usr/lib/systemd/{}") if options.has("f", "full") else ("{}",)
-    return next((name for name in _NEEDED for form in forms if find(form.format(name))), None)
+    is_full = options.has("f", "full")
+    forms = ("{}", "/usr/sbin/{} -D", "/usr/lib/systemd/{}") if is_full else ("{}",)
+    for names, why in ((_NEEDED, "which the system needs"), (_DATABASES, "a database")):
+        found = next((name for name in names for form in forms if find(form.format(name))), None)
+        if found is not None:
+            return f"{found}, {why}"
+    return "every Java program, databases among them" if is_full and find(_JAVA_DATABASE) else None
 
 
 def killall(call: Call) -> None:
@@ -144,12 +152,13 @@ def killall(call: Call) -> None:
         if word.text is None:
             continue
         if options.has("r", "regexp"):
-            needed = _matched(word.text, options)
+            loss = _loss(word.text, options)
         else:
             letters = word.text.casefold() if options.has("I", "ignore-case") else word.text
             needed = next((n for n in _NEEDED if letters in (n, n.casefold())), None)
-        if needed is not None:
-            call.walker.find("sys.kill_all", f"ends {needed}, which the system needs", word.span)
+            loss = f"{needed}, which the system needs" if needed is not None else None
+        if loss is not None:
+            call.walker.find("sys.kill_all", f"ends {loss}", word.span)
 
 
 def containers(call: Call) -> None:

@@ -15,6 +15,7 @@ from server_monitor.tasks.policy.writing import write
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
+_STANDARD = ("", "0", "1", "2")
 WRITES = frozenset((">", ">>", ">|", "&>", "&>>", "<>", ">&", ">!", ">>!", "&>|", "&>!"))
 
 
@@ -32,6 +33,7 @@ class Redirections:
     stdin: Parts | None = None
     targets: list[Target] = field(default_factory=list)
     network: str = ""
+    is_standard: bool = False  # The network is at standard input, output or error, where a shell listens and answers.
     span: Span = (0, 0)
     is_fifo: bool = False
 
@@ -89,7 +91,7 @@ def _one(redirect: Redirect, file: Field, found: Redirections, walker: Walker) -
     number = _number(redirect, walker)
     place = paths.place_of(file.parts, walker.state)
     if place.text.startswith(("/dev/tcp/", "/dev/udp/")):
-        _network(redirect, file, place.text, found, walker)
+        _network(redirect, number, file, found, walker, path=place.text)
     elif redirect.op in ("<&", ">&") and (file.text or "").strip("-").isdigit():
         _descriptor(redirect, number, file, found, walker)
     elif redirect.op == "<" and number in ("", "0"):
@@ -107,28 +109,36 @@ def _takes_stdout(redirect: Redirect, number: str) -> bool:
     return number in ("", "1") or redirect.op.startswith("&")
 
 
-def _network(redirect: Redirect, file: Field, path: str, found: Redirections, walker: Walker) -> None:
-    number = redirect.n.value.strip("{}") if redirect.n else ""
+def _network(redirect: Redirect, number: str, file: Field, found: Redirections, walker: Walker, *, path: str) -> None:
     found.network, found.span = path, file.span
+    found.is_standard = found.is_standard or number in _STANDARD
     walker.descriptors[number or "0"] = (Gap(Source.NETWORK, detail=path),)
     if redirect.op in WRITES:
         found.targets.append(Target(file, True, _takes_stdout(redirect, number)))
-    if redirect.op in ("<", "<>"):
+        if number not in _STANDARD:
+            walker.sinks[number] = file
+    if redirect.op in ("<", "<>") and number in ("", "0"):
         found.stdin = (Gap(Source.NETWORK, detail=path),)
 
 
 def _descriptor(redirect: Redirect, number: str, file: Field, found: Redirections, walker: Walker) -> None:
-    """`<&5` and `>&5`: what was opened as 5 before."""
+    """`<&5` and `>&5`: what was opened as 5 before. The arrow only says which descriptor is meant without a number."""
     other = (file.text or "").strip("-")
+    number = number or ("0" if redirect.op == "<&" else "1")
     if (content := walker.descriptors.get(other)) is not None:
         if any(isinstance(part, Gap) and part.source is Source.NETWORK for part in content):
             found.network, found.span = f"descriptor {other}", file.span
-        if redirect.op == "<&" and number in ("", "0"):
+            found.is_standard = found.is_standard or number in _STANDARD
+        if number == "0":
             found.stdin = content
-        elif redirect.op == "<&":
+        elif number not in _STANDARD:
             walker.descriptors[number] = content
-    if other in walker.sinks and number in ("", "1"):
+    if other not in walker.sinks:
+        return
+    if number == "1":
         found.targets.append(Target(walker.sinks[other], True, True))
+    elif number not in _STANDARD:
+        walker.sinks[number] = walker.sinks[other]
 
 
 def _dedented(parts: Parts) -> Parts:

@@ -268,7 +268,7 @@ class Walker:
         if cmd.stmt is None:
             return ()
         stmt = _coprocess(cmd)
-        named = cmd.name is not None and not isinstance(cmd.stmt.cmd, CallExpr)
+        named = cmd.name is not None and not isinstance(cmd.stmt.cmd, CallExpr | None)
         name = (_literal(cmd.name) if named and cmd.name is not None else None) or "COPROC"
         number = str(60 + len(self.sinks))
         self.sinks[number] = Field((self._waiting([stmt]),), self.located(cmd))
@@ -672,9 +672,9 @@ def _coprocess(cmd: CoprocClause) -> Stmt:
     """
     stmt = cmd.stmt
     assert stmt is not None
-    if not isinstance(stmt.cmd, CallExpr):
+    if not isinstance(stmt.cmd, CallExpr | None):
         return stmt
-    call = stmt.cmd
+    call = stmt.cmd or CallExpr(cmd.pos, cmd.end)
     assigned = [
         Word(a.pos, a.end, [Lit(a.pos, a.end, f"{a.name.value}="), *(a.value.parts if a.value else [])])
         for a in call.assigns

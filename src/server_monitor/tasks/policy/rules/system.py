@@ -107,7 +107,15 @@ RULES = (
             "killall -9 sshd",
             "for p in $(ps -eo pid); do kill -9 $p; done",
         ),
-        ("kill 4242", "kill -0 1", "pkill -f myworker", "kill $(pidof myapp)", "killall -HUP nginx", "kill -l"),
+        (
+            "kill 4242",
+            "kill -0 1",
+            "pkill -f myworker",
+            "pkill -x java",
+            "kill $(pidof myapp)",
+            "killall -HUP nginx",
+            "kill -l",
+        ),
         references=("kill(1)", "killall(1)", "pkill(1)"),
         matches=(
             match("killall5", r"", "ends every process"),
@@ -120,7 +128,7 @@ RULES = (
             ),
             match(
                 "pkill killall",
-                r"{w}(sshd|systemd|init|systemd-\w+|dbus-daemon|dockerd|containerd|kubelet|NetworkManager|udevd|agetty|login|bash|auditd|rsyslogd|journald|systemd-journald|mysqld|postgres|mongod|java){e}",
+                r"{w}(sshd|systemd|init|systemd-\w+|dbus-daemon|dockerd|containerd|kubelet|NetworkManager|udevd|agetty|login|bash|auditd|rsyslogd|journald|systemd-journald|mysqld|mariadbd|postgres|mongod){e}",
                 "ends processes that the system needs",
                 unless=r"{w}(-HUP|-1|-USR[12]|-SIGHUP|-0|-s HUP|-CONT|--signal HUP)",
             ),
