@@ -7,6 +7,8 @@ import orjson
 import pytest
 import websockets
 
+from server_monitor.tasks.frames import Frames
+from server_monitor.tasks.output import RECENT_BYTES
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.patience import PATIENCE_S
 
@@ -47,3 +49,32 @@ async def test_a_run_is_watched_from_its_beginning_to_its_end(
                 assert message["code"] == "not_found"
     assert seen[-1] == ("failed", "exit_status", 3)
     assert (await browser.get(f"/api/runs/{run_id}")).json()["progress"]["by_status"] == {"failed": 1}
+
+
+async def test_whoever_watches_more_than_is_kept_is_told_how_much_is_missing(
+    browser: Browser, console: ConsoleProcess, tmp_path: Path
+) -> None:
+    """A cancel is seen at once, and the page that watches reaches the very end."""
+    own = next(item for item in (await browser.get("/api/servers")).json()["items"] if item["host"] == "local")
+    await browser.send("PATCH", f"/api/servers/{own['id']}", {"capability": "run"})
+    command = "head -c 2000000 /dev/zero; exec sleep 300"
+    body = {"command": command, "selector": {"servers": [own["id"]]}, "store_output": False}
+    (task,) = (await browser.send("POST", "/api/tasks", body)).json()["tasks"]
+    path = f"/api/tasks/{task['id']}/output"
+    async with asyncio.timeout(DEADLINE_S):
+        while (await browser.get(path)).headers["X-Total-Bytes"] != "2000000":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+        following = {"follow": True, "framed": True}
+        async with browser.client.stream("GET", path, params=following) as response:
+            arriving = response.aiter_bytes()
+            came = await anext(arriving)
+            asked = (await browser.send("POST", f"/api/tasks/{task['id']}/cancel")).json()
+            came += b"".join([data async for data in arriving])
+
+    assert asked["cancel_requested_at"] is not None
+    pieces = list(Frames().feed(came))
+    ends = [0, *(piece.at + len(piece.data) for piece in pieces)]
+    gaps = [(end, piece.at) for end, piece in zip(ends, pieces, strict=False) if end != piece.at]
+    assert gaps == [(65_536, 2_000_000 - RECENT_BYTES)]
+    assert ends[-1] == 2_000_000

@@ -76,7 +76,7 @@ async def test_long_output_is_seen_while_it_comes_and_kept_whole(site: Site) -> 
         (host.home / "go").touch()
         [row] = await site.ended(placed)
 
-    assert begun == b"begin\n"
+    assert begun.data == b"begin\n"
     out, err = await site.output(row)
     assert out == b"begin\n" + b"".join(b"%d\n" % n for n in range(1, 300_001))
     assert err == b"".join(b"%d\n" % n for n in range(1, 100))

@@ -7,10 +7,12 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from server_monitor.tasks.frames import Piece
 from server_monitor.tasks.output import READ_BYTES, RECENT_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
 from tests.support.machines import NEEDS_ROOT
 
@@ -41,9 +43,14 @@ def take(live: LiveOutput, stream: str, data: bytes, at: int = 0) -> int:
     return at
 
 
+def pairwise_ends(pieces: list[Piece]) -> Iterator[tuple[int, Piece]]:
+    """Where each piece ends, and the piece after it."""
+    return ((one.at + len(one.data), after) for one, after in pairwise(pieces))
+
+
 def whole(spool: Spool) -> bytes:
     found, at = bytearray(), 0
-    while piece := spool.read(at, READ_BYTES):
+    while piece := spool.read(at := spool.readable_from(at), READ_BYTES):
         found += piece
         at += len(piece)
     return bytes(found)
@@ -113,7 +120,7 @@ async def test_readers_at_different_paces_each_see_all_of_it_in_order(outputs: O
     async def read(offset: int, every: int) -> bytes:
         found = bytearray()
         async for piece in live.read_on("stdout", offset):
-            found += piece
+            found += piece.data
             for _ in range(every):
                 await asyncio.sleep(0)
         return bytes(found)
@@ -138,11 +145,11 @@ async def test_what_there_is_of_a_running_task_can_be_read_to_its_last_byte_and_
     at = take(live, "stdout", printed[:400_000])
     reading = live.read_now("stdout", 5)
 
-    found = bytearray(await anext(reading))
+    found = bytearray((await anext(reading)).data)
     take(live, "stdout", printed[400_000:], at=at)
     async for piece in reading:
-        assert len(piece) <= READ_BYTES
-        found += piece
+        assert len(piece.data) <= READ_BYTES
+        found += piece.data
 
     assert found == printed[5:400_000]
     outputs.forget(TASK)
@@ -197,7 +204,7 @@ async def test_whoever_keeps_up_sees_all_of_what_is_not_kept(outputs: Outputs) -
 
     async def watch() -> None:
         async for piece in live.read_on("stdout", 0):
-            seen.extend(piece)
+            seen.extend(piece.data)
 
     async with asyncio.TaskGroup() as watching:
         watching.create_task(watch())
@@ -215,11 +222,63 @@ async def test_whoever_comes_late_sees_the_beginning_and_the_newest_of_what_is_n
     live, printed = await outputs.begin(TASK, is_stored=False), bytes_of(3 * RECENT_BYTES)
     take(live, "stdout", printed)
 
-    there = b"".join([piece async for piece in live.read_now("stdout", 0)])
-    later = b"".join([piece async for piece in live.read_now("stdout", len(printed) - 10)])
+    there = [piece async for piece in live.read_now("stdout", 0)]
+    later = [piece async for piece in live.read_now("stdout", len(printed) - 10)]
 
-    assert there == printed[:100] + printed[-RECENT_BYTES:]
-    assert later == printed[-10:]
+    assert there == [Piece(0, printed[:100]), Piece(2 * RECENT_BYTES, printed[-RECENT_BYTES:])]
+    assert later == [Piece(len(printed) - 10, printed[-10:])]
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_whoever_does_not_keep_up_is_told_where_it_goes_on_and_misses_nothing_after_that(
+    outputs: Outputs, is_stored: bool
+) -> None:
+    """However the pieces fall, each holds what was printed there, and together they reach the end."""
+    live, printed = await outputs.begin(TASK, is_stored=is_stored), bytes_of(4 * TAIL_BYTES)
+    beginning = 10_000 if is_stored else 100
+    seen: list[Piece] = []
+
+    async def watch() -> None:
+        async for piece in live.read_on("stdout", 0):
+            seen.append(piece)
+            for _ in range(40):
+                await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as watching:
+        watching.create_task(watch())
+        at = 0
+        for piece in in_pieces(printed, most=100_000):
+            at = live.add_at("stdout", at, piece)
+            await asyncio.sleep(0)
+        await live.end(0)
+        outputs.forget(TASK)
+
+    assert all(piece.data == printed[piece.at : piece.at + len(piece.data)] for piece in seen)
+    ends = [piece.at + len(piece.data) for piece in seen]
+    assert ends[-1] == len(printed)
+    gaps = [(end, after.at) for end, after in pairwise_ends(seen) if after.at != end]
+    assert gaps, "it did not keep up"
+    assert gaps[0][0] >= beginning, "the beginning is never left out"
+    assert all(after > end for end, after in gaps)
+
+
+async def test_what_was_too_much_is_read_on_to_its_end_although_more_and_more_of_its_middle_goes(
+    outputs: Outputs,
+) -> None:
+    """Whoever has caught up sees what comes, far behind the limit of the file too."""
+    live, printed = await outputs.begin(TASK, is_stored=True), bytes_of(3 * TAIL_BYTES)
+    at = take(live, "stdout", printed[: 2 * TAIL_BYTES])
+    reading = live.read_on("stdout", at)
+    for begin in range(at, len(printed), 50_000):
+        live.add_at("stdout", begin, printed[begin : begin + 50_000])
+        assert await anext(reading) == Piece(begin, printed[begin : begin + 50_000])
+
+    kept = await live.end(0)
+
+    assert [piece async for piece in reading] == []
+    assert kept is not None
+    assert kept.truncated
+    outputs.forget(TASK)
 
 
 async def test_deleting_removes_the_files_of_these_tasks_only(outputs: Outputs) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server_monitor.tasks.output import Outputs, Sizes
+from server_monitor.tasks.frames import Piece
+from server_monitor.tasks.output import RECENT_BYTES, Outputs, Sizes
 from server_monitor.tasks.watching import NAME, Window, watch
 from tests.support.patience import PATIENCE_S
 
@@ -39,20 +40,22 @@ async def outputs(data_dir: Path) -> AsyncIterator[Outputs]:
 
 async def seen(data_dir: Path, stream: str = "stdout", offset: int = 0) -> bytes:
     async with asyncio.timeout(PATIENCE_S):
-        return b"".join([data async for data in watch(data_dir, TASK, stream, offset)])
+        return b"".join([piece.data async for piece in watch(data_dir, TASK, stream, offset)])
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_each_line_is_seen_before_the_next_one_comes(data_dir: Path, outputs: Outputs, is_stored: bool) -> None:
     live = await outputs.begin(TASK, is_stored=is_stored)
-    watching, at = watch(data_dir, TASK, "stdout", 0), 0
+    watching, at, pieces = watch(data_dir, TASK, "stdout", 0), 0, []
     async with asyncio.timeout(PATIENCE_S):
         for number in range(50):
             line = f"line {number}\n".encode()
             at = live.add_at("stdout", at, line)
-            assert await anext(watching) == line
+            while len(came := b"".join(piece.data for piece in pieces)) < at:
+                pieces.append(await anext(watching))
+            assert came.endswith(line)
         await live.end(0)
-        assert [data async for data in watching] == []
+        assert [piece async for piece in watching] == []
 
 
 async def test_all_of_a_long_stream_arrives_in_order(data_dir: Path, outputs: Outputs) -> None:
@@ -65,6 +68,20 @@ async def test_all_of_a_long_stream_arrives_in_order(data_dir: Path, outputs: Ou
     outputs.forget(TASK)
 
     assert await asyncio.gather(*watching) == [printed, printed[1_000_000:]]
+
+
+async def test_of_what_is_gone_the_length_is_told(data_dir: Path, outputs: Outputs) -> None:
+    live, printed = await outputs.begin(TASK, is_stored=False), random.Random(2).randbytes(3 * RECENT_BYTES)
+    live.add_at("stdout", 0, printed)
+    watching = watch(data_dir, TASK, "stdout", 0)
+    async with asyncio.timeout(PATIENCE_S):
+        beginning = await anext(watching)
+        await live.end(0)
+        rest = [piece async for piece in watching]
+
+    assert beginning == Piece(0, printed[:100])
+    assert rest[0].at == 2 * RECENT_BYTES, "the piece after it says how much is missing"
+    assert b"".join(piece.data for piece in rest) == printed[-RECENT_BYTES:]
 
 
 async def test_of_what_does_not_run_here_nothing_is_seen(data_dir: Path, outputs: Outputs) -> None:

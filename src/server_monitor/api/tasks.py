@@ -1,7 +1,9 @@
 """Routes for commands on servers: look before, run, watch, end, decide, try again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -15,6 +17,7 @@ from server_monitor.api.selector import SelectorBody
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
 from server_monitor.tasks import approval, asking, cancelling, listing, secret_names
 from server_monitor.tasks.causes import CAUSES
+from server_monitor.tasks.frames import Piece, frame
 from server_monitor.tasks.listing import LIMIT_MAX, Filters
 from server_monitor.tasks.output import READ_BYTES
 from server_monitor.tasks.placing import Placed
@@ -238,8 +241,14 @@ async def task_output(  # noqa: PLR0917
     stream: Stream = "stdout",
     offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
     follow: bool = False,
+    framed: bool = False,
 ) -> Response:
-    """What a task printed, as bytes from `offset` on; with `follow` as it comes, until the task is over."""
+    """What a task printed, as bytes from `offset` on; with `follow` as it comes, until the task is over.
+
+    With `framed` before every piece of it stands a line with where the piece begins and its length in bytes. While a
+    task runs, a piece that begins behind the end of the one before says how many bytes between them are gone, because
+    there was more than is kept.
+    """
     async with parts.db.reading() as conn:
         row = await listing.task(conn, task_id, actor=actor)
         kept = await listing.output(conn, task_id)
@@ -251,15 +260,19 @@ async def task_output(  # noqa: PLR0917
     live = parts.outputs.live(task_id)
     if live is not None:
         spool = live.streams[stream]
-        headers["X-Total-Bytes"] = str(spool.end)
-        body = live.read_on(stream, offset) if follow else live.read_now(stream, offset)
+        headers["X-Total-Bytes"] = str(spool.total_bytes)
+        pieces = live.read_on(stream, offset) if follow else live.read_now(stream, offset)
+        body = _in_frames(pieces) if framed else _bare(pieces)
         return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
     total = getattr(kept, f"{stream}_bytes") if kept else 0
     headers["X-Total-Bytes"] = str(total)
     path = parts.outputs.path(task_id, stream)
     if kept is not None and total > len(getattr(kept, stream)) and path.exists():
-        return StreamingResponse(_file(path, offset), media_type="application/octet-stream", headers=headers)
+        stored = _file(path, offset)
+        data = map(frame, stored) if framed else (piece.data for piece in stored)
+        return StreamingResponse(data, media_type="application/octet-stream", headers=headers)
     head = getattr(kept, stream)[offset:] if kept else b""
+    head = frame(Piece(offset, head)) if framed and head else head
     return Response(head, media_type="application/octet-stream", headers=headers)
 
 
@@ -430,8 +443,21 @@ def _utc(at: datetime | None) -> datetime | None:
     return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _file(path: Any, offset: int) -> Any:
+def _file(path: Path, offset: int) -> Iterator[Piece]:
     with path.open("rb") as file:
         file.seek(offset)
         while data := file.read(READ_BYTES):
-            yield data
+            yield Piece(offset, data)
+            offset += len(data)
+
+
+async def _in_frames(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield frame(piece)
+
+
+async def _bare(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece.data

@@ -24,6 +24,7 @@ from server_monitor.cli.run_screen import Screen, Task, Writer, show_stored
 from server_monitor.errors import Conflict, Unavailable
 from server_monitor.lifecycle.worker import Worker, outputs_of, somebody_works, work
 from server_monitor.tasks import cancelling, listing
+from server_monitor.tasks.frames import Piece
 from server_monitor.tasks.output import STREAMS, Outputs
 from server_monitor.tasks.run import OPEN, Status
 from server_monitor.tasks.watching import watch
@@ -35,21 +36,33 @@ NOBODY_S: Final = 10.0  # a console that is started again is back by then
 
 
 # Reads a stream of a task as it comes, from an offset on; nothing where the task does not run.
-Read = Callable[[str, str, int], AsyncGenerator[bytes, None]]
+Read = Callable[[str, str, int], AsyncGenerator[Piece, None]]
 
 
 @dataclass(slots=True)
 class Shown:
     """How much of what a task prints has been shown."""
 
+    name: str  # of its server
     writers: Mapping[str, Writer]
-    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))  # the place in each stream
+    gaps: set[str] = field(default_factory=set)  # streams of which a part was left out
     stream: asyncio.Task[None] | None = None  # shows more of it now
     is_all: bool = False
 
     @property
     def is_streaming(self) -> bool:
         return self.stream is not None and not self.stream.done()
+
+    def show(self, stream: str, piece: Piece) -> None:
+        """Show what came next, and say how much is missing before it."""
+        missing = piece.at - self.bytes[stream]
+        if missing > 0:
+            self.writers[stream].end()
+            self.gaps.add(stream)
+            say(f"{self.name}: {missing:,} bytes of {stream} are left out here: more came than is kept.")
+        self.writers[stream].write(piece.data)
+        self.bytes[stream] = piece.at + len(piece.data)
 
 
 class Follower:
@@ -104,7 +117,7 @@ class Follower:
         except Unavailable:
             return True
 
-    def _from_the_console(self, task_id: str, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+    def _from_the_console(self, task_id: str, stream: str, offset: int) -> AsyncGenerator[Piece, None]:
         return watch(self._place.settings.data_dir, task_id, stream, offset)
 
     async def _work(self, worker: Worker) -> None:
@@ -166,7 +179,9 @@ class Follower:
         for task in self.tasks:
             shown = self._shown_of(task)
             if task.status not in OPEN and not shown.is_all and not shown.is_streaming:
-                await show_stored(self._place, self._outputs, task, shown.writers, shown.bytes)
+                # Of a stream with a gap nobody knows any more how much of its end has been shown.
+                rest = [stream for stream in STREAMS if stream not in shown.gaps]
+                await show_stored(self._place, self._outputs, task, shown.writers, shown.bytes, streams=rest)
                 shown.is_all = True
 
     def _stream_more(self, read: Read, streams: asyncio.TaskGroup) -> None:
@@ -178,7 +193,7 @@ class Follower:
 
     def _shown_of(self, task: Task) -> Shown:
         if task.id not in self._shown:
-            self._shown[task.id] = Shown(self._screen.writers(task.server_name))
+            self._shown[task.id] = Shown(task.server_name, self._screen.writers(task.server_name))
         return self._shown[task.id]
 
     def _interrupt(self) -> None:
@@ -207,21 +222,20 @@ class Follower:
 async def _stream(read: Read, task_id: str, shown: Shown) -> None:
     async def carry(stream: str) -> None:
         async with aclosing(read(task_id, stream, shown.bytes[stream])) as pieces:
-            async for data in pieces:
-                shown.writers[stream].write(data)
-                shown.bytes[stream] += len(data)
+            async for piece in pieces:
+                shown.show(stream, piece)
 
     async with asyncio.TaskGroup() as both:
         for stream in STREAMS:
             both.create_task(carry(stream))
 
 
-async def _from_here(outputs: Outputs, task_id: str, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+async def _from_here(outputs: Outputs, task_id: str, stream: str, offset: int) -> AsyncGenerator[Piece, None]:
     live = outputs.live(task_id)
     if live is not None:
         async with aclosing(live.read_on(stream, offset)) as pieces:
-            async for data in pieces:
-                yield data
+            async for piece in pieces:
+                yield piece
 
 
 @contextmanager

@@ -105,14 +105,17 @@ async def show_stored(
     task: Task,
     writers: Mapping[str, Writer],
     shown: dict[str, int] | None = None,
+    *,
+    streams: Sequence[str] = STREAMS,
 ) -> None:
     """Write all that is kept of what a task printed, behind the bytes that have been shown already, and count them."""
     counts = dict.fromkeys(STREAMS, 0) if shown is None else shown
-    for stream in STREAMS:
+    for stream in streams:
         async for data in stored(place, outputs, task.id, stream, counts[stream]):
             writers[stream].write(data)
             counts[stream] += len(data)
-        writers[stream].end()
+    for writer in writers.values():
+        writer.end()
 
 
 async def stored(

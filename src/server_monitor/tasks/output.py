@@ -3,7 +3,9 @@
 The first bytes of each stream stay in memory and go into the database when the task ends. A stream that grows beyond
 them is a file from its first byte on, `DATA_DIR/tasks/<xx>/<task id>.out` or `.err`. A file grows up to a limit; of
 what comes after that only the last bytes are kept. Of output that is not to be kept the last bytes are held in memory
-while the task runs: whoever watches and keeps up sees it all. Nothing here ever waits for a reader.
+while the task runs: whoever watches and keeps up sees it all. Nothing here ever waits for a reader, and so there may be
+a gap between the beginning of a stream and its end. Whoever watches is told where it goes on behind it: an offset into
+a stream that still grows counts every byte that was printed.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from server_monitor.settings import make_private_directory
+from server_monitor.tasks.frames import Piece
 from server_monitor.tasks.run import Output
 from server_monitor.tasks.secrets import Mask
 from server_monitor.telemetry.logs import logger
@@ -37,7 +40,7 @@ class Sizes:
 
 
 class Spool:
-    """One stream of one task: append to it, read any part of it."""
+    """One stream of one task: append to it, read any part of it that is not in the gap."""
 
     def __init__(self, path: Path | None, sizes: Sizes) -> None:
         """Without a path nothing is written: of what is beyond the head the newest can be read for a while."""
@@ -50,8 +53,9 @@ class Spool:
         self._most_in_file = sizes.file_bytes - TAIL_BYTES
         self._file: int | None = None
         self._in_file = 0
-        self._tail = bytearray()
-        self._recent = bytearray()  # where there is no file: the newest bytes, however far behind the head they are
+        self._tail = bytearray()  # the newest bytes, however far behind the head or the end of the file they are
+        self._gap_at = 0  # where bytes are gone, and how many
+        self._gap_bytes = 0
 
     @property
     def has_file(self) -> bool:
@@ -63,11 +67,6 @@ class Spool:
         if self._is_in_memory:
             return len(self.head)
         return self._in_file + len(self._tail)
-
-    @property
-    def end(self) -> int:
-        """Where reading ends for now."""
-        return self.total_bytes if self._is_in_memory else self.stored_bytes
 
     @property
     def _is_in_memory(self) -> bool:
@@ -85,26 +84,29 @@ class Spool:
         if self._is_in_memory:
             self._open()
         self.head += data[:room]
-        self._write(data)
+        self._write(data[room:] if self._file is None else data)
 
     def readable_from(self, offset: int) -> int:
         """`offset`, or where reading goes on behind what is gone by now."""
-        if not self._is_in_memory or offset < len(self.head):
-            return offset
-        return max(offset, self.total_bytes - len(self._recent))
+        return max(offset, self._gap_at + self._gap_bytes) if self._gap_bytes and offset >= self._gap_at else offset
 
     def read(self, offset: int, most_bytes: int) -> bytes:
-        """Up to so many bytes from `offset` on, which is `readable_from` now; nothing at the end."""
+        """Up to so many bytes from `offset` on, which is `readable_from` now; nothing at the end and before the gap."""
+        if self._gap_bytes and offset < self._gap_at:
+            most_bytes = min(most_bytes, self._gap_at - offset)
+        elif self._gap_bytes:
+            offset -= self._gap_bytes
         if self._is_in_memory and offset < len(self.head):
             return bytes(self.head[offset : offset + most_bytes])
-        if self._is_in_memory:
-            offset -= self.total_bytes - len(self._recent)
-            return bytes(self._recent[offset : offset + most_bytes])
         if offset < self._in_file:
             assert self._file is not None
             return os.pread(self._file, min(most_bytes, self._in_file - offset), offset)
-        offset -= self._in_file
+        offset -= self._before_tail
         return bytes(self._tail[offset : offset + most_bytes])
+
+    @property
+    def _before_tail(self) -> int:
+        return len(self.head) if self._is_in_memory else self._in_file
 
     def resume(self) -> None:
         """Go on with the file that a console left behind which has died since. Blocks."""
@@ -157,17 +159,21 @@ class Spool:
         """Into the file while there is room, and what no longer fits to the end that is kept in memory."""
         if self._file is None:
             self.truncated = True
-            self._recent += data
-            del self._recent[: max(0, len(self._recent) - RECENT_BYTES)]
+            self._keep_newest(data, RECENT_BYTES)
             return
         room = self._most_in_file - self._in_file
         written = self._put(data[:room]) if room > 0 else 0
-        if written == len(data):
-            return
-        self._tail += data[written:]
-        if len(self._tail) > TAIL_BYTES:
+        if written < len(data):
+            self._keep_newest(data[written:], TAIL_BYTES)
+
+    def _keep_newest(self, data: bytes, most_bytes: int) -> None:
+        self._tail += data
+        excess = len(self._tail) - most_bytes
+        if excess > 0:
             self.truncated = True
-            del self._tail[: len(self._tail) - TAIL_BYTES]
+            self._gap_at = self._gap_at if self._gap_bytes else self._before_tail
+            self._gap_bytes += excess
+            del self._tail[:excess]
 
     def _put(self, data: bytes) -> int:
         """Append to the file; returns how much of it the disk took. A full disk takes a part first and then nothing.
@@ -221,15 +227,15 @@ class LiveOutput:
             self.streams[stream].add(data)
             self._wake()
 
-    async def read_on(self, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read_on(self, stream: str, offset: int) -> AsyncGenerator[Piece, None]:
         """The stream from `offset` on, as it grows, until the task is over."""
         spool = self.streams[stream]
         self._readers += 1
         try:
             while True:
                 while data := spool.read(offset := spool.readable_from(offset), READ_BYTES):
+                    yield Piece(offset, data)
                     offset += len(data)
-                    yield data
                 if self.is_over:
                     return
                 await self._news()
@@ -237,15 +243,15 @@ class LiveOutput:
             self._readers -= 1
             self._close_when_unused()
 
-    async def read_now(self, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read_now(self, stream: str, offset: int) -> AsyncGenerator[Piece, None]:
         """What there is of the stream from `offset` on, in pieces: it may be more than fits into memory."""
         spool = self.streams[stream]
         self._readers += 1
         try:
-            end = spool.end
+            end = spool.total_bytes
             while data := spool.read(offset := spool.readable_from(offset), min(READ_BYTES, max(0, end - offset))):
+                yield Piece(offset, data)
                 offset += len(data)
-                yield data
         finally:
             self._readers -= 1
             self._close_when_unused()

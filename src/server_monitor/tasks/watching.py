@@ -1,8 +1,8 @@
 """What running tasks print, for commands on the console's machine: a socket in the data directory.
 
 Whoever may open it may read the files beside it as well, so nobody is asked who they are. A connection carries one
-stream: the command writes `<task id> <stream> <offset>`, and reads the stream from there on until the task is over, or
-nothing when it does not run here. Whoever stops reading holds up nobody.
+stream: the command writes `<task id> <stream> <offset>`, and reads the stream from there on in frames until the task is
+over, or nothing when it does not run here. Whoever stops reading holds up nobody.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from server_monitor.tasks.frames import Frames, Piece, frame
 from server_monitor.tasks.output import READ_BYTES, STREAMS, Outputs
 from server_monitor.telemetry.logs import logger
 
@@ -83,7 +84,7 @@ class Window:
             sending.cancel()
 
 
-async def watch(data_dir: Path, task_id: str, stream: str, offset: int) -> AsyncGenerator[bytes, None]:
+async def watch(data_dir: Path, task_id: str, stream: str, offset: int) -> AsyncGenerator[Piece, None]:
     """What a task prints in the console that holds the data directory, from `offset` on, as it comes.
 
     Ends when the task is over, at once when it does not run there, and when the console goes away.
@@ -93,15 +94,17 @@ async def watch(data_dir: Path, task_id: str, stream: str, offset: int) -> Async
         with _short(data_dir) as path:
             await loop.sock_connect(connection, path)
         await loop.sock_sendall(connection, f"{task_id} {stream} {offset}".encode())
+        frames = Frames()
         while data := await loop.sock_recv(connection, READ_BYTES):
-            yield data
+            for piece in frames.feed(data):
+                yield piece
 
 
-async def _send(connection: socket.socket, pieces: AsyncGenerator[bytes, None]) -> None:
+async def _send(connection: socket.socket, pieces: AsyncGenerator[Piece, None]) -> None:
     with suppress(OSError):  # Whoever watched has left.
         async with aclosing(pieces):
-            async for data in pieces:
-                await asyncio.get_running_loop().sock_sendall(connection, data)
+            async for piece in pieces:
+                await asyncio.get_running_loop().sock_sendall(connection, frame(piece))
         connection.shutdown(socket.SHUT_WR)
 
 

@@ -236,6 +236,7 @@ export const runs = {
     not_kept: "Output of this run was not kept.",
     truncated: "Some bytes in the middle are missing: there was more than is kept.",
     earlier: (size: string) => `${size} before this are not shown`,
+    left_out: (size: string) => `${size} left out here: more came than is kept`,
     dropped: (n: number) => `${plural(n, "earlier line is", "earlier lines are")} not shown`,
     download: "Download",
     download_of: (stream: string) => `Download ${stream}`,

@@ -254,6 +254,7 @@ export function output_url(task_id: string, stream: Stream, more: { offset?: num
   const search = new URLSearchParams({ stream });
   if (more.offset) search.set("offset", String(more.offset));
   if (more.follow) search.set("follow", "true");
+  if (more.follow) search.set("framed", "true");
   return `/api/tasks/${id(task_id)}/output?${search}`;
 }
 

@@ -1,8 +1,11 @@
 // One stream of one task's output, from its last megabyte on and as it comes. Only the last lines are kept here; all of
-// it can be downloaded.
+// it that the console keeps can be downloaded. What came faster than it is kept is left out, and a line says how much.
 
 import * as api from "../api";
+import { bytes as size } from "../format";
+import { t } from "../messages";
 import { output_url, type Stream } from "./calls";
+import { Frames, type Piece } from "./frames";
 import { is_over, type Status } from "./states";
 import { Terminal, without_empty_end, type Line } from "./terminal";
 
@@ -17,13 +20,13 @@ export class Following {
   dropped = $state(0);
   /** Bytes at the beginning that were not fetched. */
   skipped_bytes = $state(0);
-  received_bytes = $state(0);
+  /** How far into the stream this is. */
+  reached_bytes = $state(0);
   state = $state<"following" | "lost" | "done">("following");
   failure = $state.raw<unknown>(null);
 
   #terminal = new Terminal(LINES_KEPT);
   #decoder = new TextDecoder();
-  #offset = 0;
   #drawing: ReturnType<typeof setTimeout> | undefined;
 
   /** Follow until the task is over or `signal` aborts. */
@@ -56,27 +59,34 @@ export class Following {
   async #read(task_id: string, stream: Stream, signal: AbortSignal): Promise<Status> {
     let response = await this.#open(task_id, stream, signal);
     const total = Number(response.headers.get("X-Total-Bytes") ?? 0);
-    if (this.#offset === 0 && total > 2 * BYTES_BEFORE) {
+    if (this.reached_bytes === 0 && total > 2 * BYTES_BEFORE) {
       await response.body?.cancel();
-      this.#offset = this.skipped_bytes = total - BYTES_BEFORE;
+      this.reached_bytes = this.skipped_bytes = total - BYTES_BEFORE;
       response = await this.#open(task_id, stream, signal);
     }
+    const frames = new Frames();
     const reader = response.body?.getReader();
-    for (let read = await reader?.read(); read && !read.done; read = await reader?.read()) this.#take(read.value);
+    for (let read = await reader?.read(); read && !read.done; read = await reader?.read())
+      for (const piece of frames.feed(read.value)) this.#take(piece);
     return (response.headers.get("X-Task-Status") ?? "success") as Status;
   }
 
   async #open(task_id: string, stream: Stream, signal: AbortSignal): Promise<Response> {
-    const response = await api.stream(output_url(task_id, stream, { offset: this.#offset, follow: true }), signal);
+    const response = await api.stream(output_url(task_id, stream, { offset: this.reached_bytes, follow: true }), signal);
     this.state = "following";
     return response;
   }
 
-  #take(bytes: Uint8Array): void {
-    this.#offset += bytes.length;
-    this.received_bytes += bytes.length;
+  #take({ at, bytes }: Piece): void {
+    if (at > this.reached_bytes) this.#leave_out(at - this.reached_bytes);
+    this.reached_bytes = at + bytes.length;
     this.#terminal.feed(this.#decoder.decode(bytes, { stream: true }));
     this.#drawing ??= setTimeout(() => this.#draw(), DRAW_MS);
+  }
+
+  #leave_out(missing: number): void {
+    this.#terminal.feed(this.#decoder.decode());
+    this.#terminal.remark(t.runs.output.left_out(size(missing)));
   }
 
   #draw(): void {

@@ -6,7 +6,7 @@
 
 export interface Piece {
   text: string;
-  /** Class names of our own, such as `bold fg-2`; empty for plain text. */
+  /** Class names of our own, such as `bold fg-2`; empty for plain text. `remark` is ours alone. */
   look: string;
 }
 
@@ -72,6 +72,16 @@ export class Terminal {
         if (this.#sequenced(character)) at += character.length;
       }
     }
+    this.#trim();
+  }
+
+  /** A line of our own between what the host printed before it and after it. It looks as nothing of the host's can. */
+  remark(text: string): void {
+    this.#state = "text";
+    this.#return = false;
+    if (this.#length > 0) this.#break();
+    (this.lines.at(-1) as Line).pieces.push({ text, look: "remark" });
+    this.#break();
     this.#trim();
   }
 

@@ -12,6 +12,12 @@ interface Answer {
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
+/** A piece behind its line, as the console sends it. */
+function framed(at: number, data: Uint8Array | string): Uint8Array {
+  const all = typeof data === "string" ? bytes(data) : data;
+  return Uint8Array.of(...bytes(`${at} ${all.length}\n`), ...all);
+}
+
 afterEach(() => {
   vi.unstubAllGlobals();
   vi.useRealTimers();
@@ -49,7 +55,7 @@ async function followed(): Promise<Following> {
 const text = (one: Following) => one.lines.map((line) => line.pieces.map((piece) => piece.text).join(""));
 
 test("a character that was cut in two is whole again", async () => {
-  const all = bytes("grün 😀\n");
+  const all = framed(0, "grün 😀\n");
   console_with([{ status: "success", chunks: [...all].map((byte) => Uint8Array.of(byte)) }]);
   const one = await followed();
   expect(text(one)).toEqual(["grün 😀"]);
@@ -59,9 +65,9 @@ test("a character that was cut in two is whole again", async () => {
 test("after a broken connection it goes on where it was, until the task is over", async () => {
   const euro = bytes("€");
   const offsets = console_with([
-    { status: "running", chunks: [bytes("one\n"), euro.slice(0, 1)], breaks: true },
-    { status: "running", chunks: [euro.slice(1), bytes("\n")] },
-    { status: "success", chunks: [bytes("two\n")] },
+    { status: "running", chunks: [framed(0, "one\n"), framed(4, euro).slice(0, 5)], breaks: true },
+    { status: "running", chunks: [framed(5, euro.slice(1)), framed(7, "\n")] },
+    { status: "success", chunks: [framed(8, "two\n")] },
   ]);
   const one = await followed();
   expect(text(one)).toEqual(["one", "€", "two"]);
@@ -71,13 +77,25 @@ test("after a broken connection it goes on where it was, until the task is over"
 test("of a long output only the end is fetched", async () => {
   const total = 5_000_000;
   const offsets = console_with([
-    { status: "success", total, chunks: [bytes("not read")] },
-    { status: "success", total, chunks: [bytes("the end\n")] },
+    { status: "success", total, chunks: [framed(0, "not read")] },
+    { status: "success", total, chunks: [framed(total - 1_048_576, "the end\n")] },
   ]);
   const one = await followed();
   expect(text(one)).toEqual(["the end"]);
   expect(one.skipped_bytes).toBe(total - 1_048_576);
   expect(offsets).toEqual(["0", String(one.skipped_bytes)]);
+});
+
+test("between the beginning and the end of what was too much stands how much is missing", async () => {
+  const offsets = console_with([
+    { status: "running", chunks: [framed(0, "one\ntw"), framed(3_145_734, "o\nthree\n")], breaks: true },
+    { status: "success", chunks: [framed(3_145_742, "four\n")] },
+  ]);
+  const one = await followed();
+  expect(text(one)).toEqual(["one", "tw", "3.0 MiB left out here: more came than is kept", "o", "three", "four"]);
+  expect(one.lines[2]?.pieces[0]?.look).toBe("remark");
+  expect(offsets).toEqual(["0", "3145742"]);
+  expect(one.reached_bytes).toBe(3_145_747);
 });
 
 test("output that may not be seen ends the following with the reason", async () => {
