@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -279,49 +280,122 @@ async def test_secrets_reach_the_command_and_nothing_else(site: Site) -> None:
     assert (await site.output(row))[0] == b"*" * len(secret) + b"\n"
 
 
-async def test_a_host_that_is_lost_again_and_again_wears_nothing_out(site: Site, home: Path) -> None:
-    """A day of a bad network is hundreds of cuts; each must cost what the first one did."""
-    cuts = 400
+# --- hosts that never answer ------------------------------------------------------------------------------------------
 
-    class Flaky(task_hosts.Hosts):
-        """This machine, whose channels are cut as soon as they have said something."""
 
-        opened = 0
+class Scripted(task_hosts.Hosts):
+    """A host that does with each channel what the test says, in order; the last goes on for ever."""
 
-        async def open(self, target, script, on_data, on_closed, on_stderr=None):
-            self.opened += 1
-            if self.opened > cuts:
-                raise Unreachable("host_key_changed", "enough")
-            asyncio.get_running_loop().call_soon(on_data, f"sm1 {execution._key} start b\n".encode())
+    def __init__(self, *does: str) -> None:
+        super().__init__(nobody)
+        self.does = list(does)
+        self.opened = 0
+        self.waits = asyncio.Event()
+        self.key = ""
+
+    async def open(self, target, script, on_data, on_closed, on_stderr=None):
+        does = self.does[min(self.opened, len(self.does) - 1)]
+        self.opened += 1
+        if does == "silence":
+            self.waits.set()
+            await asyncio.Event().wait()
+        if does in {"refused", "host_key_changed"}:
+            self.waits.set()
+            raise Unreachable(does, "no")
+        asyncio.get_running_loop().call_soon(on_data, f"sm1 {self.key} start b\n".encode())
+        asyncio.get_running_loop().call_soon(self.waits.set)
+        if does == "cut":
             asyncio.get_running_loop().call_soon(on_closed, "connection_lost")
-            return Closed()
+        return Closed()
 
-    class Closed:
-        exit_status = None
 
-        def write(self, data: bytes) -> None: ...
-        def write_eof(self) -> None: ...
-        def close(self) -> None: ...
+class Closed:
+    exit_status = None
 
-    async def note(_: object) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
 
-    async def nobody(*_: object) -> task_hosts.Channel:
-        raise AssertionError
 
+async def nobody(*_: object) -> task_hosts.Channel:
+    raise AssertionError
+
+
+async def note(_: object) -> None: ...
+
+
+async def execution_on(site: Site, host: Scripted, timing: Timing, *, taken_over: bool = False) -> Execution:
     claim = Claimed("t-1", "r-1", "s-1", "host", "true", "bash", 60, "q-1", True, 1, datetime.now(UTC), "b")
-    live = await site.outputs.begin("t-1", is_stored=True)
-    execution = Execution(
-        claim,
+    made = Execution(
+        replace(claim, is_taken_over=taken_over),
         None,
-        Flaky(nobody),
-        live,
+        host,
+        await site.outputs.begin("t-1", is_stored=True),
         file_bytes=1,
         note_mode=note,
         note_ending=note,
         secrets={},
-        timing=Timing(retry_first_s=0.0),
+        timing=timing,
     )
+    host.key = made._key
+    return made
+
+
+async def cancelled(execution: Execution, when: asyncio.Event) -> tuple[Status, str | None, str | None]:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(execution.run("bash"))
+        await when.wait()
+        execution.cancel()
+    outcome = running.result()
+    return outcome.status, outcome.cause, outcome.detail
+
+
+async def test_a_host_that_is_lost_again_and_again_wears_nothing_out(site: Site) -> None:
+    """A day of a bad network is hundreds of cuts; each must cost what the first one did."""
+    host = Scripted(*["cut"] * 400, "host_key_changed")
+    execution = await execution_on(site, host, Timing(retry_first_s=0.0))
 
     outcome = await execution.run("bash")
 
     assert (outcome.status, outcome.cause) == (Status.INTERRUPTED, "host_key_changed")
+
+
+async def test_what_nobody_was_told_to_run_is_cancelled_at_once(site: Site) -> None:
+    """The host has not even opened a channel: there is nothing to wait for and nothing to confirm."""
+    host = Scripted("silence")
+    execution = await execution_on(site, host, Timing(unanswered_s=3_600))
+
+    assert await cancelled(execution, host.waits) == (Status.CANCELLED, "cancelled", None)
+    assert host.opened == 1
+
+
+async def test_the_end_of_a_command_whose_host_does_not_answer_is_not_confirmed_and_that_is_soon_said(
+    site: Site,
+) -> None:
+    host = Scripted("start", "silence")
+    execution = await execution_on(site, host, Timing(unanswered_s=0.05, follow_after_s=3_600))
+
+    ended = await cancelled(execution, host.waits)
+
+    assert ended == (Status.INTERRUPTED, "not_confirmed", "It was to end: cancelled; its host does not answer.")
+
+
+async def test_a_host_that_was_lost_and_does_not_answer_is_not_waited_for_either(site: Site) -> None:
+    host = Scripted("silence")
+    execution = await execution_on(site, host, Timing(unanswered_s=0.05), taken_over=True)
+
+    ended = await cancelled(execution, host.waits)
+
+    assert ended == (Status.INTERRUPTED, "not_confirmed", "It was to end: cancelled; its host does not answer.")
+
+
+async def test_a_cancel_does_not_wait_until_a_lost_host_would_have_been_asked_again(site: Site) -> None:
+    host = Scripted("refused")
+    execution = await execution_on(
+        site, host, Timing(retry_first_s=3_600, retry_most_s=3_600, signal_tries=1), taken_over=True
+    )
+
+    ended = await cancelled(execution, host.waits)
+
+    assert ended == (Status.INTERRUPTED, "not_confirmed", "It was to end: cancelled; its host cannot be reached.")
+    assert host.opened == 2

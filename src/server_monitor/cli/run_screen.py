@@ -185,6 +185,8 @@ def summarise(run_id: str, tasks: Sequence[Task]) -> None:
 def outcome(task: Task) -> str:
     """How a task stands, in words."""
     words = str(task.status).replace("_", " ")
+    if task.status == Status.RUNNING and task.cancel_requested_at is not None:
+        words += ", and told to end"
     if task.exit_code:
         words += f", exit status {task.exit_code}"
     if task.cause and task.cause != "exit_status":

@@ -166,7 +166,7 @@ def cancel(run_id: RunId, server: OneServer = "", as_json: AsJson = False) -> No
     if as_json:
         emit({"run_id": run_id, "tasks": count})
     else:
-        say(f"Ended: {counted(count, 'task')}. What runs is over as soon as its host confirms it.")
+        say(f"Told to end: {counted(count, 'task')}. What runs is over as soon as its host confirms it.")
 
 
 @app.command()

@@ -4,6 +4,7 @@
                 ↳ after half a second: follow, so that people see what it prints
                 ↳ deadline or cancel: signal, and wait until the host says that it is gone
                 ↳ connection cut: attach again and again, until the host can say what became of it
+                ↳ cancel, and the host does not answer: not confirmed, and soon; before anything was sent: cancelled
 
 The command itself never depends on any of this. See `wrapper.py` for the scripts.
 """
@@ -12,7 +13,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
@@ -42,13 +43,19 @@ _BECAME: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long an execution waits for what. `give_up_s` is counted from the deadline of the command."""
+    """How long an execution waits for what. `give_up_s` is counted from the deadline of the command.
+
+    `unanswered_s` is counted from the moment at which somebody wants the command to end: so long a host may leave us
+    without an answer. A connection that was kept and is dead costs a connect timeout of it, and leaves time for a new
+    one. A host that has answered gets `signal_s`, which it needs for TERM, five seconds, and KILL.
+    """
 
     follow_after_s: float = 0.5
     follow_again_s: float = 1.0
     settle_s: float = 30.0  # for the last bytes, as long as none come
     signal_s: float = 20.0
     signal_tries: int = 3
+    unanswered_s: float = 15.0
     retry_first_s: float = 1.0
     retry_most_s: float = 30.0
     give_up_s: float = 3600.0
@@ -201,6 +208,10 @@ class Execution:
         self._mode = claim.mode or Mode.WRAPPED
         self._is_running = False
         self._stop_for: str | None = None  # why it is to end before its time
+        self._stopping = asyncio.Event()
+        self._stopped_at_s = float("inf")
+        self._leaving: asyncio.Timeout | None = None  # of what is left undone when the command is to end
+        self._grace_s = 0.0
         self._signalled: str | None = None
         self._deadline_s = self._loop.time() + self._left_s()
         self._shell = claim.shell
@@ -219,9 +230,30 @@ class Execution:
         self._end_for("console_stopped")
 
     def _end_for(self, why: str) -> None:
-        self._stop_for = self._stop_for or why
+        if self._stop_for is None:
+            self._stop_for = why
+            self._stopped_at_s = self._loop.time()
+            self._stopping.set()
+            if self._leaving is not None:
+                self._leaving.reschedule(self._stopped_at_s + self._grace_s)
         if self._talk is not None:
             self._talk.wake()
+
+    @asynccontextmanager
+    async def _left_undone(self, grace_s: float) -> AsyncIterator[None]:
+        """What is waited for in here is given up that long after somebody wants the command to end: TimeoutError."""
+        until_s = None if self._stop_for is None else self._stopped_at_s + grace_s
+        async with asyncio.timeout_at(until_s) as leaving:
+            self._leaving, self._grace_s = leaving, grace_s
+            try:
+                yield
+            finally:
+                self._leaving = None
+
+    @property
+    def _unanswered_until_s(self) -> float:
+        """When a host that has not answered by then counts as one that does not, once the command is to end."""
+        return self._stopped_at_s + self._timing.unanswered_s
 
     async def refused(self, cause: str) -> Outcome:
         """The outcome of a command that was not started, for a reason of its host's."""
@@ -268,12 +300,17 @@ class Execution:
             may_attach=self._may_attach,
         )
         try:
-            talk = await self._begun(script)
+            # Until a channel is open nothing was sent that could run: then there is nothing to confirm.
+            async with self._left_undone(0.0):
+                talk = await self._begun(script)
         except Unreachable as error:
             return await self._ended(Status.FAILED, error.reason, str(error))
+        except TimeoutError:
+            assert self._stop_for is not None
+            return await self._ended(_BECAME[self._stop_for], self._stop_for)
         self._deadline_s = self._loop.time() + self.claim.timeout_s
         while (word := await self._next(talk)) is None and not talk.is_closed:
-            if self._loop.time() > self._deadline_s:
+            if self._loop.time() > min(self._deadline_s, self._unanswered_until_s):
                 break
         match word:
             case Refused("noshell"):
@@ -309,8 +346,7 @@ class Execution:
             await talk.next(max(0.01, self._deadline_s - self._loop.time()))
             if self._stop_for or self._loop.time() > self._deadline_s:
                 talk.channel.close()
-                why = self._stop_for or "timeout"
-                return await self._ended(Status.INTERRUPTED, "not_confirmed", f"It was to end: {why}.")
+                return await self._unconfirmed(self._stop_for or "timeout")
         if talk.closed is not None or talk.channel.exit_status is None:
             return await self._ended(Status.INTERRUPTED, CUT)
         return await self._by_exit_status(min(MOST_STATUS, talk.channel.exit_status))
@@ -336,7 +372,7 @@ class Execution:
                 await self._follow()
 
     async def _next(self, talk: _Conversation) -> Word | None:
-        until_s = min(self._deadline_s, self._follow_at_s)
+        until_s = min(self._deadline_s, self._follow_at_s, self._unanswered_until_s)
         return await talk.next(max(0.001, until_s - self._loop.time()))
 
     async def _follow(self) -> None:
@@ -429,7 +465,10 @@ class Execution:
         why = self._stop_for or "timeout"
         await self._note_ending(why)
         for attempt in range(self._timing.signal_tries):
-            said = await self._signal()
+            try:
+                said = await self._signal()
+            except TimeoutError:
+                return await self._unconfirmed(why, "its host does not answer")
             if said == "ended" and attempt == 0:
                 self._ending = None  # It had ended by itself.
             if said == "ended":
@@ -441,20 +480,30 @@ class Execution:
             if said == "still":
                 break
             await asyncio.sleep(self._pause_s(attempt))
-        return await self._ended(Status.INTERRUPTED, "not_confirmed", f"It was to end: {why}.")
+        return await self._unconfirmed(why)
+
+    async def _unconfirmed(self, why: str, more: str = "") -> Outcome:
+        detail = f"It was to end: {why}; {more}." if more else f"It was to end: {why}."
+        return await self._ended(Status.INTERRUPTED, "not_confirmed", detail)
 
     async def _signal(self) -> str | None:
-        """What the host says about it; None when it says nothing."""
+        """What the host says about it; None when it says nothing. Raises TimeoutError as `_asked` does."""
         async with self._asked(wrapper.signal(self._key, self.claim.task_id)) as talk:
             word = await talk.next(self._timing.signal_s) if talk is not None else None
         return word.what if isinstance(word, Signalled) else None
 
     @asynccontextmanager
     async def _asked(self, script: Script) -> AsyncIterator[_Conversation | None]:
-        """A short conversation on a channel of its own; None when the host cannot be reached."""
+        """A short conversation on a channel of its own; None when the host cannot be reached.
+
+        Raises TimeoutError when it does not answer and the command is to end.
+        """
         talk = _Conversation(self._key, None, apart=True)
         try:
-            talk.channel = await self._hosts.open(self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr)
+            async with self._left_undone(self._timing.unanswered_s):
+                talk.channel = await self._hosts.open(
+                    self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr
+                )
         except Unreachable:
             yield None
             return
@@ -483,10 +532,14 @@ class Execution:
         give_up_s = max(self._deadline_s, self._loop.time()) + self._timing.give_up_s
         while self._loop.time() < give_up_s:
             try:
-                talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
+                async with self._left_undone(self._timing.unanswered_s):
+                    talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
             except Unreachable as error:
                 if error.reason in {"host_key_changed", "host_key_unknown"}:
                     return await self._ended(Status.INTERRUPTED, error.reason, str(error))
+            except TimeoutError:
+                assert self._stop_for is not None
+                return await self._unconfirmed(self._stop_for, "its host does not answer")
             else:
                 outcome = await self._reattached(talk)
                 if outcome is not None:
@@ -495,18 +548,20 @@ class Execution:
             if self._stop_for is not None:
                 tries += 1
                 if tries >= self._timing.signal_tries:
-                    detail = f"It was to end: {self._stop_for}; its host cannot be reached."
-                    return await self._ended(Status.INTERRUPTED, "not_confirmed", detail)
-            await asyncio.sleep(self._pause_s(0 if self._stop_for else attempt))
+                    return await self._unconfirmed(self._stop_for, "its host cannot be reached")
+            await self._pause(attempt)
             attempt += 1
         return await self._ended(Status.INTERRUPTED, "unreachable")
 
     async def _reattached(self, talk: _Conversation) -> Outcome | None:
         """What this channel tells; None when it was cut."""
         word: Word | None = None
-        until_s = self._loop.time() + self._timing.settle_s
-        while word is None and not talk.is_closed and self._loop.time() < until_s:
-            word = await talk.next(until_s - self._loop.time())
+        settled_s = self._loop.time() + self._timing.settle_s
+        while word is None and not talk.is_closed:
+            left_s = min(settled_s, self._unanswered_until_s) - self._loop.time()
+            if left_s <= 0:
+                break
+            word = await talk.next(left_s)
         match word:
             case Started():
                 self._is_running = True
@@ -535,6 +590,15 @@ class Execution:
     def _left_s(self) -> float:
         """How much of its time a command has left, that of a console before us included."""
         return self.claim.timeout_s - (datetime.now(UTC) - self.claim.started_at).total_seconds()
+
+    async def _pause(self, attempt: int) -> None:
+        """Before the host is asked again. Whoever wants the command to end does not wait for the end of a long one."""
+        if self._stop_for is not None:
+            await asyncio.sleep(self._pause_s(0))
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s(attempt)):
+                await self._stopping.wait()
 
     def _pause_s(self, attempt: int) -> float:
         longest: float = min(self._timing.retry_most_s, self._timing.retry_first_s * 2 ** min(attempt, 10))

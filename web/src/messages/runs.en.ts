@@ -30,6 +30,7 @@ export const runs = {
     rejected: "Rejected",
     denied: "Refused",
     partly: "Partly failed",
+    cancelling: "Ending…",
   } as Record<string, string>,
   state_hints: {
     awaiting_approval: "A second person has to agree before it begins",
@@ -44,6 +45,7 @@ export const runs = {
     rejected: "A second person refused it, or nobody approved it in time",
     denied: "The command policy does not allow it",
     partly: "Some servers succeeded, others did not",
+    cancelling: "Somebody cancelled it; it is over once its host confirms it, or does not answer",
   } as Record<string, string>,
   rulings: { allow: "Allowed", needs_approval: "Needs approval", deny: "Refused" } as Record<string, string>,
 

@@ -33,6 +33,7 @@ export class RunFeed {
   #ended_seen = -1;
   #complete = false;
   #asking = false;
+  #acted = false;
 
   constructor(run_id: string) {
     this.id = run_id;
@@ -54,6 +55,7 @@ export class RunFeed {
   /** Ask at once: somebody did something. */
   now(): void {
     this.#complete = false;
+    this.#acted = true;
     this.#tasks_due_at = this.#outputs_due_at = 0;
     clearTimeout(this.#timer);
     void this.#ask();
@@ -95,7 +97,10 @@ export class RunFeed {
     const is_over = run.progress.open === 0;
     const moved = !same(progress_of(this.tasks), run.progress);
     const ended = run.progress.total - run.progress.open;
-    if (is_over || (moved && Date.now() >= this.#tasks_due_at)) {
+    // What was asked to end moves nothing yet, and is seen in its tasks only.
+    const told = this.#acted || run.cancelled_at !== (this.run ?? run).cancelled_at;
+    this.#acted = false;
+    if (is_over || told || (moved && Date.now() >= this.#tasks_due_at)) {
       this.tasks = in_order(await calls.tasks(this.id, signal));
       this.#tasks_due_at = Date.now() + Math.max(ASK_MS, this.tasks.length * TASK_MS);
     }

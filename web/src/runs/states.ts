@@ -56,16 +56,24 @@ export function progress_of(tasks: readonly Pick<Task, "status">[]): Progress {
   return { total: tasks.length, open: sum((status) => OPEN.has(status)), failed: sum(is_failure), by_status };
 }
 
-/** One word for a whole run: what it is at while it is open, and the worst of its ends afterwards. */
-export type Shown = Status | "partly";
+/** What stands on the page: a state, or one word for a run in several, or that what runs has been told to end. */
+export type Shown = Status | "partly" | "cancelling";
 
-export function shown_state({ progress }: Pick<Run, "progress">): Shown {
+/** One word for a whole run: what it is at while it is open, and the worst of its ends afterwards. */
+export function shown_state({ progress, cancelled_at }: Pick<Run, "progress"> & Partial<Pick<Run, "cancelled_at">>): Shown {
   const has = (status: Status) => (progress.by_status[status] ?? 0) > 0;
-  if (progress.open > 0) return has("awaiting_approval") ? "awaiting_approval" : has("running") || progress.open < progress.total ? "running" : "queued";
+  if (progress.open > 0 && has("awaiting_approval")) return "awaiting_approval";
+  if (progress.open > 0 && cancelled_at && progress.open === progress.by_status.running) return "cancelling";
+  if (progress.open > 0) return has("running") || progress.open < progress.total ? "running" : "queued";
   const present = STATES.filter(has);
   if (present.length === 1) return present[0] as Status;
   if (has("success")) return "partly";
   return present.find(is_failure) ?? present[0] ?? "success";
+}
+
+/** The same for one task: it runs until its host has confirmed that it does not. */
+export function shown_task({ status, cancel_requested_at }: Pick<Task, "status" | "cancel_requested_at">): Shown {
+  return status === "running" && cancel_requested_at !== null ? "cancelling" : status;
 }
 
 const by_name = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });

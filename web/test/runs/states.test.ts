@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../src/runs/calls";
-import { in_order, parts, progress_of, retried, shown_state, with_news, type Status } from "../../src/runs/states";
+import { in_order, parts, progress_of, retried, shown_state, shown_task, with_news, type Status } from "../../src/runs/states";
 
 const task = (id: string, status: Status, server_name = id) => ({ id, status, server_name, cause: null, sentence: null }) as Task;
 const state = (...statuses: Status[]) => shown_state({ progress: progress_of(statuses.map((status) => ({ status }))) });
@@ -15,6 +15,16 @@ test("a run is what its tasks are at, and afterwards the worst of their ends", (
   expect(state("cancelled", "cancelled")).toBe("cancelled");
   expect(state("timeout", "interrupted")).toBe("timeout");
   expect(state("denied")).toBe("denied");
+});
+
+test("what was told to end is shown so at once, and as long as it runs", () => {
+  const cancelled_at = "2026-01-01T00:00:00Z";
+  const of = (...statuses: Status[]) => shown_state({ progress: progress_of(statuses.map((status) => ({ status }))), cancelled_at });
+  expect(of("running", "cancelled")).toBe("cancelling");
+  expect(of("cancelled", "interrupted")).toBe("interrupted");
+  expect(shown_task({ status: "running", cancel_requested_at: cancelled_at })).toBe("cancelling");
+  expect(shown_task({ status: "running", cancel_requested_at: null })).toBe("running");
+  expect(shown_task({ status: "interrupted", cancel_requested_at: cancelled_at })).toBe("interrupted");
 });
 
 test("numbers by state, the finished parts first", () => {
