@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from server_monitor.tasks.policy import assigning, effects, endless, outputs, paths, scripts
+from server_monitor.tasks.policy import assigning, effects, endless, paths, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.parameters import target_of
+from server_monitor.tasks.policy.printing import formats, places
 from server_monitor.tasks.policy.state import Var
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, flat, joined, text_of
 from server_monitor.tasks.policy.words import split_text
@@ -91,7 +92,7 @@ def _exec(call: Call) -> Parts | None:
 def _command(call: Call) -> Parts | None:
     options = split(call.args, (), stops=True)
     if options.has("v", "V"):
-        return outputs.MAKERS["which"](call)
+        return places.which(call)
     return again(call, options.operands, call.name, is_program=call.name == "command") if options.operands else ()
 
 
@@ -234,8 +235,8 @@ def _printf(call: Call) -> Parts | None:
         name = attached or call.args[1].text or ""
         rest = call.args[1:] if attached else call.args[2:]
         call.walker.expand_text(name)
-        outputs.judge_width(rest, call)
-        assigning.set_variable(name.partition("[")[0], (outputs.formatted(rest),), call.walker)
+        formats.judge_width(rest, call)
+        assigning.set_variable(name.partition("[")[0], (formats.formatted(rest),), call.walker)
         return ()
     return None
 

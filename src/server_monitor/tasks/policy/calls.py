@@ -75,6 +75,7 @@ READERS = frozenset(
     ]
 )
 PROGRAM_FIRST = frozenset(("sed", "awk", "gawk", "mawk", "grep", "egrep", "fgrep", "jq"))
+MAX_VARIANTS = 24
 ONLY_STDIN = frozenset(("tr", "tee", "rot13", "envsubst"))
 
 
@@ -155,3 +156,20 @@ def again(call: Call, fields: list[Field], how: str, *, stdin: Parts | None = No
 def _span_of(fields: list[Field], call: Call) -> tuple[int, int]:
     begin = fields[0].span[0]
     return (begin, call.span[1]) if call.span[0] <= begin < call.span[1] else call.span
+
+
+def variants(fields: list[Field]) -> list[list[Field]]:
+    """Every command that the words may become, a bounded number of them."""
+    found: list[list[Field]] = [[]]
+    for item in fields:
+        if not item.alts:
+            for variant in found:
+                variant.append(item)
+            continue
+        if len(found) * (1 + len(item.alts)) > MAX_VARIANTS:
+            # Too many to try each: as operands they are all given at once, which no rule takes for less.
+            every = [Field(parts, item.span) for parts in (item.parts, *item.alts)]
+            found = [variant + every for variant in found]
+            continue
+        found = [[*variant, Field(parts, item.span)] for variant in found for parts in (item.parts, *item.alts)]
+    return found

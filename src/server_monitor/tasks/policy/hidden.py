@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 
-from server_monitor.tasks.policy import carriers, programs, scripts, wrappers
+from server_monitor.tasks.policy import carriers, programs, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named
 from server_monitor.tasks.policy.parsing import SyntaxWrong
 from server_monitor.tasks.policy.values import Field, Gap, known, text_of
+from server_monitor.tasks.policy.wrapping.wrappers import WRAPPERS
 
 # Programs to which their arguments are text.
 _TEXT = named(
@@ -31,7 +32,7 @@ def judge(call: Call) -> None:
     for arg in call.args:
         if (match := _PIPE.match(arg.text or "")) is not None:
             _run(match[1], arg, call)
-    is_known = call.name in wrappers.WRAPPERS or call.name in carriers.CODE_OPTIONS
+    is_known = call.name in WRAPPERS or call.name in carriers.CODE_OPTIONS
     if not is_known and (place := _shell(call.args)) is not None:
         again(call, call.args[place:], call.name)
     if call.name == "split":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from server_monitor.tasks.policy import carriers, effects, globs, hidden, outputs, paths, programs, scripts, wrappers
+from server_monitor.tasks.policy import carriers, effects, globs, hidden, paths, programs, scripts
 from server_monitor.tasks.policy.builtins import BUILTINS
 from server_monitor.tasks.policy.calls import Call, Frame, again
+from server_monitor.tasks.policy.printing.printed import printed
 from server_monitor.tasks.policy.redirects import Redirections
 from server_monitor.tasks.policy.shell import SimpleCommand
 from server_monitor.tasks.policy.state import UNSET
 from server_monitor.tasks.policy.values import Gap, Glob, Parts, Source, known, rendered
+from server_monitor.tasks.policy.wrapping.wrappers import WRAPPERS
 
 MAX_CANDIDATES = 12
 MAX_RECURSION = 4
@@ -72,7 +74,7 @@ def _program(call: Call, word: str) -> Parts:
     if script is not None and script.text not in call.state.programs:
         return scripts.run_file(script, call)
     hidden.judge(call)
-    if unwrap := wrappers.WRAPPERS.get(call.name):
+    if unwrap := WRAPPERS.get(call.name):
         effects.judge(call)
         return unwrap(call)
     if call.name in programs.SHELLS:
@@ -80,7 +82,7 @@ def _program(call: Call, word: str) -> Parts:
     scripts.judge_place(call.state.programs.get(paths.absolute(word, call.state) or "", word), call)
     effects.judge(call)
     carriers.judge(call)
-    return outputs.printed(call)
+    return printed(call)
 
 
 def _note(call: Call) -> None:

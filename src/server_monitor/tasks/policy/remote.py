@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import declared, effects, outputs, paths, scripts
+from server_monitor.tasks.policy import declared, effects, paths, scripts
 from server_monitor.tasks.policy.calls import again
 from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.printing.described import described
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, flat, joined, known
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _docker(call: Call) -> Parts:
 
 
 def _described(call: Call) -> Parts:
-    return outputs._described(call)
+    return described(call)
 
 
 def _kubectl(call: Call) -> Parts:

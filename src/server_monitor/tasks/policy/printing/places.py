@@ -1,0 +1,107 @@
+"""Commands that print names of files and directories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from server_monitor.tasks.policy import paths
+from server_monitor.tasks.policy.options import split
+from server_monitor.tasks.policy.removing import search_detail, search_roots
+from server_monitor.tasks.policy.values import Gap, Glob, Parts, Shape, Source
+
+if TYPE_CHECKING:
+    from server_monitor.tasks.policy.calls import Call
+
+
+def _pwd(call: Call) -> Parts:
+    return (call.state.cwd + "\n",) if call.state.cwd is not None else (Gap(Source.OUTPUT, Shape.PATH),)
+
+
+def _mktemp(call: Call) -> Parts:
+    options = split(call.args, ("p", "tmpdir", "suffix"))
+    operand = options.operands[0].prefix if options.operands else ""
+    folder = operand.rpartition("/")[0] or "/tmp"
+    return (folder + "/", Gap(Source.OUTPUT, Shape.NAME, detail="mktemp"))
+
+
+def which(call: Call) -> Parts:
+    names = [arg for arg in call.args if not arg.prefix.startswith("-")]
+    if not names or names[0].text is None:
+        return (Gap(Source.OUTPUT, Shape.PATH),)
+    return (f"/usr/bin/{names[0].text.rpartition('/')[2]}\n",)
+
+
+def _dirname(call: Call) -> Parts:
+    operand = next((arg for arg in call.args if not arg.prefix.startswith("-")), None)
+    if operand is None or operand.text is None:
+        return (operand.prefix.rpartition("/")[0], Gap(Source.OUTPUT, Shape.PATH)) if operand else ()
+    return ((operand.text.rstrip("/").rpartition("/")[0] or ("/" if operand.text.startswith("/") else ".")) + "\n",)
+
+
+def _basename(call: Call) -> Parts:
+    operands = [arg for arg in call.args if not arg.prefix.startswith("-")]
+    if operands and operands[0].text is None and operands[0].prefix == "/proc/":
+        return (Gap(Source.ALL_PROCESSES, Shape.NUMBER),)
+    if not operands or operands[0].text is None:
+        return (Gap(Source.OUTPUT, Shape.NAME),)
+    name = operands[0].text.rstrip("/").rpartition("/")[2]
+    suffix = operands[1].text if len(operands) > 1 else ""
+    return ((name.removesuffix(suffix) if suffix and name != suffix else name) + "\n",)
+
+
+def _realpath(call: Call) -> Parts:
+    operand = next((arg for arg in call.args if not arg.prefix.startswith("-")), None)
+    if operand is None:
+        return ()
+    if operand.text is None:
+        return operand.parts
+    path = paths.absolute(operand.text, call.state)
+    return (path + "\n",) if path is not None else (Gap(Source.OUTPUT, Shape.PATH),)
+
+
+def find(call: Call) -> Parts:
+    gap = Gap(Source.OUTPUT, Shape.PATH, detail=search_detail(call.texts))
+    roots = search_roots(call.args)
+    if not roots:
+        return ()
+    if [root.text for root in roots] == ["."]:
+        return ("./", gap)
+    if len(roots) == 1 and roots[0].text is not None:
+        return (roots[0].text.rstrip("/") + "/", gap)
+    if len(roots) == 1 and any(isinstance(part, Glob) for part in roots[0].parts):
+        prefix = roots[0].prefix
+        return (prefix, Gap(Source.OUTPUT, Shape.PATH, detail="find names")) if prefix else ("./", gap)
+    worst = next((r for r in roots if r.text and r.text.startswith("/")), roots[0])
+    return (worst.text.rstrip("/") + "/", gap) if worst.text is not None else (*worst.parts, gap)
+
+
+def _locate(_call: Call) -> Parts:
+    return ("/", Gap(Source.OUTPUT, Shape.PATH, detail="find names"))
+
+
+def _ls(call: Call) -> Parts:
+    operands = [arg for arg in call.args if not arg.prefix.startswith("-")]
+    if len(operands) == 1 and any(not isinstance(part, str) for part in operands[0].parts):
+        return operands[0].parts
+    if len(operands) == 1 and any(a.prefix.startswith("-") and "d" in a.prefix for a in call.args):
+        return operands[0].parts
+    return (Gap(Source.OUTPUT, Shape.NAME, detail="ls"),)
+
+
+PLACES: dict[str, Callable[[Call], Parts]] = {
+    "pwd": _pwd,
+    "mktemp": _mktemp,
+    "tempfile": _mktemp,
+    "which": which,
+    "dirname": _dirname,
+    "basename": _basename,
+    "realpath": _realpath,
+    "readlink": _realpath,
+    "find": find,
+    "fd": find,
+    "locate": _locate,
+    "mlocate": _locate,
+    "plocate": _locate,
+    "ls": _ls,
+}

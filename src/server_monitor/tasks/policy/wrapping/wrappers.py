@@ -1,0 +1,32 @@
+"""Commands that run another command: for each of them what finds out what is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from server_monitor.tasks.policy.calls import Call
+from server_monitor.tasks.policy.remote import REMOTE
+from server_monitor.tasks.policy.values import Parts
+from server_monitor.tasks.policy.wrapping import accounts, environment, lists
+from server_monitor.tasks.policy.wrapping.code import COMMAND_OPTIONS, with_command_option
+from server_monitor.tasks.policy.wrapping.later import LATER
+from server_monitor.tasks.policy.wrapping.prefixes import PREFIXES, behind_prefix
+from server_monitor.tasks.policy.wrapping.roots import OTHER_ROOTS
+from server_monitor.tasks.policy.wrapping.supervising import SUPERVISORS
+
+WRAPPERS: dict[str, Callable[[Call], Parts]] = {
+    **dict.fromkeys(PREFIXES, behind_prefix),
+    **dict.fromkeys(COMMAND_OPTIONS, with_command_option),
+    **REMOTE,
+    **SUPERVISORS,
+    **OTHER_ROOTS,
+    **LATER,
+    "sudo": accounts.sudo,
+    "su": accounts.su,
+    "runuser": accounts.su,
+    "env": environment.env,
+    "xargs": lists.xargs,
+    "parallel": lists.parallel,
+    "find": lists.find,
+    "fd": lists.find,
+}
