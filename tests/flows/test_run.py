@@ -61,7 +61,7 @@ async def test_whoever_watches_more_than_is_kept_is_told_how_much_is_missing(
     body = {"command": command, "selector": {"servers": [own["id"]]}, "store_output": False}
     (task,) = (await browser.send("POST", "/api/tasks", body)).json()["tasks"]
     path = f"/api/tasks/{task['id']}/output"
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while (await browser.get(path)).headers["X-Total-Bytes"] != "2000000":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
