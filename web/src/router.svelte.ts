@@ -45,6 +45,12 @@ class Router {
     if (this.path !== before) scrollTo(0, 0);
   }
 
+  /** What the query says under these names, as text: the same text means the same, whatever else has changed. */
+  only(names: readonly string[]): string {
+    const said = names.map((name) => [name, this.query.get(name) ?? ""] as [string, string]);
+    return new URLSearchParams(said.filter(([, value]) => value)).toString();
+  }
+
   /** Change some of the query and leave the rest; an empty value removes its name. */
   refine(changes: Record<string, string | null>): void {
     const query = new URLSearchParams(this.search);

@@ -141,7 +141,6 @@ export const audit = {
   columns: { time: "Time (UTC)", what: "What happened", outcome: "Outcome", ip: "From", seq: "No." },
   table: "Records of the audit log",
   loaded: (n: number, more: boolean) => (more ? `${records(n)} shown, more below` : records(n)),
-  newer: (n: number) => `Show ${count(n)} new`,
   loading_more: "Loading older records…",
   empty: "No record matches",
   empty_detail: "Change the filters or clear them.",

@@ -27,6 +27,7 @@ export const en = {
   never: "Never",
   optional: "optional",
   show: "Show",
+  show_new: (n: number) => `Show ${count(n)} new`,
   hide: "Hide",
   skip: "Skip to the content",
   servers,

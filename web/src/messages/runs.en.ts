@@ -65,7 +65,6 @@ export const runs = {
     columns: { command: "Command", state: "State", progress: "Servers", who: "Who", when: "When", took: "Took" },
     loaded: (n: number, more: boolean) => (more ? `${plural(n, "run", "runs")} shown, more below` : plural(n, "run", "runs")),
     loading_more: "Loading older runs…",
-    newer: (n: number) => `Show ${count(n)} new`,
     empty: "Nothing was run yet",
     empty_detail: "A run is one command on one server or on a thousand. You see the servers and what the policy says before anything starts.",
     none_match: "No run matches",
