@@ -118,6 +118,24 @@ export interface Hold {
 export const FILTERS = ["from", "to", "user_id", "action", "target_type", "target_id", "outcome", "ip", "request_id"] as const;
 export type Filters = Partial<Record<(typeof FILTERS)[number], string>>;
 
+/** What a record can be about. */
+export const TARGET_TYPES = [
+  "audit_export",
+  "audit_hold",
+  "audit_log",
+  "audit_segment",
+  "audit_verification",
+  "console",
+  "group",
+  "run",
+  "server",
+  "session",
+  "snippet",
+  "ssh_key",
+  "token",
+  "user",
+] as const;
+
 const get = <R>(path: string, signal?: AbortSignal) => call<R>("GET", path, undefined, signal);
 
 export function records(filters: Filters, page: { limit: number; cursor?: string | null }, signal?: AbortSignal) {
