@@ -12,7 +12,8 @@ from server_monitor.auth.actor import Actor, ActorKind, Role, Scope, os_user
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import runs
 from server_monitor.errors import Conflict, Denied, Gone, NotFound
-from server_monitor.tasks import approval, cancelling
+from server_monitor.tasks import approval, cancelling, listing
+from server_monitor.tasks.listing import Filters
 from server_monitor.tasks.placing import Placed
 from tests.support.fleet import ADMIN, VIEWER, actions, add_group, member, records
 from tests.tasks.runs import ADA, GRACE, add_servers, claim, counted, place, run_row, statuses
@@ -124,6 +125,32 @@ async def test_whoever_may_approve_for_some_of_the_servers_may_not_for_all(db: D
     with pytest.raises(NotFound):
         await approve(db, placed, VIEWER)
     await approve(db, placed, member(all_of_them, Role.OPERATOR))
+
+
+async def test_one_is_told_of_the_runs_about_which_one_may_decide_and_of_no_other(db: Database) -> None:
+    chosen = await add_servers(db, 3)
+    some, all_of_them = await add_group(db, "some", chosen[:2]), await add_group(db, "all", chosen)
+    of_two, of_three, by_grace = [
+        await place(db, servers, ruling="needs_approval", actor=actor)
+        for servers, actor in ((chosen[:2], ADA), (chosen, ADA), (chosen, GRACE))
+    ]
+    await place(db, chosen, now=datetime.now(UTC) - LATER, ruling="needs_approval")
+    await place(db, chosen)
+    await reject(db, await place(db, chosen, ruling="needs_approval"))
+    token = Actor(ActorKind.TOKEN, GRACE.id, "grace", Role.ADMIN, scopes=frozenset({Scope.ADMIN}), token_id="t")
+
+    async def decidable(actor: Actor) -> set[str]:
+        async with db.reading() as conn:
+            rows, _ = await listing.run_page(conn, Filters(), 10, None, actor=ADA)
+            assert len(rows) == 6
+            return set(await approval.decidable(conn, rows, actor=actor, now=datetime.now(UTC)))
+
+    assert await decidable(ADA) == {by_grace.run_id}
+    assert await decidable(GRACE) == {of_two.run_id, of_three.run_id}
+    assert await decidable(member(some, Role.OPERATOR)) == {of_two.run_id}
+    assert await decidable(member(all_of_them, Role.OPERATOR)) == {of_two.run_id, of_three.run_id, by_grace.run_id}
+    for actor in (member(all_of_them, Role.AUDITOR), VIEWER, token):
+        assert await decidable(actor) == set()
 
 
 async def test_whoever_sees_none_of_the_servers_does_not_learn_of_the_run(db: Database, waiting: Placed) -> None:

@@ -158,7 +158,9 @@ async def list_runs(  # noqa: PLR0917
     async with parts.db.reading() as conn:
         rows, following = await listing.run_page(conn, filters, limit, cursor, actor=actor)
         counts = await listing.counts(conn, [row.id for row in rows])
-    return json_response({"items": [_run(row, counts[row.id]) for row in rows], "next": following})
+        decidable = await approval.decidable(conn, rows, actor=actor, now=datetime.now(UTC))
+    items = [_run(row, counts[row.id], may_decide=row.id in decidable) for row in rows]
+    return json_response({"items": items, "next": following})
 
 
 @router.get("/runs/{run_id}")
@@ -336,10 +338,12 @@ async def _run_now(parts: Console, run_id: str, actor: ActorDep) -> Response:
 async def _run_document(_parts: Console, conn: Any, run_id: str, actor: ActorDep) -> dict[str, Any]:
     row = await get_run(conn, run_id, actor=actor)
     counts = await listing.counts(conn, [run_id])
-    return _run(row, counts[run_id]) | {"verdict": row.verdict, "selector": row.selector}
+    decidable = await approval.decidable(conn, [row], actor=actor, now=datetime.now(UTC))
+    more = {"verdict": row.verdict, "selector": row.selector}
+    return _run(row, counts[run_id], may_decide=run_id in decidable) | more
 
 
-def _run(row: Row[Any], counts: Mapping[str, int]) -> dict[str, Any]:
+def _run(row: Row[Any], counts: Mapping[str, int], *, may_decide: bool) -> dict[str, Any]:
     return {
         "id": row.id,
         "command": row.command,
@@ -362,6 +366,7 @@ def _run(row: Row[Any], counts: Mapping[str, int]) -> dict[str, Any]:
         "decided_at": row.decided_at,
         "decided_by": row.decided_by,
         "decided_name": row.decided_name,
+        "may_decide": may_decide,
         "cancelled_at": row.cancelled_at,
         "cancelled_name": row.cancelled_name,
         "finished_at": row.finished_at,

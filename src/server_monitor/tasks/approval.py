@@ -1,5 +1,6 @@
 """The second person: approves or rejects what somebody else asked for, in time or not at all."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from server_monitor.tasks.rows import (
     BY_SYSTEM,
     close_waiting,
     get_run,
+    out_of_reach,
     require_everywhere,
 )
 from server_monitor.tasks.run import (
@@ -46,6 +48,16 @@ async def reject(conn: AsyncConnection, run_id: str, reason: str | None, *, acto
     await log.append(conn, Event("task.reject", audited(actor), AuditTarget("run", run_id), meta=meta))
 
 
+async def decidable(
+    conn: AsyncConnection, found: Collection[Row[Any]], *, actor: Actor, now: datetime
+) -> frozenset[str]:
+    """The ids of those among these runs about which the actor may decide now."""
+    if not _is_person(actor):
+        return frozenset()
+    waiting = [run.id for run in found if _is_waiting(run) and run.expires_at > now and not _is_asker(run, actor)]
+    return frozenset(waiting) - await out_of_reach(conn, waiting, Permission.TASK_APPROVE, actor)
+
+
 async def expire(conn: AsyncConnection, now: datetime) -> int:
     """Close the runs that nobody has approved in time. Appends `task.expire` for each; returns how many."""
     undecided = and_(runs.c.decision.is_(None), runs.c.finished_at.is_(None))
@@ -68,14 +80,22 @@ async def _awaited(conn: AsyncConnection, run_id: str, actor: Actor, now: dateti
     run = await get_run(conn, run_id, actor=actor)
     if run.ruling != "needs_approval":
         raise Conflict("This run does not wait for anybody.")
-    if actor.kind not in {ActorKind.USER, ActorKind.OS_USER}:
+    if not _is_person(actor):
         raise Denied("Approving takes a person; an API token cannot.")
     await require_everywhere(conn, run_id, Permission.TASK_APPROVE, actor)
     if _is_asker(run, actor):
         raise Denied("Somebody else has to decide about what you asked for.")
-    if run.decision is None and run.finished_at is None and run.expires_at <= now:
+    if _is_waiting(run) and run.expires_at <= now:
         raise Gone("Nobody approved this run in time; ask for it again.")
     return run
+
+
+def _is_person(actor: Actor) -> bool:
+    return actor.kind in {ActorKind.USER, ActorKind.OS_USER}
+
+
+def _is_waiting(run: Row[Any]) -> bool:
+    return run.ruling == "needs_approval" and run.decision is None and run.finished_at is None
 
 
 def _is_asker(run: Row[Any], actor: Actor) -> bool:

@@ -11,11 +11,10 @@ from sqlalchemy import Row, and_, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit.chain import AuditActor, AuditTarget
-from server_monitor.auth.actor import Actor, ActorKind, Permission, allows
+from server_monitor.auth.actor import Actor, ActorKind, Permission, groups_allowing
 from server_monitor.db.ids import MENTIONED, is_id
-from server_monitor.db.tables import runs, tasks
+from server_monitor.db.tables import group_members, runs, tasks
 from server_monitor.errors import Denied, NotFound
-from server_monitor.fleet.selection import groups_of
 from server_monitor.tasks.listing import visible_tasks
 from server_monitor.tasks.run import (
     OPEN,
@@ -104,12 +103,20 @@ def _finished(now: datetime) -> dict[str, Any]:
 
 async def require_everywhere(conn: AsyncConnection, run_id: str, permission: Permission, actor: Actor) -> None:
     """Raises Denied unless the actor holds the permission for every server of the run."""
-    if allows(actor, permission):
-        return
-    ids = list(await conn.scalars(select(tasks.c.server_id).where(tasks.c.run_id == run_id)))
-    groups = await groups_of(conn, ids)
-    if not all(allows(actor, permission, groups.get(server_id, ())) for server_id in ids):
+    if await out_of_reach(conn, [run_id], permission, actor):
         raise Denied(f"This takes the permission {permission.value} for every server of the run.")
+
+
+async def out_of_reach(
+    conn: AsyncConnection, run_ids: Collection[str], permission: Permission, actor: Actor
+) -> frozenset[str]:
+    """Those of these runs that have a server for which the actor does not hold the permission."""
+    allowed = groups_allowing(actor, permission)
+    if allowed is None or not run_ids:
+        return frozenset()
+    members = select(group_members.c.server_id).where(group_members.c.group_id.in_(allowed))
+    elsewhere = tasks.c.run_id.in_(run_ids), tasks.c.server_id.not_in(members)
+    return frozenset(await conn.scalars(select(tasks.c.run_id).where(*elsewhere).distinct()))
 
 
 async def get_run(conn: AsyncConnection, run_id: str, *, actor: Actor) -> Row[Any]:

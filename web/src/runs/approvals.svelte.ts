@@ -1,6 +1,5 @@
 // How many runs wait for a decision of whoever is logged in.
 
-import { session } from "../session.svelte";
 import * as calls from "./calls";
 
 /** The live connection tells of every change; this is for what it missed, and for the end of an approval's time. */
@@ -43,8 +42,7 @@ class Approvals {
   async #ask(signal: AbortSignal): Promise<void> {
     try {
       const { items } = await calls.runs({ status: "awaiting_approval" }, { limit: MOST }, signal);
-      const now = Date.now();
-      this.waiting = items.filter((run) => run.user_id !== session.user?.id && Date.parse(run.expires_at ?? "") > now).length;
+      this.waiting = items.filter((run) => run.may_decide).length;
     } catch {
       // The number is a help; what it counts is on the page of the runs.
     }

@@ -102,6 +102,8 @@ export interface Run {
   decided_at: string | null;
   decided_by: string | null;
   decided_name: string | null;
+  /** May whoever asks decide about it now? */
+  may_decide: boolean;
   cancelled_at: string | null;
   cancelled_name: string | null;
   finished_at: string | null;
