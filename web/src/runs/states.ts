@@ -45,8 +45,8 @@ export function retried(progress: Progress): number {
 }
 
 /** The parts of a progress bar that have a length. */
-export function parts(progress: Progress): { status: Status; number: number }[] {
-  return BAR.map((status) => ({ status, number: progress.by_status[status] ?? 0 })).filter(({ number }) => number > 0);
+export function parts(progress: Progress): { state: Status; number: number }[] {
+  return BAR.map((state) => ({ state, number: progress.by_status[state] ?? 0 })).filter(({ number }) => number > 0);
 }
 
 export function progress_of(tasks: readonly Pick<Task, "status">[]): Progress {

@@ -30,7 +30,7 @@ test("what was told to end is shown so at once, and as long as it runs", () => {
 test("numbers by state, the finished parts first", () => {
   const progress = progress_of([task("a", "running"), task("b", "failed"), task("c", "success"), task("d", "skipped")]);
   expect(progress).toMatchObject({ total: 4, open: 1, failed: 1 });
-  expect(parts(progress).map(({ status }) => status)).toEqual(["success", "failed", "skipped", "running"]);
+  expect(parts(progress).map(({ state }) => state)).toEqual(["success", "failed", "skipped", "running"]);
   expect(retried(progress)).toBe(2);
 });
 
