@@ -91,6 +91,32 @@ async def test_an_auditor_reads_verifies_and_exports_and_changes_nothing(tmp_pat
         await console.kill()
 
 
+async def test_records_stay_in_view_when_the_next_ones_cannot_be_had(tmp_path: Path, visitor: Visitor) -> None:
+    """Filters that cannot be answered leave what was there, marked and with the reason; "Try again" answers them."""
+    page = visitor.page
+    console = ConsoleProcess(tmp_path / "data")
+    await console.start()
+    try:
+        await visitor.set_up(console.url, console.setup_token)
+        await page.goto(f"{console.url}/audit")
+        records = page.get_by_role("table", name="Records of the audit log")
+        await expect(records).to_contain_text("The console started")
+
+        await page.route("**/api/audit-logs?*", fail)
+        await page.get_by_label("Action").select_option("user.*")
+        await expect(page.get_by_role("alert")).to_contain_text("The console is not ready.")
+        await expect(records).to_contain_text("The console started")
+
+        await page.unroute("**/api/audit-logs?*")
+        await page.get_by_role("button", name="Try again").click()
+        await expect(records).not_to_contain_text("The console started")
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        await page.keyboard.press("j")
+        await expect(records.get_by_role("link").first).to_be_focused()
+    finally:
+        await console.kill()
+
+
 async def test_a_browser_keeps_the_evidence_that_it_has(tmp_path: Path, visitor: Visitor) -> None:
     """An error is not "verified", and what contradicts the log does not take the place of what shows it."""
     page = visitor.page
@@ -108,9 +134,6 @@ async def test_a_browser_keeps_the_evidence_that_it_has(tmp_path: Path, visitor:
         await page.goto(url)
         await expect(page.get_by_text("First visit")).to_be_visible()
         kept = await remembered(page)
-
-        async def fail(route: Route) -> None:
-            await route.fulfill(status=503, json={"title": "x", "status": 503, "detail": "x", "code": "unavailable"})
 
         added = await console.run("user", "add", "eve", "--role", "viewer", "--password-stdin", stdin=PASSWORD.encode())
         assert added[0] == 0, added
@@ -137,6 +160,11 @@ async def test_a_browser_keeps_the_evidence_that_it_has(tmp_path: Path, visitor:
         assert note.read_text() == json.loads(newest)["note"]
     finally:
         await console.kill()
+
+
+async def fail(route: Route) -> None:
+    problem = {"title": "x", "status": 503, "detail": "The console is not ready.", "code": "unavailable"}
+    await route.fulfill(status=503, json=problem)
 
 
 async def expect_outcome(page: Page, url: str, words: str) -> None:
