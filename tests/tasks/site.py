@@ -17,6 +17,7 @@ from server_monitor.auth.actor import Actor, os_user
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import facts, servers
+from server_monitor.errors import Unavailable
 from server_monitor.fleet.servers import Server, listing
 from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.ssh.pool import Pool
@@ -84,10 +85,18 @@ class Site:
                 yield dispatcher
                 assert not running.done(), running
             finally:
-                running.cancel()
-                await asyncio.wait([running])
+                await self._kill(running)
                 if not running.cancelled() and running.exception() is not None:
                     raise running.exception() or AssertionError
+
+    async def _kill(self, running: "asyncio.Task[None]") -> None:
+        """While it is in no transaction: cut off in its middle, it would take the connection with it."""
+        with suppress(Unavailable):
+            async with self.db.transaction():
+                running.cancel()
+                await asyncio.wait([running])
+        running.cancel()
+        await asyncio.wait([running])
 
     @asynccontextmanager
     async def dispatcher(self, owner: str = "one", **limits: Any) -> AsyncIterator[Dispatcher]:

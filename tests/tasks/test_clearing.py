@@ -200,3 +200,19 @@ async def test_what_passed_is_looked_at_again_and_costs_no_verdict(
     assert first == again == changed == [placed.run_id]
     assert asked.times == 2
     assert (await run_row(db, placed)).finished_at is None
+
+
+async def test_a_run_that_cannot_be_judged_is_withdrawn_and_holds_no_other(db: Database, pair: list[Server]) -> None:
+    async def rule(
+        command: str, shell: str, on: Sequence[Server], actor: Actor, secret_names: Collection[str]
+    ) -> Ruled:
+        if command == "true":
+            raise RecursionError
+        return Ruled("allow", "sha256:0123", None, {"verdict": "allow"})
+
+    bad = await place(db, pair[:1], command="true", actor=ASKER)
+    good = await place(db, pair[1:], actor=ASKER)
+
+    assert await cleared(Clearing(db, rule)) == [good.run_id]
+    [row] = await task_rows(db, bad)
+    assert (row.status, row.cause) == ("denied", "not_judged")

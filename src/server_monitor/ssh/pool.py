@@ -62,7 +62,7 @@ class _Attempt:
     """Somebody is connecting. `settled` becomes the failure to share, or None: look again."""
 
     target: Target
-    settled: asyncio.Future[Unreachable | None]
+    settled: asyncio.Future[Unreachable | Unavailable | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,10 @@ class Pool:
         self._attempts: dict[str, _Attempt] = {}
 
     async def connect(self, target: Target) -> Connection:
-        """The open connection to this server. Raises Unreachable with the reason why there is none."""
+        """The open connection to this server. Raises Unreachable with the reason why there is none.
+
+        Raises Unavailable when a new one is needed and the database, which knows how to log in, cannot be asked.
+        """
         _refuse_loops(target)
         while True:
             held = self._held.get(target.server_id)
@@ -106,7 +109,7 @@ class Pool:
         *,
         window_bytes: int = DEFAULT_WINDOW,
     ) -> Channel:
-        """Start `command` on the server; its bytes come by the callbacks. Raises Unreachable."""
+        """Start `command` on the server; its bytes come by the callbacks. Raises Unreachable, Unavailable."""
         connection = await self.connect(target)
         channel = Channel(on_data, on_closed, on_stderr)
         try:
@@ -164,11 +167,11 @@ class Pool:
         """Connect for everybody who asks meanwhile. Whoever is cancelled here leaves the work to the next one."""
         attempt = _Attempt(target, asyncio.get_running_loop().create_future())
         self._attempts[target.server_id] = attempt
-        failure: Unreachable | None = None
+        failure: Unreachable | Unavailable | None = None
         try:
             connection = await self._connected(target)
             return self._keep(attempt, connection)
-        except Unreachable as error:
+        except (Unreachable, Unavailable) as error:
             failure = error
             raise
         finally:

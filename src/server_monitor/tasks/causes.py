@@ -18,6 +18,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "connection_lost": "The connection was cut, and on this host a command ends with its connection.",
         "console_died": "The console died, and on this host a command ends with its connection.",
         "console_stopped": "The console was stopped, and ended the command as it is set to.",
+        "console_failed": "The console made a mistake of its own over this task, and its log says which. "
+        "Look at the host: the command may run there, or have run.",
         "not_stored": "What its host told of its end is nothing that can be stored.",
         "no_bash": "This host has no bash, and in its sh the policy does not let the command pass.",
         "no_directory": "Nothing can be written where the command was to be kept on this host; it was not started.",
@@ -29,6 +31,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "expired": "Nobody approved it in time.",
         "policy": "The command policy does not allow it.",
         "policy_changed": "The command policy changed before its turn came, and does not allow it any more.",
+        "not_judged": "The console failed to judge it again before its turn came, and its log says why.",
         "user_gone": "Whoever asked for it may not run commands there any more.",
     }
 )

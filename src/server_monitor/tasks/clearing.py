@@ -17,11 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.auth import users
 from server_monitor.auth.actor import Actor, ActorKind, Permission, Role, allows
 from server_monitor.db.engine import Database
+from server_monitor.errors import Unavailable
 from server_monitor.fleet.servers import Server, existing
 from server_monitor.tasks import claims, waiting
 from server_monitor.tasks.placing import Ruled
 from server_monitor.tasks.policy.verdict import Context, digest_of
 from server_monitor.tasks.waiting import Waiting
+from server_monitor.telemetry.logs import logger
+
+log = logger(__name__)
 
 LASTS_S: Final = 5.0
 TURN_S: Final = 0.2  # after so long no further run is looked at in the same turn
@@ -94,7 +98,13 @@ class Clearing:
         if not due:
             return None  # Its servers are gone, which ends its tasks in a way of their own.
         is_bound = run.ruling == "allow" or (run.decision == "approve" and _is_as_approved(run, due))
-        return None if is_bound and await self._passes(run, run.shell, actor, servers) else "policy_changed"
+        try:
+            return None if is_bound and await self._passes(run, run.shell, actor, servers) else "policy_changed"
+        except Unavailable:
+            raise
+        except Exception:  # One run's, whatever it is: what cannot be judged may not begin, and the others go on.
+            log.exception("run_not_judged", run_id=run.run_id)
+            return "not_judged"
 
     async def passes(self, run: Waiting, shell: str) -> bool:
         """Does the policy let the run's command pass when this shell runs it?"""

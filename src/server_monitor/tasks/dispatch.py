@@ -8,12 +8,12 @@ counts as running.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from server_monitor.bus.contract import Bus, Subject, TasksChanged, TaskState
 from server_monitor.db.engine import Database
@@ -25,6 +25,7 @@ from server_monitor.tasks import approval, cancelling, claims, endings, rows, se
 from server_monitor.tasks.clearing import Clearing, Rule
 from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
 from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.insisting import RETRY_S, insist
 from server_monitor.tasks.output import Outputs
 from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
 from server_monitor.tasks.sweeping import Sweeper
@@ -37,13 +38,9 @@ log = logger(__name__)
 TURN_EVERY_S: Final = 2.0
 GATHER_S: Final = 0.005  # what ends within this time shares a transaction
 LEASE_BEATS: Final = 3
-STORE_RETRY_S: Final = 1.0
 AT_ONCE: Final = 16  # tasks that begin, or are acknowledged, before somebody else is served
 ENDING_S: Final = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
 HOUSEKEEPING_EVERY_S: Final = 15.0
-
-
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +150,16 @@ class Dispatcher:
         """One turn; when the database takes nothing, everything stays as it is for the next."""
         try:
             async with self._turning:
-                return await self._turn()
+                begun = await self._turn()
         except Unavailable as error:
             log.warning("tasks_not_stored", cause=str(error), waiting=len(self._ended))
-            await asyncio.sleep(STORE_RETRY_S)
-            self._news.set()
-            return ()
+        except Exception:  # One row's, perhaps: whatever runs goes on, and is stored once this has been mended.
+            log.exception("tasks_turn_failed", waiting=len(self._ended))
+        else:
+            return begun
+        await asyncio.sleep(RETRY_S)
+        self._news.set()
+        return ()
 
     async def _turn(self) -> Sequence[tuple[Claimed, Target | None]]:
         now_s = asyncio.get_running_loop().time()
@@ -216,13 +217,21 @@ class Dispatcher:
         running.add_done_callback(self._running.discard)
 
     async def _execute(self, claim: Claimed, target: Target | None) -> None:
+        """Whatever goes wrong with one task ends that task, and never the others with it."""
         await self._turnstile.passed()
+        try:
+            await self._carry_out(claim, target)
+        except Exception:
+            log.exception("task_failed_here", task_id=claim.task_id)
+            self._settle(_unstartable(claim, Status.INTERRUPTED, "console_failed"))
+
+    async def _carry_out(self, claim: Claimed, target: Target | None) -> None:
         try:
             values = secrets.unseal(self._vault, claim.run_id, claim.sealed) if claim.sealed else {}
         except VaultUnreadable as error:
             # Nor may its output be read on: nobody could tell what of it to mask.
             log.warning("task_secrets_unreadable", task_id=claim.task_id, cause=str(error))
-            self._settle(_unstartable(claim, "secrets_unreadable"))
+            self._settle(_unstartable(claim, _unbegun(claim), "secrets_unreadable"))
             return
         opened = self._outputs.resume if claim.is_taken_over else self._outputs.begin
         masked = [value.encode() for value in values.values()]
@@ -233,14 +242,14 @@ class Dispatcher:
                 async with self._db.transaction() as conn:
                     await claims.note_mode(conn, claim, mode)
 
-            await _insist(note)
+            await insist(note)
 
         async def note_ending(why: str) -> None:
             async def note() -> None:
                 async with self._db.transaction() as conn:
                     await claims.note_ending(conn, claim, why)
 
-            await _insist(note)
+            await insist(note)
 
         execution = Execution(
             claim,
@@ -281,11 +290,11 @@ class Dispatcher:
         try:
             return await execution.run(claim.shell)
         except NeedsShell:
-            if await _insist(partial(self._passes_in_sh, claim)):
+            if await insist(partial(self._passes_in_sh, claim)):
                 return await execution.run("sh")
             return await execution.refused("no_bash")
         except NeverStarted:
-            if await _insist(partial(self._requeued, claim)):
+            if await insist(partial(self._requeued, claim)):
                 return None
             return await execution.refused("never_started")
 
@@ -345,23 +354,17 @@ class Dispatcher:
             await self._sweeper.sweep_some(asyncio.get_running_loop().time())
 
 
-async def _insist(work: Callable[[], Awaitable[Done]]) -> Done:
-    """Do it, again and again while the database takes nothing."""
-    while True:
-        try:
-            return await work()
-        except Unavailable as error:
-            log.warning("task_waits_for_the_database", cause=str(error))
-            await asyncio.sleep(STORE_RETRY_S)
-
-
 def _without_server(claim: Claimed) -> Outcome:
     """No target is not the console's own machine: the server was removed between the claim and now."""
-    return _unstartable(claim, "server_unfit")
+    return _unstartable(claim, _unbegun(claim), "server_unfit")
 
 
-def _unstartable(claim: Claimed, cause: str) -> Outcome:
-    status = Status.INTERRUPTED if claim.is_taken_over else Status.FAILED
+def _unbegun(claim: Claimed) -> Status:
+    """What becomes of a task that this console does nothing about: one before us may have begun with it."""
+    return Status.INTERRUPTED if claim.is_taken_over else Status.FAILED
+
+
+def _unstartable(claim: Claimed, status: Status, cause: str) -> Outcome:
     finished_at = max(datetime.now(UTC), claim.started_at + timedelta(microseconds=1))
     return Outcome(claim, status, finished_at, cause, mode=claim.mode)
 

@@ -19,10 +19,11 @@ from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import Final
 
-from server_monitor.errors import Unreachable
+from server_monitor.errors import Unavailable, Unreachable
 from server_monitor.ssh.pool import Target
 from server_monitor.tasks import wrapper
 from server_monitor.tasks.hosts import Channel, Hosts, say
+from server_monitor.tasks.insisting import insist
 from server_monitor.tasks.output import LiveOutput
 from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
 from server_monitor.tasks.wrapper import Absent, Attached, Ended, Refused, Script, Signalled, Started, Word
@@ -395,8 +396,8 @@ class Execution:
             follower.channel = await self._hosts.open(
                 self._target, script, follower.on_stdout, follower.on_closed, follower.on_stderr
             )
-        except Unreachable as error:
-            log.info("task_not_followed", task_id=self.claim.task_id, reason=error.reason)
+        except (Unreachable, Unavailable) as error:
+            log.info("task_not_followed", task_id=self.claim.task_id, cause=str(error))
             return
         self._follower = follower
         self._follow_at_s = float("inf")
@@ -501,16 +502,15 @@ class Execution:
         talk = _Conversation(self._key, None, apart=True)
         try:
             async with self._left_undone(self._timing.unanswered_s):
-                talk.channel = await self._hosts.open(
-                    self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr
-                )
+                await self._open(talk, script)
         except Unreachable:
             yield None
             return
         try:
             yield talk
         finally:
-            talk.channel.close()
+            if talk.channel is not None:
+                talk.channel.close()
 
     async def _result_after_all(self, talk: _Conversation) -> Outcome | None:
         """The host says that it is gone: what remains is how it ended, if it could still write that down."""
@@ -530,7 +530,7 @@ class Execution:
         """Ask the host what became of it, until it answers."""
         attempt = tries = 0
         give_up_s = max(self._deadline_s, self._loop.time()) + self._timing.give_up_s
-        while self._loop.time() < give_up_s:
+        while True:
             try:
                 async with self._left_undone(self._timing.unanswered_s):
                     talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
@@ -549,9 +549,11 @@ class Execution:
                 tries += 1
                 if tries >= self._timing.signal_tries:
                     return await self._unconfirmed(self._stop_for, "its host cannot be reached")
+            # Only here: however long the database was waited for, its host is asked once more.
+            if self._loop.time() >= give_up_s:
+                return await self._ended(Status.INTERRUPTED, "unreachable")
             await self._pause(attempt)
             attempt += 1
-        return await self._ended(Status.INTERRUPTED, "unreachable")
 
     async def _reattached(self, talk: _Conversation) -> Outcome | None:
         """What this channel tells; None when it was cut."""
@@ -609,9 +611,29 @@ class Execution:
     async def _converse(self, script: Script, *, apart: bool) -> _Conversation:
         """Open the channel that tells how the command ends; its output counts unless it comes apart."""
         talk = _Conversation(self._key, self._live, apart=apart)
-        talk.channel = await self._hosts.open(self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr)
+        await self._open(talk, script)
         self._talk = talk
         return talk
+
+    async def _open(self, talk: _Conversation, script: Script) -> None:
+        """Have a host run a script. A new connection takes the database, which is waited for."""
+
+        async def opened() -> Channel:
+            try:
+                return await self._hosts.open(self._target, script, talk.on_stdout, talk.on_closed, talk.on_stderr)
+            except Unavailable:
+                self._excuse_the_host()
+                raise
+
+        talk.channel = await insist(opened)
+
+    def _excuse_the_host(self) -> None:
+        """It could not be asked, for a reason of ours: it is given its time anew."""
+        if self._stop_for is None:
+            return
+        self._stopped_at_s = self._loop.time()
+        if self._leaving is not None and not self._leaving.expired():
+            self._leaving.reschedule(self._stopped_at_s + self._grace_s)
 
     async def left_behind(self) -> Outcome:
         """The outcome of a command that is not left to the next console: attached, or to be ended and not confirmed."""

@@ -43,7 +43,10 @@ class Hosts:
         on_closed: OnClosed,
         on_stderr: OnData | None = None,
     ) -> Channel:
-        """Start a script and give it its input. Raises Unreachable."""
+        """Start a script and give it its input.
+
+        Raises Unreachable, and Unavailable when a connection has to be made and the database cannot be asked how.
+        """
         if target is not None:
             channel = await self._open_remote(target, script.line, on_data, on_closed, on_stderr)
             channel.write(script.stdin)

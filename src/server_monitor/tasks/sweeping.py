@@ -7,7 +7,7 @@ import asyncio
 from secrets import token_hex
 from typing import Final
 
-from server_monitor.errors import Unreachable
+from server_monitor.errors import Unavailable, Unreachable
 from server_monitor.ssh.pool import Target
 from server_monitor.tasks import wrapper
 from server_monitor.tasks.hosts import Hosts
@@ -54,5 +54,7 @@ class Sweeper:
                     await closed.wait()
                 finally:
                     channel.close()
-        except (Unreachable, TimeoutError) as error:
+        except (Unreachable, Unavailable, TimeoutError) as error:
             log.info("host_not_swept", server_id=server_id, cause=str(error) or "it took too long")
+        except Exception:  # One host's, whatever it is: the others are swept, and tasks go on.
+            log.exception("host_not_swept", server_id=server_id)
