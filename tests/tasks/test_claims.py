@@ -158,7 +158,8 @@ async def test_only_the_newest_claim_may_say_how_a_task_ended(db: Database) -> N
     assert await fail(db, old) == []
     assert await statuses(db, placed) == ["running"]
     async with db.transaction() as conn:
-        await claims.note_mode(conn, old, Mode.ATTACHED)
+        assert not await claims.note_mode(conn, old, Mode.ATTACHED)
+        assert not await claims.note_ending(conn, old, "cancelled")
         assert not await claims.requeue(conn, old)
     outcome = ended(new)
     assert await finish(db, outcome) == [outcome]
@@ -210,10 +211,12 @@ async def test_whoever_takes_over_knows_what_the_dead_knew(db: Database) -> None
     [old] = await claim(db, placed, owner="dead")
     async with db.transaction() as conn:
         await conn.execute(update(tasks).values(boot_id="b-2"))
-        await claims.note_mode(conn, old, Mode.ATTACHED)
+        assert await claims.note_mode(conn, old, Mode.ATTACHED)
+        assert await claims.note_ending(conn, old, "cancelled")
         [new] = await claims.take_over(conn, "me", is_start=True, lease=LEASE, now=datetime.now(UTC))
 
     assert (new.mode, new.boot_id, new.started_at) == (Mode.ATTACHED, "b-2", old.started_at)
+    assert new.ending == "cancelled"
 
 
 async def test_only_the_dead_that_hold_nothing_are_forgotten(db: Database) -> None:

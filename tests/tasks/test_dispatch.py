@@ -5,22 +5,26 @@ import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import delete, make_url
+from sqlalchemy import delete, make_url, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.testing import capture_logs
 
-from server_monitor.db.tables import servers
+from server_monitor.db.tables import servers, tasks
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import claims
 from server_monitor.tasks.dispatch import Dispatcher
+from server_monitor.tasks.placing import Placed
 from tests.support.fleet import actions, records
 from tests.support.machines import machine, read_only
 from tests.support.patience import is_written, until
-from tests.tasks.runs import statuses
+from tests.tasks.runs import claim, statuses
 from tests.tasks.site import COUNT, Site, count
+from tests.tasks.talks import lives
 
 pytestmark = pytest.mark.sshd
 
@@ -174,6 +178,86 @@ async def test_a_worker_that_slept_beyond_its_lease_says_nothing_any_more(site: 
     assert count(host) == {row.id: 1}
     ends = [one for one in await records(site.db) if one["phase"] == "outcome" and one["meta"].get("task_id") == row.id]
     assert len(ends) == 1
+
+
+async def lose(site: Site, placed: Placed) -> None:
+    """Another console takes the tasks of a run over; it does nothing with them."""
+    async with site.db.transaction() as conn:
+        await claims.beat(conn, "another", datetime.now(UTC))
+        mine = tasks.c.run_id == placed.run_id
+        await conn.execute(update(tasks).where(mine).values(owner="another", fence=tasks.c.fence + 1))
+
+
+async def test_a_lost_claim_starts_nothing(site: Site, disk: Path) -> None:
+    """Where no directory can be written, only the claim keeps a command from a second start."""
+    _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
+    placed = await site.place(server, command=f"touch {disk}/ran")
+    [claimed] = await claim(site.db, placed)
+    await lose(site, placed)
+    async with site.dispatcher() as worker:
+        worker._adopted.append(claimed)
+        running = asyncio.create_task(worker.run())
+        with capture_logs() as said:
+            await until(lambda: any(one["event"] == "task_claim_lost" for one in said))
+        await until(lambda: not worker._running)
+        running.cancel()
+        await asyncio.wait([running])
+
+    assert not (disk / "ran").exists()
+    assert await statuses(site.db, placed) == ["running"]
+
+
+async def test_a_lost_claim_ends_nothing(site: Site) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
+    async with site.worker(heartbeat_s=3600) as worker:
+        worker.wake()
+        await until((host.home / "pid").exists)
+        await lose(site, placed)
+        with capture_logs() as said:
+            for execution in worker._executions.values():
+                execution.cancel()
+            await until(lambda: any(one["event"] == "task_claim_lost" for one in said))
+        await until(lambda: not worker._running)
+
+    assert lives(int((host.home / "pid").read_text()))
+    assert await statuses(site.db, placed) == ["running"]
+
+
+async def test_a_console_that_lost_a_claim_and_gets_the_task_back_begins_with_it_anew(site: Site) -> None:
+    """What the old claim was at is void, and must be over before the new one goes on with the same output."""
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; echo end; exit 3")
+    async with site.worker(heartbeat_s=3600) as worker:
+        worker.wake()
+        await until((host.home / "count").exists)
+        async with site.db.transaction() as conn:
+            await conn.execute(update(tasks).where(tasks.c.run_id == placed.run_id).values(owner="gone"))
+            worker._adopted += await claims.take_over(
+                conn, "one", is_start=False, lease=timedelta(seconds=1), now=datetime.now(UTC)
+            )
+        worker.wake()
+        await until(lambda: [one.claim.fence for one in worker._executions.values()] == [2])
+        (host.home / "go").touch()
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.exit_code, row.fence) == ("failed", 3, 2)
+    assert (await site.output(row))[0] == b"end\n"
+    assert count(host) == {row.id: 1}
+
+
+async def test_a_console_that_gave_no_sign_of_life_asks_again_before_it_acts(site: Site) -> None:
+    """The database's answer was long on its way: somebody else may hold the claim by now."""
+    answers = [True, False]
+
+    async def write(_conn: AsyncConnection) -> bool:
+        return answers.pop(0)
+
+    async with site.dispatcher() as worker:
+        worker._beaten_s -= 3600
+        assert not await worker._note(write)
+
+    assert answers == []
 
 
 # --- stop -------------------------------------------------------------------------------------------------------------

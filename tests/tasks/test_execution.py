@@ -321,7 +321,8 @@ async def nobody(*_: object) -> task_hosts.Channel:
     raise AssertionError
 
 
-async def note(_: object) -> None: ...
+async def note(_: object) -> bool:
+    return True
 
 
 async def execution_on(site: Site, host: Scripted, timing: Timing, *, taken_over: bool = False) -> Execution:

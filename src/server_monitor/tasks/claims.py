@@ -220,14 +220,17 @@ async def beat(conn: AsyncConnection, owner: str, now: datetime) -> None:
         await conn.execute(insert(heartbeats).values(owner=owner, beat_at=now))
 
 
-async def note_mode(conn: AsyncConnection, claimed: Claimed, mode: Mode) -> None:
-    """Write down how the command of this claim runs, for whoever comes after us."""
-    await conn.execute(update(tasks).where(_held(claimed)).values(mode=mode))
+async def note_mode(conn: AsyncConnection, claimed: Claimed, mode: Mode) -> bool:
+    """Write down how the command of this claim runs, for whoever comes after us. False when the claim is lost."""
+    return bool((await conn.execute(update(tasks).where(_held(claimed)).values(mode=mode))).rowcount)
 
 
-async def note_ending(conn: AsyncConnection, claimed: Claimed, why: str) -> None:
-    """Write down that the command of this claim is about to be ended, and why, before its host hears of it."""
-    await conn.execute(update(tasks).where(_held(claimed)).values(cause=why))
+async def note_ending(conn: AsyncConnection, claimed: Claimed, why: str) -> bool:
+    """Write down that the command of this claim is about to be ended, and why, before its host hears of it.
+
+    False when the claim is lost.
+    """
+    return bool((await conn.execute(update(tasks).where(_held(claimed)).values(cause=why))).rowcount)
 
 
 async def is_where_it_was(conn: AsyncConnection, claimed: Claimed) -> bool:

@@ -8,12 +8,14 @@ counts as running.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.bus.contract import Bus, Subject, TasksChanged, TaskState
 from server_monitor.db.engine import Database
@@ -23,11 +25,11 @@ from server_monitor.ssh.pool import Target
 from server_monitor.ssh.vault import Vault, VaultUnreadable
 from server_monitor.tasks import approval, cancelling, claims, endings, rows, secrets, waiting
 from server_monitor.tasks.clearing import Clearing, Rule
-from server_monitor.tasks.execution import Execution, NeedsShell, NeverStarted, Timing
+from server_monitor.tasks.execution import ClaimLost, Execution, NeedsShell, NeverStarted, Timing
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.insisting import RETRY_S, insist
 from server_monitor.tasks.output import Outputs
-from server_monitor.tasks.run import Claimed, Mode, Outcome, Status
+from server_monitor.tasks.run import Claimed, Outcome, Status
 from server_monitor.tasks.sweeping import Sweeper
 from server_monitor.tasks.turnstile import Turnstile
 from server_monitor.telemetry import metrics
@@ -78,11 +80,12 @@ class Dispatcher:
         self._sweeper = Sweeper(hosts)
         self._turnstile = Turnstile(AT_ONCE)
         self._executions: dict[str, Execution] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[str, asyncio.Task[None]] = {}  # by task; one claim of each at a time
         self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
         self._adopted: list[Claimed] = []  # claimed, and not begun yet
         self._turning = asyncio.Lock()
         self._news = asyncio.Event()
+        self._beaten_s = 0.0  # before our last sign of life became durable
         self._is_draining = False
         self._is_leaving = False
 
@@ -94,10 +97,12 @@ class Dispatcher:
 
     async def recover(self) -> int:
         """Claim what was running when this console last died; returns how many tasks. They are attached by `run`."""
+        began_s = asyncio.get_running_loop().time()
         async with self._db.transaction() as conn:
             now = datetime.now(UTC)
             await claims.beat(conn, self._owner, now)
             self._adopted = await claims.take_over(conn, self._owner, is_start=True, lease=self._lease, now=now)
+        self._beaten_s = began_s
         metrics.tasks_recovered.inc(len(self._adopted))
         return len(self._adopted)
 
@@ -115,23 +120,23 @@ class Dispatcher:
         """Begin nothing more, give what runs its time, then leave it to the next start, or end it if so chosen."""
         self._is_draining = True
         grace_s = within_s if self._limits.reattach else max(0.0, within_s - ENDING_S)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                while self._running:
-                    await asyncio.wait(self._running)
+        await self._wait_for_ends(grace_s)
         if not self._limits.reattach and self._running:
             for execution in self._executions.values():
                 execution.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s - grace_s):
-                    while self._running:
-                        await asyncio.wait(self._running)
+            await self._wait_for_ends(within_s - grace_s)
         self._is_leaving = True
-        for running in self._running:
+        for running in self._running.values():
             running.cancel()
         if self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running.values())
         await self._turn_or_later()
+
+    async def _wait_for_ends(self, within_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._running:
+                    await asyncio.wait(self._running.values())
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
@@ -171,17 +176,26 @@ class Dispatcher:
             await self._store(slots, cleared.run_ids)
             if not cleared.is_all:
                 self._news.set()
-        begun = list(self._adopted)
+        count, newest = len(self._adopted), {claim.task_id: claim for claim in self._adopted}
+        held = [claim for claim in newest.values() if self._is_held(claim)]
+        begun = [claim for claim in newest.values() if claim not in held]
         async with self._db.reading() as conn:
             for task_id in await cancelling.to_be_cancelled(conn, self._owner):
                 if task_id in self._executions:
                     self._executions[task_id].cancel()
             targets = await fleet.targets_of(conn, [claim.server_id for claim in begun]) if begun else {}
-        del self._adopted[: len(begun)]
+        self._adopted[:count] = held
         for claim in begun:
             if claim.server_id not in targets:
                 self._settle(_without_server(claim))
         return [(claim, targets[claim.server_id]) for claim in begun if claim.server_id in targets]
+
+    def _is_held(self, claim: Claimed) -> bool:
+        """Is an older claim of the same task, which is void, still at work here? It is told to stop."""
+        older = self._running.get(claim.task_id)
+        if older is not None:
+            older.cancel()
+        return older is not None
 
     async def _store(self, slots: int, cleared: Sequence[str]) -> int:
         """Store how tasks have ended, and claim as many of the cleared runs as there are slots; returns how many."""
@@ -213,8 +227,8 @@ class Dispatcher:
 
     def _begin(self, tasks: asyncio.TaskGroup, claim: Claimed, target: Target | None) -> None:
         running = tasks.create_task(self._execute(claim, target), name=f"task {claim.task_id}")
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._running[claim.task_id] = running
+        running.add_done_callback(lambda _: self._running.pop(claim.task_id))
 
     async def _execute(self, claim: Claimed, target: Target | None) -> None:
         """Whatever goes wrong with one task ends that task, and never the others with it."""
@@ -237,28 +251,14 @@ class Dispatcher:
         masked = [value.encode() for value in values.values()]
         live = await opened(claim.task_id, is_stored=claim.store_output, secrets=masked)
 
-        async def note_mode(mode: Mode) -> None:
-            async def note() -> None:
-                async with self._db.transaction() as conn:
-                    await claims.note_mode(conn, claim, mode)
-
-            await insist(note)
-
-        async def note_ending(why: str) -> None:
-            async def note() -> None:
-                async with self._db.transaction() as conn:
-                    await claims.note_ending(conn, claim, why)
-
-            await insist(note)
-
         execution = Execution(
             claim,
             target,
             self._hosts,
             live,
             file_bytes=self._limits.file_bytes,
-            note_mode=note_mode,
-            note_ending=note_ending,
+            note_mode=lambda mode: self._note(partial(claims.note_mode, claimed=claim, mode=mode)),
+            note_ending=lambda why: self._note(partial(claims.note_ending, claimed=claim, why=why)),
             secrets=values,
             timing=Timing(give_up_s=self._limits.give_up.total_seconds()),
         )
@@ -286,17 +286,41 @@ class Dispatcher:
             self._news.set()
 
     async def _outcome(self, execution: Execution, claim: Claimed) -> Outcome | None:
-        """How it ended; None when it goes back into the queue because it never began."""
+        """How it ended; None when it goes back into the queue because it never began, or is somebody else's by now."""
         try:
             return await execution.run(claim.shell)
         except NeedsShell:
             if await insist(partial(self._passes_in_sh, claim)):
                 return await execution.run("sh")
             return await execution.refused("no_bash")
+        except ClaimLost:
+            self._say_lost(claim)
+            return None
         except NeverStarted:
             if await insist(partial(self._requeued, claim)):
                 return None
             return await execution.refused("never_started")
+
+    async def _note(self, write: Callable[[AsyncConnection], Awaitable[bool]]) -> bool:
+        """Write something down about a claim; False when it is lost.
+
+        The database's answer was true when it was given. Without a sign of life of ours since, because the answer was
+        long on its way or this process stood still, somebody else may hold the claim by now: it is asked again.
+        """
+
+        async def noted() -> bool:
+            async with self._db.transaction() as conn:
+                return await write(conn)
+
+        while await insist(noted):
+            if asyncio.get_running_loop().time() - self._beaten_s < self._limits.heartbeat_s * LEASE_BEATS:
+                return True
+            await asyncio.sleep(RETRY_S)
+        return False
+
+    @staticmethod
+    def _say_lost(claim: Claimed) -> None:
+        log.warning("task_claim_lost", task_id=claim.task_id, fence=claim.fence)
 
     async def _requeued(self, claim: Claimed) -> bool:
         """False when it has been put back before, or when its host may have been looked for in another place."""
@@ -313,7 +337,7 @@ class Dispatcher:
         """True once the outcome is durable; False when the claim had passed to somebody else."""
         is_held = await self._settle(outcome)
         if not is_held:
-            log.warning("task_claim_lost", task_id=outcome.claim.task_id, fence=outcome.claim.fence)
+            self._say_lost(outcome.claim)
         return is_held
 
     def _settle(self, outcome: Outcome) -> "asyncio.Future[bool]":
@@ -330,9 +354,11 @@ class Dispatcher:
 
     async def _beat_for_ever(self) -> None:
         while True:
+            began_s = asyncio.get_running_loop().time()
             with suppress(Unavailable):
                 async with self._db.transaction() as conn:
                     await claims.beat(conn, self._owner, datetime.now(UTC))
+                self._beaten_s = began_s
             await asyncio.sleep(self._limits.heartbeat_s)
 
     async def _keep_house(self) -> None:

@@ -66,6 +66,10 @@ class NeverStarted(Exception):  # noqa: N818  # An outcome the dispatcher acts o
     """The host has nothing of this task and was not started anew since it was claimed: it may be tried once more."""
 
 
+class ClaimLost(Exception):  # noqa: N818
+    """Somebody else holds the task by now. Whatever becomes of its command is theirs to say."""
+
+
 class NeedsShell(Exception):  # noqa: N818
     """The host has no bash. Nothing was started."""
 
@@ -183,8 +187,8 @@ class Execution:
         live: LiveOutput,
         *,
         file_bytes: int,
-        note_mode: Callable[[Mode], Awaitable[None]],
-        note_ending: Callable[[str], Awaitable[None]],
+        note_mode: Callable[[Mode], Awaitable[bool]],
+        note_ending: Callable[[str], Awaitable[bool]],
         secrets: Mapping[str, str],
         timing: Timing | None = None,
         may_attach: bool = True,
@@ -276,7 +280,8 @@ class Execution:
     async def run(self, shell: str) -> Outcome:
         """The outcome of the command, run by bash or sh.
 
-        Raises NeverStarted and NeedsShell, after which nothing runs. Whoever is cancelled here leaves it running.
+        Raises NeverStarted and NeedsShell, after which nothing runs, and ClaimLost, after which nothing may be done
+        about it. Whoever is cancelled here leaves it running.
         """
         self._shell = shell
         try:
@@ -340,7 +345,8 @@ class Execution:
     async def _run_attached(self, talk: _Conversation) -> Outcome:
         """No directory on that host: the command runs on this channel and ends with it."""
         self._mode = Mode.ATTACHED
-        await self._note_mode(self._mode)  # before the command begins, or a console after us would start it again
+        # Before the command begins, or a console after us would start it again.
+        await self._hold(self._note_mode(self._mode))
         assert talk.channel is not None
         say(talk.channel, wrapper.GO)
         while not talk.is_closed:
@@ -384,7 +390,7 @@ class Execution:
         """
         if self.claim.mode is None and not self._is_noted:
             self._is_noted = True
-            await self._note_mode(self._mode)
+            await self._hold(self._note_mode(self._mode))
         self._follow_at_s = self._loop.time() + self._timing.follow_again_s
         if self._follower is not None and not self._follower.is_closed:
             self._follow_at_s = float("inf")
@@ -464,7 +470,7 @@ class Execution:
         None when it had ended, and how has to be asked on a new channel.
         """
         why = self._stop_for or "timeout"
-        await self._note_ending(why)
+        await self._hold(self._note_ending(why))
         for attempt in range(self._timing.signal_tries):
             try:
                 said = await self._signal()
@@ -605,6 +611,11 @@ class Execution:
     def _pause_s(self, attempt: int) -> float:
         longest: float = min(self._timing.retry_most_s, self._timing.retry_first_s * 2 ** min(attempt, 10))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  # Not a secret.
+
+    async def _hold(self, noted: Awaitable[bool]) -> None:
+        """Write something down about the claim, before the host hears of it. Raises ClaimLost."""
+        if not await noted:
+            raise ClaimLost
 
     # --- both -----------------------------------------------------------------------------------------------------
 
