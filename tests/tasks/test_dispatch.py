@@ -325,6 +325,30 @@ async def test_a_stop_at_any_moment_loses_no_result(site: Site) -> None:
         assert all(count(host)[row.id] == 1 for host, server in started for row in found if row.server_id == server.id)
 
 
+async def test_a_stop_takes_nothing_back_of_what_waits_for_the_database(
+    site: Site, sqlite_url: str, disk: Path
+) -> None:
+    """It ended well, and that could not be stored when the console was stopped: one claim has one outcome."""
+    _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
+    placed = await site.place(server, command=f"touch {disk}/began; until test -e {disk}/go; do sleep 0.05; done")
+    async with site.worker(reattach=False) as worker:
+        worker.wake()
+        await until((disk / "began").exists)
+        with closing(sqlite3.connect(str(make_url(sqlite_url).database), isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            (disk / "go").touch()
+            await until(lambda: bool(worker._ended))
+            with capture_logs() as said:
+                await until(lambda: any(one["event"] == "tasks_not_stored" and one["waiting"] for one in said))
+            stopping = asyncio.create_task(stopped(worker, 0.1))
+            await until(lambda: worker._is_leaving and not worker._running)
+            other.execute("COMMIT")
+        await stopping
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("success", None)
+
+
 # --- the database -----------------------------------------------------------------------------------------------------
 
 

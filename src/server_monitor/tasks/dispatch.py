@@ -7,7 +7,6 @@ counts as running.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ class Dispatcher:
         self._turnstile = Turnstile(AT_ONCE)
         self._executions: dict[str, Execution] = {}
         self._running: dict[str, asyncio.Task[None]] = {}  # by task; one claim of each at a time
-        self._ended: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
+        self._ended: dict[tuple[str, int], tuple[Outcome, asyncio.Future[bool]]] = {}  # by claim
         self._adopted: list[Claimed] = []  # claimed, and not begun yet
         self._turning = asyncio.Lock()
         self._news = asyncio.Event()
@@ -199,7 +198,7 @@ class Dispatcher:
 
     async def _store(self, slots: int, cleared: Sequence[str]) -> int:
         """Store how tasks have ended, and claim as many of the cleared runs as there are slots; returns how many."""
-        ended = list(self._ended)
+        ended = list(self._ended.values())
         if not ended and (slots <= 0 or not cleared):
             return 0
         async with self._db.transaction() as conn:
@@ -210,7 +209,7 @@ class Dispatcher:
             )
         self._adopted += claimed
         for outcome, stored in ended:
-            self._ended.popleft()
+            del self._ended[outcome.claim.key]
             if not stored.done():  # Whoever waited for it may have been told to stop.
                 stored.set_result(any(outcome.claim is one.claim for one in held))
         self._tell(held, claimed)
@@ -341,8 +340,9 @@ class Dispatcher:
         return is_held
 
     def _settle(self, outcome: Outcome) -> "asyncio.Future[bool]":
-        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._ended.append((outcome, stored))
+        """Have it stored, unless an outcome of the same claim waits for that: what was known first is true."""
+        new: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        _, stored = self._ended.setdefault(outcome.claim.key, (outcome, new))
         self._news.set()
         return stored
 

@@ -38,29 +38,33 @@ EXIT_CODE_MIN, EXIT_CODE_MAX = -(2**31), 2**31 - 1
 async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Store how claimed tasks ended, and what follows for their runs. Returns those whose claim still held.
 
+    Of several outcomes of one claim the first counts.
+
     One that the database refuses for what is in it comes back as interrupted, with the same claim.
     Appends `task.finish`, `task.fail`, `task.timeout` or `task.cancel` for each, `task.recover` where the console that
     had started it died.
     """
     if not outcomes:
         return []
-    by_id = {outcome.claim.task_id: outcome for outcome in outcomes}
+    by_claim: dict[tuple[str, int], Outcome] = {}
+    for outcome in outcomes:
+        by_claim.setdefault(outcome.claim.key, outcome)
     await lock_runs(conn, {outcome.claim.run_id for outcome in outcomes})
     wanted: Select[Any] = (
         select(tasks.c.id, tasks.c.fence, runs.c.user_id, runs.c.user_name, runs.c.token_id)
         .select_from(tasks.join(runs))
-        .where(tasks.c.id.in_(by_id), tasks.c.status == Status.RUNNING)
+        .where(tasks.c.id.in_({task_id for task_id, _ in by_claim}), tasks.c.status == Status.RUNNING)
         .with_for_update(of=tasks)
     )
     found = await conn.execute(wanted)
-    rows = {row.id: row for row in found if row.fence == by_id[row.id].claim.fence}
-    held = [outcome for task_id, outcome in by_id.items() if task_id in rows]
+    rows = {(row.id, row.fence): row for row in found}
+    held = [outcome for key, outcome in by_claim.items() if key in rows]
     if not held:
         return []
     held = await _stored(conn, held)
     for outcome in held:
         with acting_for(outcome.claim.request_id):
-            await log.append(conn, _end_event(rows[outcome.claim.task_id], outcome))
+            await log.append(conn, _end_event(rows[outcome.claim.key], outcome))
         metrics.tasks_finished.labels(outcome.status.value).inc()
     unsuccessful = {outcome.claim.run_id for outcome in held if outcome.status is not Status.SUCCESS}
     await stop_where_too_many_failed(conn, unsuccessful, held[-1].finished_at)

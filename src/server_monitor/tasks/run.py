@@ -105,6 +105,11 @@ class Claimed:
     mode: Mode | None = None
     ending: str | None = None  # why the console before us was ending it: timeout, cancelled or console_stopped
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from every other claim."""
+        return self.task_id, self.fence
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
