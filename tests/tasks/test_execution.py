@@ -18,6 +18,7 @@ from server_monitor.tasks.run import Claimed, Status
 from tests.support.machines import in_memory, is_sh, logs_in_with, machine, on_disk_of, read_only, without
 from tests.support.patience import PATIENCE_S, is_written, until
 from tests.support.sshd import Sshd
+from tests.tasks.runs import statuses
 from tests.tasks.site import COUNT, Site, count
 from tests.tasks.talks import lives
 
@@ -218,6 +219,40 @@ async def test_a_killed_wrapper_leaves_no_claim_about_the_exit_status(site: Site
         [row] = await site.ended(placed)
 
     assert (row.status, row.cause, row.exit_code) == ("interrupted", "vanished", None)
+
+
+async def test_a_command_whose_shell_alone_was_killed_is_followed_until_it_is_gone(site: Site) -> None:
+    host, server = await site.start()
+    async with site.worker() as worker:
+        placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; echo end")
+        worker.wake()
+        await until((host.home / "count").exists)
+        [row] = await site.running(placed)
+        os.kill(wrapper_pid(host, row.id), signal.SIGKILL)
+        host.drop_connections()
+        await until((task_directory(host, row.id) / "followed").exists)
+        assert await statuses(site.db, placed) == ["running"]
+        (host.home / "go").touch()
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause, row.exit_code) == ("interrupted", "vanished", None)
+    assert (await site.output(row))[0] == b"end\n"
+    assert count(host) == {row.id: 1}
+
+
+async def test_a_command_whose_shell_alone_was_killed_can_be_cancelled(site: Site) -> None:
+    host, server = await site.start()
+    async with site.worker() as worker:
+        placed = await site.place(server, command="echo $$ >~/pid; sleep 60; true")
+        worker.wake()
+        await until((host.home / "pid").exists)
+        [row] = await site.running(placed)
+        os.kill(wrapper_pid(host, row.id), signal.SIGKILL)
+        await site.cancel(placed, worker)
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("cancelled", "cancelled")
+    assert not lives(int((host.home / "pid").read_text()))
 
 
 async def test_a_host_that_was_started_anew_says_so(site: Site) -> None:

@@ -42,7 +42,7 @@ from tests.support.machines import (
     without,
 )
 from tests.support.patience import is_written, until
-from tests.tasks.talks import Talk
+from tests.tasks.talks import Talk, lives
 
 KEY = "0123456789abcdef" * 2
 TASK = "01890000-0000-7000-8000-000000000001"
@@ -531,7 +531,63 @@ async def test_a_command_whose_wrapper_was_killed_is_lost_and_not_running(host: 
     assert isinstance(word := await talk.word(), Absent)
     assert word.why == "lost"
     await talk.closed()
-    await host.ended(first)
+    assert isinstance(word := await first.word(), Absent)
+    assert word.why == "lost"
+    await first.closed()
+
+
+async def orphan(host: Host, command: str) -> tuple[Talk, int]:
+    """A command that runs on although the shell around it was killed, and the number that shell had."""
+    first = await host.start(f"echo $$ >~/pid; {command}")
+    assert isinstance(await first.word(), Started)
+    await until((host.home / "pid").exists)
+    group = host.wrapper_pid()
+    os.kill(group, signals.SIGKILL)
+    await until(lambda: not lives(group))
+    return first, group
+
+
+async def test_a_command_whose_shell_alone_was_killed_runs_until_it_is_gone_and_is_lost_then(host: Host) -> None:
+    first, group = await orphan(host, "until test -e ~/go; do sleep 0.05; done; echo end")
+    second = await host.attach()
+    assert isinstance(await second.word(), Started)
+    follower = await host.follow()
+    assert group_lives(group)
+    assert not first.heard[-1][1].endswith(b"inline\n")
+
+    (host.home / "go").touch()
+
+    for talk in (first, second):
+        assert isinstance(word := await talk.word(), Absent)
+        assert word.why == "lost"
+        await talk.closed()
+    await follower.printed(b"end\n")
+    await follower.closed()
+    assert (host.task / "out").read_bytes() == b"end\n", "nobody acknowledged it"
+
+
+async def test_a_command_whose_shell_alone_was_killed_can_be_ended(host: Host) -> None:
+    first, group = await orphan(host, "sleep 60 | sleep 61")
+
+    assert await host.signal() == Signalled("gone")
+
+    await until(lambda: not group_lives(group))
+    assert isinstance(await first.word(), Absent)
+    await first.closed()
+
+
+async def test_processes_that_may_be_somebody_elses_are_not_signalled(host: Host) -> None:
+    """Nothing about them says that they are of this task, and the shell that would is gone."""
+    first, group = await orphan(host, "exec env -i sleep 60")
+    child = int((host.home / "pid").read_text())
+    await until(lambda: psutil.Process(child).name() == "sleep")
+
+    assert await host.signal() == Signalled("still")
+
+    assert lives(child)
+    os.killpg(group, signals.SIGKILL)
+    assert isinstance(await first.word(), Absent)
+    await first.closed()
 
 
 async def test_a_command_of_before_a_reboot_is_lost_even_when_its_process_number_is_in_use(
@@ -567,7 +623,8 @@ async def test_a_process_with_the_same_number_that_is_another_one_is_not_taken_f
     assert psutil.Process(int(pid)).is_running(), "somebody else's process was signalled"
     await talk.closed()
     os.killpg(int(pid), signals.SIGKILL)
-    await host.ended(first)
+    assert isinstance(await first.word(), Absent)
+    await first.closed()
 
 
 @pytest.mark.parametrize("content", ["", "1", "12"])
@@ -682,7 +739,8 @@ async def test_a_command_that_ignores_term_is_killed(host: Host) -> None:
 
     assert await host.signal() == Signalled("gone")
 
-    assert (await host.ended(talk)).status == 137
+    assert isinstance(await talk.word(), Absent), "KILL took the shell around it too"
+    await talk.closed()
     await until(lambda: not group_lives(group))
     await follower.closed()
 

@@ -11,7 +11,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "cancelled": "Somebody cancelled it.",
         "not_confirmed": "It was to be ended, and its host could not confirm that it is gone.",
         "host_rebooted": "Its host was started anew while it ran.",
-        "vanished": "Its process is gone and left no exit status: it was killed from outside, or its disk was full.",
+        "vanished": "It is gone and left no exit status: it, or the shell that watched over it, was killed from "
+        "outside, or its disk was full.",
         "never_started": "It had not started when the connection was cut, twice.",
         "cannot_tell": "Whether it ever started cannot be told; it is not run a second time.",
         "unreachable": "Its host could not be reached again in time; what became of the command is not known.",

@@ -439,14 +439,17 @@ class Execution:
                 return False
         if not word.cut:
             return self._has_all(word.sizes)
-        # Its sizes mean nothing any more: take what comes while it still comes.
+        await self._read_what_comes()  # Its sizes mean nothing any more.
+        return False
+
+    async def _read_what_comes(self) -> None:
+        """Follow while there is more, where nobody knows how much there is."""
         most = sum(self._offsets()) + 2 * self._file_bytes
         seen: tuple[int, int] | None = None
         while self._offsets() != seen and sum(self._offsets()) < most:
             seen = self._offsets()
             await self._follow()
             await asyncio.sleep(1)
-        return False
 
     def _offsets(self) -> tuple[int, int]:
         return self._live.taken_bytes("stdout"), self._live.taken_bytes("stderr")
@@ -524,6 +527,8 @@ class Execution:
             word = await talk.next(0.1)
             if isinstance(word, Ended):
                 return await self._finished(word)
+            if isinstance(word, Absent):
+                return await self._gone(word)  # KILL took the shell around it too.
             if talk.is_closed:
                 break
         if self._signalled is None:
@@ -584,6 +589,7 @@ class Execution:
     async def _gone(self, word: Absent) -> Outcome:
         same_boot = self.claim.boot_id == word.boot_id
         if word.why == "lost":
+            await self._read_what_comes()
             why = self._signalled or self._ending
             if why is not None:
                 return await self._ended(_BECAME[why], why)

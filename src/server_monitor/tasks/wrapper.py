@@ -20,9 +20,12 @@ Four scripts speak this protocol, each on a channel of its own. Their words for 
              sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
              sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
     attach   sm1 K start …, then as above apart; or sm1 K none <boot id>: it was never started;
-             or sm1 K lost <boot id>: it is gone and left no exit status
+             or sm1 K lost <boot id>: it is gone and left no exit status; `start` says so too
     follow   no words: `out` on the standard output and `err` on the other, as they grow, from the given bytes on
     signal   sm1 K ended | gone | still       it had ended before; it is gone now; it could not be ended
+
+A command runs as long as the shell around it does; where that was killed, as long as anything of its session does, and
+then it is lost: nobody knows its exit status.
 
 After `exit` the script waits for a line: `ok` means that the result is stored, and the files go. The empty directory
 stays as a tombstone, so that a late start still fails; `sweep` removes it a day later.
@@ -62,11 +65,30 @@ _PRELUDE = (
 # `read` into the 22nd word of /proc/<pid>/stat; the second holds no blank, because the process is a shell.
 _START_TIME = "read -r _ _ s _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ t _"
 
-# Is the shell of the pid file still that shell? `p`, `t0` and `b0` come from the file.
+# The next process of the command's session: its number is that of the shell around the command. A name may hold
+# anything, so what counts begins behind the last bracket: state, parent, group, session.
+_OF_SESSION = (
+    "for f in /proc/[0-9]*; do l=; { IFS= read -r l <$f/stat; } 2>/dev/null; set -- ${l##*) };"
+    'if test "$4" = "$p" && test "$1" != Z; then '
+)
+
+# Is the shell of the pid file still that shell? `p`, `t0` and `b0` come from the file. Where that shell alone was
+# killed the command goes on: as long as any process is left of its session, and how it ended was not written down.
+# Nobody gets the number of a session that is not over; once it is over, somebody else may have it.
 _ALIVE = (
-    'alive() { test -n "$p" && test "$b0" = "$boot" && { '
+    'shell() { t=; test -n "$p" && test "$b0" = "$boot" && { '
     + _START_TIME
     + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0" && test "$s" != Z; };'
+    'left() { test -n "$p" && test "$b0" = "$boot" && test ! -s "$d/exit" || return 1;'
+    'test -z "$t" || test "$t" = "$t0" || return 1;' + _OF_SESSION + "return 0; fi; done; return 1; };"
+    "alive() { shell || left; };"
+)
+
+# Does a process of the session carry this task's number in its environment? Only then may it be signalled without the
+# shell that was there first.
+_OURS = (
+    "ours() { " + _OF_SESSION + "{ v=$(cat $f/environ); } 2>/dev/null;"
+    "case $v in *SERVER_MONITOR_TASK_ID=$id*) return 0;; esac; fi; done; return 1; };"
 )
 _READ_PID = 'p=; t0=; b0=; test -s "$d/pid" && read -r p t0 b0 <"$d/pid";'
 _READ_EXIT = 'e=; test -s "$d/exit" && { read -r e <"$d/exit" || e=; };'
@@ -97,6 +119,7 @@ _RUNNER = " ".join(
 _START = " ".join(
     (
         *_PRELUDE,
+        _ALIVE,
         "sh=/bin/$3; test -x $sh || { echo sm1 $k noshell; exit 0; };",
         'test $3 = bash && sh="/bin/bash --noprofile --norc";',
         "n=$2; nl=; c=; test $n -gt 1 -o $7 -gt 0 && { nl=$(echo; echo x); nl=${nl%x}; };",
@@ -111,6 +134,9 @@ _START = " ".join(
         'run() { exec env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" $s >>"$d/out" 2>>"$d/err"; };',
         'if test $s -gt 0; then printf %s "$x" | run "$@" & else run "$@" </dev/null & fi;',
         'p=$! ; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
+        # Without its last words the shell around the command was killed, or its disk is full.
+        f'if test ! -s "$d/exit"; then {_READ_PID} t=; w=; while left; do w=1; sleep 1; echo "sm1 $k alive"; done;',
+        'if test -n "$w" || test $e -gt 128; then echo "sm1 $k lost $boot"; exit 0; fi; fi;',
         'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
         'elif test "$a" = 1; then echo "sm1 $k attached"; IFS= read -r g && test "$g" = go || exit 0;',
         'printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s; exit;',
@@ -153,13 +179,14 @@ _FOLLOW = " ".join(
     )
 )
 
-# Keeps what a command prints within $1 bytes a stream on the host, while the shell around it lives.
+# Keeps what a command prints within $1 bytes a stream on the host, while it runs.
 _WATCH = " ".join(
     (
-        "read -r p t0 b0 <pid || exit 0;",
-        "while { " + _START_TIME + ' </proc/$p/stat; } 2>/dev/null && test "$t" = "$t0"; do',
+        "read -r p t0 b0 <pid || exit 0; boot=$b0; d=.; most=$1;",
+        _ALIVE,
+        "while alive; do",
         "for f in out err; do n=$(wc -c <$f) || exit 0;",
-        "if test $n -gt $1; then : >cut; : >$f; fi; done; sleep 1; done",
+        "if test $n -gt $most; then : >cut; : >$f; fi; done; sleep 1; done",
     )
 )
 
@@ -168,9 +195,12 @@ _WATCH = " ".join(
 _SIGNAL = " ".join(
     (
         *_PRELUDE,
+        "id=$1;",
         _ALIVE,
+        _OURS,
         _READ_PID,
         'if alive; then :; else echo "sm1 $k ended"; exit 0; fi;',
+        'if shell || ours; then :; else echo "sm1 $k still"; exit 0; fi;',
         "kill -15 -$p 2>/dev/null; n=0;",
         "while test $n -lt 50 && alive; do sleep 0.1 2>/dev/null || { sleep 1; n=$((n+9)); }; n=$((n+1)); done;",
         "kill -9 -$p 2>/dev/null; n=0;",
