@@ -297,15 +297,16 @@ async def test_a_stop_that_is_set_to_interrupt_ends_commands_and_says_so(site: S
 
 async def test_a_stop_interrupts_what_runs_attached(site: Site, disk: Path) -> None:
     _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
-    placed = await site.place(server, command=f"touch {disk}/began; sleep 60")
+    placed = await site.place(server, command=f"echo $$ >{disk}/began; sleep 60")
     async with site.worker() as worker:
         worker.wake()
         await until((disk / "began").exists)
         await site.until(placed, lambda rows: rows[0].mode == "attached")
-        await stopped(worker, 0.2)
+        await stopped(worker)
         [row] = await site.ended(placed)
 
     assert (row.status, row.cause) == ("interrupted", "console_stopped")
+    assert not lives(int((disk / "began").read_text()))
 
 
 async def test_a_stop_at_any_moment_loses_no_result(site: Site) -> None:

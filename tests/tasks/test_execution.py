@@ -185,10 +185,10 @@ async def test_on_a_host_that_keeps_nothing_a_command_runs_attached(site: Site, 
     assert (bad.status, bad.mode, bad.exit_code, bad.cause) == ("failed", "attached", 3, "exit_status")
 
 
-async def test_an_attached_command_is_interrupted_when_its_connection_is_cut(site: Site, disk: Path) -> None:
+async def test_an_attached_command_is_ended_when_its_connection_is_cut(site: Site, disk: Path) -> None:
     host, server = await site.start(lambda directory: machine(read_only(directory / "home")))
     async with site.worker() as worker:
-        placed = await site.place(server, command=f"touch {disk}/began; sleep 60")
+        placed = await site.place(server, command=f"echo $$ >{disk}/began; sleep 60")
         worker.wake()
         await until((disk / "began").exists)
         await site.until(placed, lambda rows: rows[0].mode == "attached")
@@ -196,14 +196,29 @@ async def test_an_attached_command_is_interrupted_when_its_connection_is_cut(sit
         [row] = await site.ended(placed)
 
     assert (row.status, row.cause, row.mode) == ("interrupted", "connection_lost", "attached")
+    await until(lambda: not lives(int((disk / "began").read_text())))
 
 
-async def test_the_end_of_an_attached_command_cannot_be_confirmed(site: Site, disk: Path) -> None:
+async def test_an_attached_command_that_runs_too_long_is_ended_on_its_host(site: Site, disk: Path) -> None:
     _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
     async with site.worker() as worker:
-        [row] = await site.run(worker, server, command="sleep 30", timeout_s=1)
+        [row] = await site.run(worker, server, command="echo $$; sleep 30", timeout_s=1)
 
-    assert (row.status, row.cause) == ("interrupted", "not_confirmed")
+    assert (row.status, row.cause, row.mode) == ("timeout", "timeout", "attached")
+    assert not lives(int((await site.output(row))[0]))
+
+
+async def test_an_attached_command_is_gone_from_its_host_when_it_counts_as_cancelled(site: Site, disk: Path) -> None:
+    _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
+    async with site.worker() as worker:
+        placed = await site.place(server, command=f"trap '' TERM; echo $$ >{disk}/began; while :; do sleep 0.1; done")
+        worker.wake()
+        await until((disk / "began").exists)
+        await site.cancel(placed, worker)
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("cancelled", "cancelled")
+    assert not lives(int((disk / "began").read_text()))
 
 
 async def test_a_killed_wrapper_leaves_no_claim_about_the_exit_status(site: Site) -> None:

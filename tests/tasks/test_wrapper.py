@@ -369,6 +369,7 @@ async def test_where_no_directory_lasts_a_command_runs_attached_or_not_at_all(
     attached = await host.start("echo out; echo err >&2; exit 6", may_attach=True)
     assert await attached.word() == Attached()
     attached.go()
+    assert await attached.word() is None
     await attached.closed()
 
     assert (bytes(attached.out), bytes(attached.err)) == (b"out\n", b"err\n")
@@ -387,6 +388,7 @@ async def test_without_setsid_a_command_runs_attached(home: Path, disk: Path) ->
 
     assert await talk.word() == Attached()
     talk.go()
+    assert await talk.word() is None
     await talk.closed()
     assert talk.out == b"here\n"
 
@@ -413,6 +415,76 @@ async def test_an_attached_command_begins_only_when_we_say_so(home: Path, shell:
     await talk.closed()
 
     assert not talk.out
+
+
+async def test_an_attached_command_is_ended_when_our_side_ends(home: Path, shell: str, disk: Path) -> None:
+    """With all that it has started, as when the connection breaks; the shell beside it says how it ended."""
+    host = Host(home, home, machine(*_changes(shell, disk), read_only(home)))
+    talk = await host.start(f"sleep 61 & sleep 62 | sleep 63 & echo $$ >{disk}/pid; wait", may_attach=True)
+    assert await talk.word() == Attached()
+    talk.go()
+    await until(lambda: (disk / "pid").exists() and (disk / "pid").read_text().endswith("\n"))
+    group = os.getpgid(int((disk / "pid").read_text()))
+
+    await talk.closed()
+
+    await until(lambda: not group_lives(group))
+
+
+async def test_an_attached_command_that_ignores_term_is_killed(home: Path, shell: str, disk: Path) -> None:
+    host = Host(home, home, machine(*_changes(shell, disk), read_only(home)))
+    talk = await host.start(f"trap '' TERM; echo $$ >{disk}/pid; while :; do sleep 0.1; done", may_attach=True)
+    assert await talk.word() == Attached()
+    talk.go()
+    await until(lambda: (disk / "pid").exists() and (disk / "pid").read_text().endswith("\n"))
+    group = os.getpgid(int((disk / "pid").read_text()))
+
+    await talk.closed()
+
+    await until(lambda: not group_lives(group))
+
+
+async def test_an_attached_command_is_over_when_it_ends_and_not_when_our_side_does(
+    home: Path, shell: str, disk: Path
+) -> None:
+    """Nothing is left beside it, not even when it signals its whole group."""
+    host = Host(home, home, machine(*_changes(shell, disk), read_only(home)))
+    talk = await host.start(f"echo $$ >{disk}/pid; trap : TERM; kill -TERM 0; exit 7", may_attach=True)
+    assert await talk.word() == Attached()
+    talk.go()
+
+    assert await talk.word() is None
+
+    assert talk.channel is not None
+    assert talk.channel.exit_status == 7
+    assert talk.channel._transport is not None
+    group = talk.channel._transport.get_pid()
+    await until(lambda: not group_lives(group))
+    await talk.closed()
+
+
+async def test_an_attached_command_gets_its_secrets_and_nothing_else_of_our_input(
+    home: Path, shell: str, disk: Path
+) -> None:
+    host = Host(home, home, machine(*_changes(shell, disk), read_only(home)))
+    talk = await host.talk(
+        wrapper.start(
+            KEY,
+            TASK,
+            "echo $A_SECRET; ls -l /proc/$$/fd; cat",
+            "bash",
+            "r",
+            secrets={"A_SECRET": "x y"},
+            may_attach=True,
+        )
+    )
+    assert await talk.word() == Attached()
+    talk.go()
+    assert await talk.word() is None
+
+    assert talk.out.startswith(b"x y\n")
+    assert b" 3 ->" not in talk.out
+    await talk.closed()
 
 
 @pytest.mark.parametrize("status", ["256", "1000", "99999999999999999999", "-1", "0x1", "", "٣"])

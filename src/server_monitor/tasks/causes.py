@@ -16,8 +16,10 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "never_started": "It had not started when the connection was cut, twice.",
         "cannot_tell": "Whether it ever started cannot be told; it is not run a second time.",
         "unreachable": "Its host could not be reached again in time; what became of the command is not known.",
-        "connection_lost": "The connection was cut, and on this host a command ends with its connection.",
-        "console_died": "The console died, and on this host a command ends with its connection.",
+        "connection_lost": "The connection was cut. A command that had begun is ended once its host notices that; "
+        "until then it may still run.",
+        "console_died": "The console died. The command is ended once its host notices that; "
+        "until then it may still run.",
         "console_stopped": "The console was stopped, and ended the command as it is set to.",
         "console_failed": "The console made a mistake of its own over this task, and its log says which. "
         "Look at the host: the command may run there, or have run.",

@@ -118,10 +118,10 @@ class Dispatcher:
     async def drain(self, within_s: float) -> None:
         """Begin nothing more, give what runs its time, then leave it to the next start, or end it if so chosen."""
         self._is_draining = True
-        grace_s = within_s if self._limits.reattach else max(0.0, within_s - ENDING_S)
+        grace_s = max(0.0, within_s - ENDING_S) if self._to_be_ended() else within_s
         await self._wait_for_ends(grace_s)
-        if not self._limits.reattach and self._running:
-            for execution in self._executions.values():
+        if to_be_ended := self._to_be_ended():
+            for execution in to_be_ended:
                 execution.stop()
             await self._wait_for_ends(within_s - grace_s)
         self._is_leaving = True
@@ -130,6 +130,10 @@ class Dispatcher:
         if self._running:
             await asyncio.wait(self._running.values())
         await self._turn_or_later()
+
+    def _to_be_ended(self) -> Sequence[Execution]:
+        """What does not go on without this console."""
+        return [one for one in self._executions.values() if one.is_attached or not self._limits.reattach]
 
     async def _wait_for_ends(self, within_s: float) -> None:
         with suppress(TimeoutError):

@@ -223,7 +223,7 @@ class Execution:
 
     @property
     def is_attached(self) -> bool:
-        """Does the command end with our connection?"""
+        """Is the command ended with our connection?"""
         return self._mode is Mode.ATTACHED
 
     def cancel(self) -> None:
@@ -343,7 +343,7 @@ class Execution:
         return await self._converse(script, apart=False)
 
     async def _run_attached(self, talk: _Conversation) -> Outcome:
-        """No directory on that host: the command runs on this channel and ends with it."""
+        """No directory on that host: the command runs on this channel and is ended with it."""
         self._mode = Mode.ATTACHED
         # Before the command begins, or a console after us would start it again.
         await self._hold(self._note_mode(self._mode))
@@ -352,11 +352,30 @@ class Execution:
         while not talk.is_closed:
             await talk.next(max(0.01, self._deadline_s - self._loop.time()))
             if self._stop_for or self._loop.time() > self._deadline_s:
-                talk.channel.close()
-                return await self._unconfirmed(self._stop_for or "timeout")
-        if talk.closed is not None or talk.channel.exit_status is None:
-            return await self._ended(Status.INTERRUPTED, CUT)
-        return await self._by_exit_status(min(MOST_STATUS, talk.channel.exit_status))
+                await self._end_attached(talk, self._stop_for or "timeout")
+        status = talk.channel.exit_status
+        if talk.closed is None and self._signalled is not None:
+            return await self._ended(_BECAME[self._signalled], self._signalled, exit_code=status)
+        if talk.closed is None and status is not None:
+            return await self._by_exit_status(min(MOST_STATUS, status))
+        if self._signalled is not None:
+            return await self._unconfirmed(self._signalled)
+        return await self._ended(Status.INTERRUPTED, CUT)
+
+    async def _end_attached(self, talk: _Conversation, why: str) -> None:
+        """Close its input, which ends it, and wait until its host says that its channel is over."""
+        await self._hold(self._note_ending(why))
+        if talk.is_closed:
+            return  # It has ended by itself meanwhile.
+        assert talk.channel is not None
+        self._signalled = why
+        talk.channel.write_eof()
+        until_s = self._loop.time() + self._timing.unanswered_s
+        while not talk.is_closed and self._loop.time() < until_s:
+            await talk.next(until_s - self._loop.time())
+        if not talk.is_closed:
+            talk.channel.close()
+            talk.on_closed(CUT)
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -654,7 +673,7 @@ class Execution:
 
     async def left_behind(self) -> Outcome:
         """The outcome of a command that is not left to the next console: attached, or to be ended and not confirmed."""
-        return await self._ended(Status.INTERRUPTED, "console_stopped" if self.is_attached else "not_confirmed")
+        return await self._unconfirmed("console_stopped")
 
     async def _ended(
         self, status: Status, cause: str | None, detail: str | None = None, *, exit_code: int | None = None

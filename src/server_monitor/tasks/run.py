@@ -40,7 +40,7 @@ RETRIED = FAILURES | {Status.CANCELLED, Status.SKIPPED}  # what a retry tries ag
 
 
 class Mode(StrEnum):
-    """How a command runs on its host: `wrapped` outlives our connection, `attached` ends with it."""
+    """How a command runs on its host: `wrapped` outlives our connection, `attached` is ended with it."""
 
     WRAPPED = "wrapped"
     ATTACHED = "attached"

@@ -16,7 +16,7 @@ Four scripts speak this protocol, each on a channel of its own. Their words for 
     start    sm1 K start <boot id>            the command runs now
              sm1 K noshell|nodir|exists       it was not started, and why; nodir may follow start: a full disk
              sm1 K attached                   no directory can be written: once we have said `go`, the command runs on
-                                              this channel and dies with it
+                                              this channel, and is ended when its standard input ends
              sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
              sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
     attach   sm1 K start …, then as above apart; or sm1 K none <boot id>: it was never started;
@@ -113,6 +113,22 @@ _RUNNER = " ".join(
     )
 )
 
+# The command on the channel itself. sshd leaves it alone when the connection ends, so somebody beside it waits for the
+# end of our input and ends it then: TERM to the group of the channel, or where that is not ours alone to the command,
+# and KILL to what is left once the command is gone, or after five seconds. USR1 tells this shell that it is so.
+_ON_CHANNEL = " ".join(
+    (
+        'exec 3<&0; printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s 3<&- & p=$! ; z=;',
+        "t=$p; read -r _ _ _ _ g _ </proc/$$/stat && test $g = $$ && t=-$$;",
+        'trap "" TERM INT HUP; trap z=1 USR1;',
+        "( IFS= read -r a <&3; kill -USR1 $$; kill -15 $t; n=0;",
+        "while test $n -lt 50; do sleep 0.1 || { sleep 1; n=$((n+9)); }; n=$((n+1)); done;",
+        "kill -9 $t ) >/dev/null 2>&1 & w=$! ; exec 3<&-;",
+        "{ while :; do wait $p; e=$?; kill -0 $p || break; done;",
+        'test -n "$z" && kill -9 $t; kill -9 $w; wait $w; } 2>/dev/null; exit $e;',
+    )
+)
+
 # $1 task, $2 lines of the command, $3 shell, $4 request id, $5 whether it may run attached, $6 the runner, $7 secrets.
 # Secrets are lines NAME=value on standard input. They go on to the runner by its standard input and never stand in an
 # argument, where everybody on the host could read them.
@@ -133,13 +149,14 @@ _START = " ".join(
         'if command -v setsid >/dev/null 2>&1 && home && mkdir -m 700 "$d" 2>/dev/null; then',
         'run() { exec env -i "$@" setsid /bin/sh -c "$r" sm1 "$sh" "$c" "$d" "$boot" $s >>"$d/out" 2>>"$d/err"; };',
         'if test $s -gt 0; then printf %s "$x" | run "$@" & else run "$@" </dev/null & fi;',
-        'p=$! ; echo "sm1 $k start $boot"; wait $p; e=$?; test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
+        'p=$! ; echo "sm1 $k start $boot"; { wait $p; } 2>/dev/null; e=$?;',
+        'test -s "$d/pid" || { echo "sm1 $k nodir"; exit 0; };',
         # Without its last words the shell around the command was killed, or its disk is full.
         f'if test ! -s "$d/exit"; then {_READ_PID} t=; w=; while left; do w=1; sleep 1; echo "sm1 $k alive"; done;',
         'if test -n "$w" || test $e -gt 128; then echo "sm1 $k lost $boot"; exit 0; fi; fi;',
         'elif test -d "$d"; then echo "sm1 $k exists"; exit 0;',
         'elif test "$a" = 1; then echo "sm1 $k attached"; IFS= read -r g && test "$g" = go || exit 0;',
-        'printf %s "$x" | env -i "$@" /bin/sh -c "$r" sm1 "$sh" "$c" "" "$boot" $s; exit;',
+        _ON_CHANNEL,
         'else echo "sm1 $k nodir"; exit 0; fi;',
         'if test -e "$d/followed"; then set -- "$id";',
         *_SAY_APART,
@@ -314,7 +331,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The command runs on the channel itself: what follows is its own output, to the end of the channel."""
+    """The command runs on the channel itself: what follows is its own output, to the end of the channel.
+
+    The end of our input ends it, and that comes with the end of the connection as soon as the host notices.
+    """
 
 
 @dataclass(frozen=True, slots=True)
