@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
 from server_monitor.db.tables import servers, tasks
+from server_monitor.fleet import changes
+from server_monitor.fleet.servers import Server
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import claims
 from server_monitor.tasks.dispatch import Dispatcher
@@ -23,7 +25,7 @@ from tests.support.fleet import actions, records
 from tests.support.machines import machine, read_only
 from tests.support.patience import is_written, until
 from tests.tasks.runs import claim, statuses
-from tests.tasks.site import COUNT, Site, count
+from tests.tasks.site import ASKER, COUNT, Site, count
 from tests.tasks.talks import lives
 
 pytestmark = pytest.mark.sshd
@@ -89,6 +91,40 @@ async def test_a_command_for_a_server_that_was_removed_runs_nowhere(site: Site, 
 
     assert (row.status, row.cause) == ("failed", "server_unfit")
     assert not (disk / "ran").exists()
+
+
+async def remove(site: Site, server: Server) -> None:
+    async with site.db.transaction() as conn:
+        await changes.remove(conn, server.id, actor=ASKER)
+
+
+async def test_a_command_whose_server_is_removed_while_it_runs_says_so(site: Site) -> None:
+    """With the server its host's accepted key is forgotten, and nobody can ask there any more."""
+    host, server = await site.start()
+    async with site.worker() as worker:
+        placed = await site.place(server, command=f"{COUNT}; sleep 60")
+        worker.wake()
+        await until((host.home / "count").exists)
+        await remove(site, server)
+        host.drop_connections()
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause, row.detail) == ("interrupted", "server_removed", None)
+
+
+async def test_a_command_that_may_have_run_when_its_console_died_and_its_server_was_removed_says_so(
+    site: Site,
+) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; sleep 60")
+    async with site.worker() as worker:
+        worker.wake()
+        await until((host.home / "count").exists)
+    await remove(site, server)
+    async with site.worker():
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("interrupted", "server_removed")
 
 
 async def test_secrets_that_cannot_be_opened_cost_the_task_and_not_the_console(site: Site) -> None:

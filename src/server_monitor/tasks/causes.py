@@ -30,6 +30,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "max_failures": "The run stopped because too many servers failed.",
         "canary_failed": "The run stopped because a canary failed.",
         "server_unfit": "The server was removed, switched off, or put at capability observe before its turn came.",
+        "server_removed": "The server was removed before the end of the command was known. It may have run there, and "
+        "may still.",
         "rejected": "A second person refused it.",
         "expired": "Nobody approved it in time.",
         "policy": "The command policy does not allow it.",

@@ -9,7 +9,7 @@ counts as running.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -291,10 +291,10 @@ class Dispatcher:
     async def _outcome(self, execution: Execution, claim: Claimed) -> Outcome | None:
         """How it ended; None when it goes back into the queue because it never began, or is somebody else's by now."""
         try:
-            return await execution.run(claim.shell)
+            return await self._explained(await execution.run(claim.shell))
         except NeedsShell:
             if await insist(partial(self._passes_in_sh, claim)):
-                return await execution.run("sh")
+                return await self._explained(await execution.run("sh"))
             return await execution.refused("no_bash")
         except ClaimLost:
             self._say_lost(claim)
@@ -303,6 +303,17 @@ class Dispatcher:
             if await insist(partial(self._requeued, claim)):
                 return None
             return await execution.refused("never_started")
+
+    async def _explained(self, outcome: Outcome) -> Outcome:
+        """The same, unless a host counts as unknown because its server was removed, and with it its keys."""
+        if outcome.cause != "host_key_unknown" or await insist(partial(self._is_known, outcome.claim)):
+            return outcome
+        cause = "server_removed" if outcome.status is Status.INTERRUPTED else "server_unfit"
+        return replace(outcome, cause=cause, detail=None)
+
+    async def _is_known(self, claim: Claimed) -> bool:
+        async with self._db.reading() as conn:
+            return bool(await fleet.targets_of(conn, [claim.server_id]))
 
     async def _note(self, write: Callable[[AsyncConnection], Awaitable[bool]]) -> bool:
         """Write something down about a claim; False when it is lost.
@@ -386,7 +397,7 @@ class Dispatcher:
 
 def _without_server(claim: Claimed) -> Outcome:
     """No target is not the console's own machine: the server was removed between the claim and now."""
-    return _unstartable(claim, _unbegun(claim), "server_unfit")
+    return _unstartable(claim, _unbegun(claim), "server_removed" if claim.is_taken_over else "server_unfit")
 
 
 def _unbegun(claim: Claimed) -> Status:
