@@ -7,7 +7,7 @@ later and holds nobody.
 import asyncio
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from server_monitor.tasks import claims
 OLD = 100_000
 RUNNING = 1_000
 TASKS_A_RUN = 500
-LEASE = timedelta(seconds=15)
 GOAL_MS = 100
 OWNER = "bench"
 
@@ -95,9 +94,8 @@ async def _recover(db: Database, running: int) -> Measured:
         await size(conn)  # the connection is open: a start has read much before it comes to this
     began = time.perf_counter()
     async with db.transaction() as conn:
-        now = datetime.now(UTC)
-        await claims.beat(conn, OWNER, now)
-        taken = await claims.take_over(conn, OWNER, is_start=True, lease=LEASE, now=now)
+        await claims.beat(conn, OWNER, datetime.now(UTC))
+        taken = await claims.take_over(conn, OWNER, is_start=True)
     wall_s = time.perf_counter() - began
     assert len(taken) == running
     async with db.reading() as conn:

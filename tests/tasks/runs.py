@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -21,7 +21,6 @@ from tests.support.fleet import ADMIN, VAULT
 
 ADA = ADMIN
 GRACE = Actor(ActorKind.USER, "00000000-0000-7000-8000-000000000011", "grace", Role.ADMIN)
-LEASE = timedelta(seconds=15)
 
 
 async def add_servers(db: Database, count: int, *, prefix: str = "host", capability: str = "run") -> list[Server]:

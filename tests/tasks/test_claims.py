@@ -10,13 +10,12 @@ import pytest
 from sqlalchemy import insert, update
 
 from server_monitor.db.engine import Database
-from server_monitor.db.tables import facts, heartbeats, tasks
+from server_monitor.db.tables import facts, tasks
 from server_monitor.tasks import cancelling, claims
 from server_monitor.tasks.run import Claimed, Mode, Status
 from tests.support.fleet import actions, records
 from tests.tasks.runs import (
     ADA,
-    LEASE,
     add_servers,
     claim,
     counted,
@@ -153,7 +152,7 @@ async def test_only_the_newest_claim_may_say_how_a_task_ended(db: Database) -> N
     placed = await place(db, await add_servers(db, 1))
     [old] = await claim(db, placed, owner="dead")
     async with db.transaction() as conn:
-        [new] = await claims.take_over(conn, "alive", is_start=False, lease=LEASE, now=datetime.now(UTC))
+        [new] = await claims.take_over(conn, "alive", dead=["dead"])
 
     assert await fail(db, old) == []
     assert await statuses(db, placed) == ["running"]
@@ -186,18 +185,17 @@ async def test_a_task_that_never_started_goes_back_once_and_not_twice(db: Databa
     assert await succeed(db, first) == []
 
 
-async def test_the_tasks_of_whoever_no_longer_beats_are_taken_over_and_no_others(db: Database) -> None:
+async def test_the_tasks_of_the_dead_are_taken_over_and_no_others(db: Database) -> None:
     placed = await place(db, await add_servers(db, 3))
-    now = datetime.now(UTC)
-    for owner, age_s in (("dead", 16), ("alive", 14), ("me", 100)):
+    for owner in ("dead", "alive", "me"):
         await claim(db, placed, owner=owner, slots=1)
         async with db.transaction() as conn:
-            await claims.beat(conn, owner, now - timedelta(seconds=age_s))
+            await claims.beat(conn, owner, datetime.now(UTC))
 
     async with db.transaction() as conn:
-        meanwhile = await claims.take_over(conn, "me", is_start=False, lease=LEASE, now=now)
+        meanwhile = await claims.take_over(conn, "me", dead=["dead"])
     async with db.transaction() as conn:
-        at_start = await claims.take_over(conn, "me", is_start=True, lease=LEASE, now=now)
+        at_start = await claims.take_over(conn, "me", is_start=True)
 
     assert [task.fence for task in meanwhile] == [2]
     assert all(task.is_taken_over for task in (*meanwhile, *at_start))
@@ -214,10 +212,32 @@ async def test_whoever_takes_over_knows_what_the_dead_knew(db: Database) -> None
         await conn.execute(update(tasks).values(boot_id="b-2"))
         assert await claims.note_mode(conn, old, Mode.ATTACHED)
         assert await claims.note_ending(conn, old, "cancelled")
-        [new] = await claims.take_over(conn, "me", is_start=True, lease=LEASE, now=datetime.now(UTC))
+        [new] = await claims.take_over(conn, "me", is_start=True)
 
     assert (new.mode, new.boot_id, new.started_at) == (Mode.ATTACHED, "b-2", old.started_at)
     assert new.ending == "cancelled"
+
+
+async def test_tasks_of_whoever_has_no_heartbeat_are_nobodys(db: Database) -> None:
+    placed = await place(db, await add_servers(db, 1))
+    await claim(db, placed, owner="never heard of")
+
+    async with db.transaction() as conn:
+        [task] = await claims.take_over(conn, "me")
+
+    assert task.is_taken_over
+
+
+async def test_a_claim_whose_answer_got_lost_is_found_again(db: Database) -> None:
+    """The database made it durable and the connection broke before it could say so."""
+    placed = await place(db, await add_servers(db, 2))
+    known, unknown = await claim(db, placed, owner="me")
+    async with db.transaction() as conn:
+        await claims.beat(conn, "me", datetime.now(UTC))
+        strayed = await claims.strayed(conn, "me", [known.task_id])
+        [task] = await claims.take_over(conn, "me", strayed=strayed)
+
+    assert (task.task_id, task.fence) == (unknown.task_id, 2)
 
 
 async def test_only_the_dead_that_hold_nothing_are_forgotten(db: Database) -> None:
@@ -225,14 +245,15 @@ async def test_only_the_dead_that_hold_nothing_are_forgotten(db: Database) -> No
     await claim(db, placed, owner="holds")
     now = datetime.now(UTC)
     async with db.transaction() as conn:
-        for owner in ("holds", "holds nothing"):
-            await claims.beat(conn, owner, now - timedelta(days=2))
-        await claims.beat(conn, "alive", now)
+        for owner in ("holds", "holds nothing", "alive, with a clock of last week"):
+            await claims.beat(conn, owner, now - timedelta(days=7))
+        await claims.beat(conn, "died just now", now)
 
-        await claims.forget_heartbeats(conn, now - timedelta(days=1))
+        dead = {"holds", "holds nothing", "died just now"}
+        await claims.forget_heartbeats(conn, dead, now - timedelta(days=1))
 
-        left = set(await conn.scalars(heartbeats.select().with_only_columns(heartbeats.c.owner)))
-    assert left == {"holds", "alive"}
+        left = set(await claims.beats(conn))
+    assert left == {"holds", "alive, with a clock of last week", "died just now"}
 
 
 # --- two at once ------------------------------------------------------------------------------------------------------
@@ -345,9 +366,8 @@ async def test_two_consoles_that_bury_a_third_share_its_tasks(second: tuple[Data
 
         async def bury(db: Database, owner: str) -> list[Claimed]:
             async with db.transaction() as conn:
-                now = datetime.now(UTC)
-                await claims.beat(conn, owner, now)
-                return await claims.take_over(conn, owner, is_start=False, lease=LEASE, now=now)
+                await claims.beat(conn, owner, datetime.now(UTC))
+                return await claims.take_over(conn, owner, dead=["dead"])
 
         parts = await asyncio.gather(bury(one, "a"), bury(two, "b"))
 

@@ -24,6 +24,7 @@ from server_monitor.tasks.placing import Placed
 from tests.support.fleet import actions, records
 from tests.support.machines import machine, read_only
 from tests.support.patience import is_written, until
+from tests.support.sshd import Sshd
 from tests.tasks.runs import claim, statuses
 from tests.tasks.site import ASKER, COUNT, Site, count
 from tests.tasks.talks import lives
@@ -182,6 +183,18 @@ async def test_what_never_reached_its_host_when_the_console_died_is_started_then
     assert count(host) == {row.id: 1}
 
 
+async def test_a_console_finds_what_it_holds_without_knowing_and_finds_it_once(site: Site) -> None:
+    """The claim became durable, and the connection to the database broke before it said so."""
+    _, server = await site.start()
+    placed = await site.place(server, command="true")
+    async with site.dispatcher() as worker:
+        [unknown] = await claim(site.db, placed)
+        await worker._bury()
+        await worker._bury()
+
+        assert [(one.task_id, one.fence) for one in worker._adopted] == [(unknown.task_id, 2)]
+
+
 async def test_an_attached_command_of_a_dead_console_is_interrupted(site: Site, disk: Path) -> None:
     _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
     placed = await site.place(server, command=f"touch {disk}/began; sleep 60")
@@ -202,9 +215,7 @@ async def test_a_worker_that_slept_beyond_its_lease_says_nothing_any_more(site: 
     async with site.worker("sleeper", heartbeat_s=3600) as sleeper:
         sleeper.wake()
         await until((host.home / "count").exists)
-        async with site.db.transaction() as conn:
-            await conn.exec_driver_sql("UPDATE heartbeats SET beat_at = '2020-01-01 00:00:00.000000'")
-        async with site.worker("awake") as awake:
+        async with site.worker("awake", heartbeat_s=0.1) as awake:
             await site.until(placed, lambda rows: rows[0].owner == "awake")
             (host.home / "go").touch()
             [row] = await site.ended(placed)
@@ -269,9 +280,7 @@ async def test_a_console_that_lost_a_claim_and_gets_the_task_back_begins_with_it
         await until((host.home / "count").exists)
         async with site.db.transaction() as conn:
             await conn.execute(update(tasks).where(tasks.c.run_id == placed.run_id).values(owner="gone"))
-            worker._adopted += await claims.take_over(
-                conn, "one", is_start=False, lease=timedelta(seconds=1), now=datetime.now(UTC)
-            )
+            worker._adopted += await claims.take_over(conn, "one", dead=["gone"])
         worker.wake()
         await until(lambda: [one.claim.fence for one in worker._executions.values()] == [2])
         (host.home / "go").touch()
@@ -294,6 +303,65 @@ async def test_a_console_that_gave_no_sign_of_life_asks_again_before_it_acts(sit
         assert not await worker._note(write)
 
     assert answers == []
+
+
+# --- clocks ---
+
+
+async def test_a_console_whose_clock_is_wrong_keeps_its_tasks_as_long_as_it_beats(site: Site) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done")
+    async with site.worker("behind", heartbeat_s=3600) as behind:
+        behind.wake()
+        await until((host.home / "count").exists)
+        async with site.worker("watching", heartbeat_s=0.5) as watching:
+            beaten_s = watching._beaten_s
+            last_year = datetime.now(UTC) - timedelta(days=365)
+            while watching._beaten_s < beaten_s + 3:
+                async with site.db.transaction() as conn:
+                    await claims.beat(conn, "behind", last_year := last_year + timedelta(milliseconds=50))
+                await asyncio.sleep(0.05)
+            (host.home / "go").touch()
+            [row] = await site.ended(placed)
+
+    assert (row.status, row.fence) == ("success", 1)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_was_put_right_while_the_console_was_down_takes_no_time_from_a_command(
+    site: Site, hours: int
+) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done", timeout_s=600)
+    await begin_and_die(site, placed, host, hours)
+    async with site.worker() as worker:
+        await until(lambda: any(one._is_running for one in worker._executions.values()))
+        (host.home / "go").touch()
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.exit_code) == ("success", 0)
+
+
+async def test_a_command_that_ran_too_long_while_the_console_was_down_is_ended_whatever_the_clock_says(
+    site: Site,
+) -> None:
+    host, server = await site.start()
+    placed = await site.place(server, command=f"{COUNT}; sleep 60", timeout_s=1)
+    await begin_and_die(site, placed, host, -1)
+    async with site.worker():
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("timeout", "timeout")
+
+
+async def begin_and_die(site: Site, placed: Placed, host: Sshd, hours: int) -> None:
+    """Begin with a task, and die; the clock of the next console is so many hours ahead."""
+    async with site.worker() as worker:
+        worker.wake()
+        await until((host.home / "count").exists)
+    async with site.db.transaction() as conn:
+        mine = tasks.c.run_id == placed.run_id
+        await conn.execute(update(tasks).where(mine).values(started_at=datetime.now(UTC) - timedelta(hours=hours)))
 
 
 # --- stop -------------------------------------------------------------------------------------------------------------

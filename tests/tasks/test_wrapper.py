@@ -579,12 +579,16 @@ async def test_a_command_that_never_started_is_told_from_one_that_is_gone(host: 
     await talk.closed()
 
 
-async def test_a_running_command_is_found_again_and_its_end_is_told(host: Host) -> None:
+async def test_a_running_command_is_found_again_and_its_age_and_end_are_told(host: Host) -> None:
     first = await host.start("echo begin; while test ! -e ~/go; do sleep 0.05; done; echo end; exit 9")
     assert isinstance(await first.word(), Started)
+    await until((host.task / "pid").exists)
+    began_s = psutil.Process(host.wrapper_pid()).create_time()
     first.cut()
     second = await host.attach()
-    assert isinstance(await second.word(), Started)
+    assert isinstance(word := await second.word(), Started)
+    assert word.age_s is not None
+    assert 0 <= word.age_s <= time.time() - began_s + 1
 
     (host.home / "go").touch()
 

@@ -17,9 +17,10 @@ from server_monitor.ssh.hardening import harden_process
 from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import rulings
-from server_monitor.tasks.dispatch import LEASE_BEATS, Dispatcher
+from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.leases import BEATS
 from server_monitor.tasks.output import Outputs, Sizes
 
 LEAVE_S: Final = 2.0  # for hosts to hear that their results are stored
@@ -38,7 +39,7 @@ async def somebody_works(settings: Settings, db: Database) -> bool:
     """Does a console run, here or elsewhere on the same database, that will pick up what is queued?"""
     if is_held(settings.data_dir):
         return True
-    living = datetime.now(UTC) - timedelta(seconds=settings.task_heartbeat_seconds * LEASE_BEATS)
+    living = datetime.now(UTC) - timedelta(seconds=settings.task_heartbeat_seconds * BEATS)
     elsewhere = exists().where(heartbeats.c.beat_at > living, heartbeats.c.owner != db.node)
     async with db.reading() as conn:
         return bool(await conn.scalar(select(elsewhere)))

@@ -6,7 +6,7 @@ Only the holder of a claim may move a running task, and the claim's fence says w
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, delete, exists, func, insert, or_, select, update
@@ -220,6 +220,11 @@ async def beat(conn: AsyncConnection, owner: str, now: datetime) -> None:
         await conn.execute(insert(heartbeats).values(owner=owner, beat_at=now))
 
 
+async def beats(conn: AsyncConnection) -> dict[str, datetime]:
+    """The last sign of life of every instance, by its own clock."""
+    return {row.owner: row.beat_at for row in await conn.execute(select(heartbeats))}
+
+
 async def note_mode(conn: AsyncConnection, claimed: Claimed, mode: Mode) -> bool:
     """Write down how the command of this claim runs, for whoever comes after us. False when the claim is lost."""
     return bool((await conn.execute(update(tasks).where(_held(claimed)).values(mode=mode))).rowcount)
@@ -262,20 +267,25 @@ def _held(claimed: Claimed) -> Any:
 
 
 async def take_over(
-    conn: AsyncConnection, owner: str, *, is_start: bool, lease: timedelta, now: datetime
+    conn: AsyncConnection,
+    owner: str,
+    *,
+    dead: Collection[str] = (),
+    strayed: Collection[str] = (),
+    is_start: bool = False,
 ) -> list[Claimed]:
-    """Claim the running tasks of instances that are dead: whose heartbeat is older than `lease`, and at the start those
-    that were ours before. Appends one `task.recover` for them all.
+    """Claim the running tasks of the dead, those that have strayed from us, and at the start all that were ours before.
+
+    Whoever has no heartbeat is dead too. Appends one `task.recover` for them all.
     """
     await _wait_for_turn(conn)
-    living = select(heartbeats.c.owner).where(heartbeats.c.beat_at > now - lease)
-    silent = tasks.c.owner.not_in(living)
-    is_dead = or_(silent, tasks.c.owner == owner) if is_start else and_(silent, tasks.c.owner != owner)
+    is_nobodys = or_(tasks.c.owner.is_(None), tasks.c.owner.not_in(select(heartbeats.c.owner)))
+    is_dead = or_(is_nobodys, tasks.c.owner.in_({*dead, owner} if is_start else set(dead) - {owner}))
     rows = (
         await conn.execute(
             select(tasks, *_RUN_COLUMNS)
             .select_from(tasks.join(runs))
-            .where(tasks.c.status == Status.RUNNING, or_(is_dead, tasks.c.owner.is_(None)))
+            .where(tasks.c.status == Status.RUNNING, or_(is_dead, tasks.c.id.in_(strayed)))
             .with_for_update(of=tasks, skip_locked=True)
         )
     ).all()
@@ -293,7 +303,14 @@ async def take_over(
     ]
 
 
-async def forget_heartbeats(conn: AsyncConnection, older_than: datetime) -> None:
+async def strayed(conn: AsyncConnection, owner: str, held: Collection[str]) -> set[str]:
+    """The running tasks of this instance that it does not know to be its own: the answer to a claim got lost."""
+    mine = select(tasks.c.id).where(tasks.c.status == Status.RUNNING, tasks.c.owner == owner)
+    return set(await conn.scalars(mine)).difference(held)
+
+
+async def forget_heartbeats(conn: AsyncConnection, dead: Collection[str], older_than: datetime) -> None:
     """Let go of instances that are long dead and hold nothing."""
     holds = exists().where(tasks.c.owner == heartbeats.c.owner, tasks.c.status == Status.RUNNING)
-    await conn.execute(delete(heartbeats).where(heartbeats.c.beat_at < older_than, ~holds))
+    gone = and_(heartbeats.c.owner.in_(dead), heartbeats.c.beat_at < older_than)
+    await conn.execute(delete(heartbeats).where(gone, ~holds))

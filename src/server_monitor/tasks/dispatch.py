@@ -27,6 +27,7 @@ from server_monitor.tasks.clearing import Clearing, Rule
 from server_monitor.tasks.execution import ClaimLost, Execution, NeedsShell, NeverStarted, Timing
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.insisting import RETRY_S, insist
+from server_monitor.tasks.leases import BEATS, Leases
 from server_monitor.tasks.output import Outputs
 from server_monitor.tasks.run import Claimed, Outcome, Status
 from server_monitor.tasks.sweeping import Sweeper
@@ -38,7 +39,6 @@ log = logger(__name__)
 
 TURN_EVERY_S: Final = 2.0
 GATHER_S: Final = 0.005  # what ends within this time shares a transaction
-LEASE_BEATS: Final = 3
 AT_ONCE: Final = 16  # tasks that begin, or are acknowledged, before somebody else is served
 ENDING_S: Final = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
 HOUSEKEEPING_EVERY_S: Final = 15.0
@@ -84,6 +84,8 @@ class Dispatcher:
         self._adopted: list[Claimed] = []  # claimed, and not begun yet
         self._turning = asyncio.Lock()
         self._news = asyncio.Event()
+        self._leases = Leases()
+        self._deaths = asyncio.Event()
         self._beaten_s = 0.0  # before our last sign of life became durable
         self._is_draining = False
         self._is_leaving = False
@@ -98,9 +100,8 @@ class Dispatcher:
         """Claim what was running when this console last died; returns how many tasks. They are attached by `run`."""
         began_s = asyncio.get_running_loop().time()
         async with self._db.transaction() as conn:
-            now = datetime.now(UTC)
-            await claims.beat(conn, self._owner, now)
-            self._adopted = await claims.take_over(conn, self._owner, is_start=True, lease=self._lease, now=now)
+            await claims.beat(conn, self._owner, datetime.now(UTC))
+            self._adopted = await claims.take_over(conn, self._owner, is_start=True)
         self._beaten_s = began_s
         metrics.tasks_recovered.inc(len(self._adopted))
         return len(self._adopted)
@@ -327,7 +328,7 @@ class Dispatcher:
                 return await write(conn)
 
         while await insist(noted):
-            if asyncio.get_running_loop().time() - self._beaten_s < self._limits.heartbeat_s * LEASE_BEATS:
+            if asyncio.get_running_loop().time() - self._beaten_s < self._limits.heartbeat_s * BEATS:
                 return True
             await asyncio.sleep(RETRY_S)
         return False
@@ -363,17 +364,16 @@ class Dispatcher:
 
     # --- beside ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _lease(self) -> timedelta:
-        return timedelta(seconds=self._limits.heartbeat_s * LEASE_BEATS)
-
     async def _beat_for_ever(self) -> None:
         while True:
             began_s = asyncio.get_running_loop().time()
             with suppress(Unavailable):
                 async with self._db.transaction() as conn:
                     await claims.beat(conn, self._owner, datetime.now(UTC))
+                    beats = await claims.beats(conn)
                 self._beaten_s = began_s
+                if self._leases.look(beats):
+                    self._deaths.set()
             await asyncio.sleep(self._limits.heartbeat_s)
 
     async def _keep_house(self) -> None:
@@ -384,15 +384,30 @@ class Dispatcher:
                 async with self._db.transaction() as conn:
                     await approval.expire(conn, now)
                     await rows.finish_overdue(conn, now)
-                    adopted = await claims.take_over(conn, self._owner, is_start=False, lease=self._lease, now=now)
-                    await claims.forget_heartbeats(conn, now - timedelta(days=1))
+                    await claims.forget_heartbeats(conn, self._leases.dead, now - timedelta(days=1))
+                await self._bury()
             except Unavailable as error:
                 log.warning("tasks_housekeeping_failed", cause=str(error))
-            else:
-                self._adopted += adopted
-                self._news.set()
-            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING_EVERY_S):
+                    await self._deaths.wait()
+            self._deaths.clear()
             await self._sweeper.sweep_some(asyncio.get_running_loop().time())
+
+    async def _bury(self) -> None:
+        """Take over from instances that no longer beat, and what is ours without our knowing. Raises Unavailable.
+
+        Not while a turn claims tasks: those are ours, and not known here yet.
+        """
+        async with self._turning:
+            ended = (outcome.claim.task_id for outcome, _ in self._ended.values())
+            held = {*self._running, *(claim.task_id for claim in self._adopted), *ended}
+            async with self._db.transaction() as conn:
+                strayed = await claims.strayed(conn, self._owner, held)
+                taken = await claims.take_over(conn, self._owner, dead=self._leases.dead, strayed=strayed)
+            self._adopted += taken
+        metrics.tasks_recovered.inc(len(taken))
+        self._news.set()
 
 
 def _without_server(claim: Claimed) -> Outcome:

@@ -595,8 +595,10 @@ class Execution:
                 break
             word = await talk.next(left_s)
         match word:
-            case Started():
+            case Started(age_s=age_s):
                 self._is_running = True
+                if self.claim.is_taken_over and age_s is not None:
+                    self._deadline_s = self._loop.time() + self.claim.timeout_s - age_s
                 return await self._watched(talk)
             case Ended():
                 return await self._finished(word)
@@ -621,8 +623,9 @@ class Execution:
         return await self._ended(Status.INTERRUPTED, "host_rebooted" if not same_boot else "vanished")
 
     def _left_s(self) -> float:
-        """How much of its time a command has left, that of a console before us included."""
-        return self.claim.timeout_s - (datetime.now(UTC) - self.claim.started_at).total_seconds()
+        """How much of its time a command has left by our clock; its host knows better, once it can be asked."""
+        ran_s = (datetime.now(UTC) - self.claim.started_at).total_seconds()
+        return self.claim.timeout_s - max(0.0, ran_s)
 
     async def _pause(self, attempt: int) -> None:
         """Before the host is asked again. Whoever wants the command to end does not wait for the end of a long one."""

@@ -19,7 +19,8 @@ Four scripts speak this protocol, each on a channel of its own. Their words for 
                                               this channel, and is ended when its standard input ends
              sm1 K exit <status> inline       it has ended; what it printed stands before this line, on both streams
              sm1 K exit <status> apart <out bytes> <err bytes> [cut]     it has ended, and somebody follows
-    attach   sm1 K start …, then as above apart; or sm1 K none <boot id>: it was never started;
+    attach   sm1 K start <boot id> <age>      in hundredths of a second; then as above apart
+             or sm1 K none <boot id>: it was never started;
              or sm1 K lost <boot id>: it is gone and left no exit status; `start` says so too
     follow   no words: `out` on the standard output and `err` on the other, as they grow, from the given bytes on
     signal   sm1 K ended | gone | still       it had ended before; it is gone now; it could not be ended
@@ -47,6 +48,7 @@ NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_LINE: Final = 256  # bytes of a line of ours; a longer one is not ours
 KEY_CHARACTERS: Final = 32
 TOMBSTONE_MINUTES: Final = 24 * 60
+TICKS_A_SECOND: Final = 100  # in which Linux tells when a process started, wherever it runs
 LEFTOVER_MINUTES: Final = 7 * 24 * 60
 
 _ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
@@ -175,7 +177,7 @@ _ATTACH = " ".join(
         _READ_PID,
         # Between `mkdir` and the pid file lie a few milliseconds; after a second nothing is going to come.
         f'if test -z "$p" && test -d "$d"; then sleep 1; {_READ_PID} fi;',
-        'if alive; then echo "sm1 $k start $boot"; : >"$d/followed";',
+        f'if alive; then {_START_TIME} </proc/$$/stat; echo "sm1 $k start $boot $((t-t0))"; : >"$d/followed";',
         'while alive; do sleep 1; echo "sm1 $k alive"; done; fi;',
         _READ_EXIT,
         'test -n "$e" || { echo "sm1 $k lost $boot"; exit 0; };',
@@ -319,7 +321,10 @@ def _word(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Started:
+    """The command runs, for so long by its host's clock since boot; None where it was started just now."""
+
     boot_id: str
+    age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +446,8 @@ def _word_of(parts: list[str]) -> Word | None:  # noqa: PLR0911  # A word a line
     match parts:
         case ["start", boot_id]:
             return Started(boot_id)
+        case ["start", boot_id, age] if _is_size(age):
+            return Started(boot_id, int(age) / TICKS_A_SECOND)
         case ["noshell" | "nodir" | "exists" as why]:
             return Refused(why)
         case ["attached"]:
