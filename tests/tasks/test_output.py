@@ -14,6 +14,7 @@ import pytest
 
 from server_monitor.tasks.frames import Piece
 from server_monitor.tasks.output import READ_BYTES, RECENT_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
+from server_monitor.tasks.secrets import Mask
 from tests.support.machines import NEEDS_ROOT
 
 TASK = "01890000-0000-7000-8000-0000000000ab"
@@ -153,6 +154,30 @@ async def test_what_there_is_of_a_running_task_can_be_read_to_its_last_byte_and_
 
     assert found == printed[5:400_000]
     outputs.forget(TASK)
+
+
+async def test_wherever_a_console_dies_no_part_of_a_secret_is_kept(tmp_path: Path) -> None:
+    """Also of one whose end is its own beginning, or that stands next to another one, or to asterisks."""
+    secrets = [b"hunter-2-hunter", b"er-2", b"ab*ab"]
+    printed = b"x" * 150 + b"\nhunter-2-hunter-2-hunter hunter** ab*ab*ab\nhunter-2-hunterhunter-2-hunter\n****"
+    whole = Mask(secrets)
+    expected = whole.feed(printed) + whole.rest()
+    for cut in range(len(printed) + 1):
+        directory = tmp_path / str(cut)
+        before = Outputs(directory, SMALL)
+        take(await before.begin(TASK, is_stored=True, secrets=secrets), "stdout", printed[:cut])
+
+        after = Outputs(directory, SMALL)
+        live = await after.resume(TASK, is_stored=True, secrets=secrets)
+        at = live.taken_bytes("stdout")
+        take(live, "stdout", printed[at:], at=at)
+        kept = await live.end(0)
+
+        assert after.path(TASK, "stdout").read_bytes() == expected, cut
+        assert kept is not None
+        assert kept.stdout_bytes == len(printed)
+        after.forget(TASK)
+        before.forget(TASK)
 
 
 async def test_after_a_death_the_next_console_goes_on_where_the_file_ends(tmp_path: Path) -> None:

@@ -108,12 +108,18 @@ class Spool:
     def _before_tail(self) -> int:
         return len(self.head) if self._is_in_memory else self._in_file
 
-    def resume(self) -> None:
-        """Go on with the file that a console left behind which has died since. Blocks."""
+    def resume(self, *, is_masked: bool = False) -> None:
+        """Go on with the file that a console left behind which has died since. Blocks.
+
+        What is masked at the end of the file may be the beginning of a secret whose rest is still to come: from there
+        on it has to come again, because a mask that begins in the middle of a secret does not know it.
+        """
         if self._path is None or not self._path.exists():
             return
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            if is_masked:
+                os.ftruncate(self._file, self._before_mask(self._file))
             while data := os.pread(self._file, READ_BYTES, self._in_file):
                 self.head += data[: self._sizes.head_bytes - len(self.head)]
                 self.digest.update(data)
@@ -123,6 +129,18 @@ class Spool:
             self._say_not_kept(error)
             self._most_in_file = self._in_file
         self.total_bytes = self._in_file
+
+    @staticmethod
+    def _before_mask(file: int) -> int:
+        """Where the asterisks begin at its end."""
+        end = os.fstat(file).st_size
+        while end > 0:
+            start = max(0, end - READ_BYTES)
+            left = os.pread(file, end - start, start).rstrip(b"*")
+            end = start + len(left)
+            if left:
+                break
+        return end
 
     def settle(self) -> None:
         """Make it durable; it can still be read. Blocks."""
@@ -322,7 +340,7 @@ class Outputs:
         """Go on with the output of a task whose console has died."""
         made = await self.begin(task_id, is_stored=is_stored, secrets=secrets)
         for spool in made.streams.values():
-            await asyncio.to_thread(spool.resume)
+            await asyncio.to_thread(spool.resume, is_masked=bool(secrets))
         return made
 
     def live(self, task_id: str) -> LiveOutput | None:
