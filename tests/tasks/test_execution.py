@@ -352,7 +352,8 @@ class Scripted(task_hosts.Hosts):
         if does in {"refused", "host_key_changed"}:
             self.waits.set()
             raise Unreachable(does, "no")
-        asyncio.get_running_loop().call_soon(on_data, f"sm1 {self.key} start b\n".encode())
+        if does != "mute":
+            asyncio.get_running_loop().call_soon(on_data, f"sm1 {self.key} start b\n".encode())
         asyncio.get_running_loop().call_soon(self.waits.set)
         if does == "cut":
             asyncio.get_running_loop().call_soon(on_closed, "connection_lost")
@@ -418,6 +419,35 @@ async def test_what_nobody_was_told_to_run_is_cancelled_at_once(site: Site) -> N
 
     assert await cancelled(execution, host.waits) == (Status.CANCELLED, "cancelled", None)
     assert host.opened == 1
+
+
+async def test_what_a_host_was_told_to_run_and_says_nothing_about_may_have_begun(site: Site) -> None:
+    """It opened a channel and took the command; long before the command's time is up we say that we do not know."""
+    host = Scripted("mute")
+    execution = await execution_on(site, host, Timing(unanswered_s=0.05))
+
+    ended = await cancelled(execution, host.waits)
+
+    assert ended == (Status.INTERRUPTED, "not_confirmed", "It was to end: cancelled; its host does not answer.")
+
+
+async def test_a_command_that_begins_late_is_ended_when_it_was_cancelled_before(site: Site) -> None:
+    """Its host needs a while to say that it runs."""
+    host, server = await site.start()
+    gate = host.home / "gate"
+    slow = f"until test -e {gate}; do sleep 0.05; done"
+    (host.home / ".bashrc").write_text(f"touch {host.home}/asked; {slow}\n")
+    async with site.worker() as worker:
+        placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
+        worker.wake()
+        await until((host.home / "asked").exists)
+        await site.cancel(placed, worker)
+        await until(lambda: any(one._stop_for for one in worker._executions.values()))
+        gate.touch()
+        [row] = await site.ended(placed)
+
+    assert (row.status, row.cause) == ("cancelled", "cancelled")
+    assert not (host.home / "pid").exists() or not lives(int((host.home / "pid").read_text()))
 
 
 async def test_the_end_of_a_command_whose_host_does_not_answer_is_not_confirmed_and_that_is_soon_said(

@@ -574,6 +574,8 @@ class Execution:
                 outcome = await self._reattached(talk)
                 if outcome is not None:
                     return outcome
+                if self._stop_for is not None and self._loop.time() >= self._unanswered_until_s:
+                    return await self._unconfirmed(self._stop_for, "its host does not answer")
                 attempt = 0  # The host answers; it is the way there that does not hold.
             if self._stop_for is not None:
                 tries += 1
