@@ -259,7 +259,7 @@ async def test_a_lost_claim_ends_nothing(site: Site) -> None:
     placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
     async with site.worker(heartbeat_s=3600) as worker:
         worker.wake()
-        await until((host.home / "pid").exists)
+        await until(lambda: is_written(host.home / "pid"))
         await lose(site, placed)
         with capture_logs() as said:
             for execution in worker._executions.values():

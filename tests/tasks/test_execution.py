@@ -260,7 +260,7 @@ async def test_a_command_whose_shell_alone_was_killed_can_be_cancelled(site: Sit
     async with site.worker() as worker:
         placed = await site.place(server, command="echo $$ >~/pid; sleep 60; true")
         worker.wake()
-        await until((host.home / "pid").exists)
+        await until(lambda: is_written(host.home / "pid"))
         [row] = await site.running(placed)
         os.kill(wrapper_pid(host, row.id), signal.SIGKILL)
         await site.cancel(placed, worker)
@@ -394,7 +394,7 @@ async def execution_on(site: Site, host: Scripted, timing: Timing, *, taken_over
 
 
 async def cancelled(execution: Execution, when: asyncio.Event) -> tuple[Status, str | None, str | None]:
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(execution.run("bash"))
         await when.wait()
         execution.cancel()

@@ -14,10 +14,10 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import Unavailable
 from server_monitor.tasks.output import LiveOutput, Outputs, Sizes
 from server_monitor.tasks.sweeping import Sweeper
+from tests.support.patience import until
 from tests.support.postgres import Postgres
 from tests.support.sshd import Sshds
 from tests.tasks.site import COUNT, Site, count
-from tests.tasks.talks import until
 from tests.tasks.test_execution import Scripted
 
 pytestmark = pytest.mark.sshd

@@ -3,6 +3,7 @@
 import asyncio
 
 from server_monitor.tasks.turnstile import Turnstile
+from tests.support.patience import PATIENCE_S
 
 
 async def test_few_do_not_wait() -> None:
@@ -42,5 +43,5 @@ async def test_whoever_gives_up_holds_up_nobody() -> None:
     await asyncio.sleep(0)
     second.cancel()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(first, third)

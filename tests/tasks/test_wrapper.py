@@ -582,7 +582,7 @@ async def test_a_command_that_never_started_is_told_from_one_that_is_gone(host: 
 async def test_a_running_command_is_found_again_and_its_age_and_end_are_told(host: Host) -> None:
     first = await host.start("echo begin; while test ! -e ~/go; do sleep 0.05; done; echo end; exit 9")
     assert isinstance(await first.word(), Started)
-    await until((host.task / "pid").exists)
+    await until(lambda: is_written(host.task / "pid"))
     began_s = psutil.Process(host.wrapper_pid()).create_time()
     first.cut()
     second = await host.attach()
@@ -616,7 +616,7 @@ async def orphan(host: Host, command: str) -> tuple[Talk, int]:
     """A command that runs on although the shell around it was killed, and the number that shell had."""
     first = await host.start(f"echo $$ >~/pid; {command}")
     assert isinstance(await first.word(), Started)
-    await until((host.home / "pid").exists)
+    await until(lambda: is_written(host.home / "pid"))
     group = host.wrapper_pid()
     os.kill(group, signals.SIGKILL)
     await until(lambda: not lives(group))
