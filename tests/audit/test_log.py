@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from server_monitor.audit import chain, log, tree
-from server_monitor.audit.chain import AuditTarget, Event
+from server_monitor.audit.chain import AuditTarget, Change, Event
 from server_monitor.auth.actor import Actor, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_head, audit_records, login_failures
@@ -60,6 +60,18 @@ async def test_a_secret_in_an_event_is_masked(db: Database, admin: Actor) -> Non
     async with db.reading() as conn:
         body = (await conn.execute(select(audit_records.c.body))).scalar_one()
     assert b"hunter2" not in body
+
+
+async def test_a_secret_in_a_name_or_a_change_is_masked(db: Database, admin: Actor) -> None:
+    async with db.transaction() as conn:
+        changes = [Change("labels.db_password", "hunter2", None), Change("command", None, "mysql -phunter2 -e 1")]
+        target = AuditTarget("snippet", "1", "psql password=hunter2")
+        await log.append(conn, Event("snippet.update", audited(admin), target, change=changes))
+
+    async with db.reading() as conn:
+        body = (await conn.execute(select(audit_records.c.body))).scalar_one()
+    assert b"hunter2" not in body
+    assert b"mysql -p[redacted] -e 1" in body
 
 
 async def test_no_record_no_change(db: Database, admin: Actor) -> None:

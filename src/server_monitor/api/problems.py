@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from server_monitor import errors
 from server_monitor.telemetry.logs import logger, request_context
+from server_monitor.telemetry.redact import redact_text
 
 log = logger(__name__)
 
@@ -71,7 +72,9 @@ def problem(
 def policy_denied(verdict: Mapping[str, Any]) -> Response:
     """The refusal of a command, with everything that the policy found."""
     why = next((str(one["why"]) for one in verdict.get("findings", ())), "it is not on the list of what may run")
-    return problem(403, "policy_denied", f"The command policy does not allow this: {why}.", more={"verdict": verdict})
+    # The sentence goes into logs of proxies and browsers; what stands in the verdict is shown beside the command.
+    detail = f"The command policy does not allow this: {redact_text(why)}."
+    return problem(403, "policy_denied", detail, more={"verdict": verdict})
 
 
 def of_failure(failure: errors.Failure) -> Response:

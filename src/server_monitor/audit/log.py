@@ -4,8 +4,9 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import chain, tree
-from server_monitor.audit.chain import Circumstances, Draft, Event
+from server_monitor.audit.chain import AuditTarget, Change, Circumstances, Draft, Event
 from server_monitor.audit.damage import DAMAGE, reported
 from server_monitor.db.driver import on_sqlite, spelled
 from server_monitor.db.engine import at_commit
@@ -145,14 +146,25 @@ def _redacted(event: Event) -> Event:
     return Event(
         event.action,
         event.actor,
-        event.target,
+        _redacted_target(event.target),
         event.outcome,
         event.reason,
         event.phase,
-        [chain.Change(c.path, redact(c.old), redact(c.new)) for c in event.change],
+        [_redacted_change(change) for change in event.change],
         redact(event.meta),
         event.parent_seq,
     )
+
+
+def _redacted_target(target: AuditTarget | None) -> AuditTarget | None:
+    return target if target is None or target.name is None else replace(target, name=redact_text(target.name))
+
+
+def _redacted_change(change: Change) -> Change:
+    """A value is masked as well when the path names it as one: `labels.db_password`."""
+    name = change.path.rpartition(".")[2]
+    old, new = (value if value == chain.SECRET else redact({name: value})[name] for value in (change.old, change.new))
+    return Change(change.path, old, new)
 
 
 def _circumstances(conn: AsyncConnection) -> Circumstances:
@@ -167,8 +179,14 @@ def _source() -> Mapping[str, Any]:
     context = request_context.get()
     if context is None:
         return {"via": "system"}
-    agent = redact_text(context.user_agent)[:USER_AGENT_LIMIT] if context.user_agent else None
+    agent = _agent(context.user_agent) if context.user_agent else None
     return {"via": context.via, "ip": context.ip, "port": context.port, "ua": agent}
+
+
+@lru_cache(maxsize=256)
+def _agent(given: str) -> str:
+    """Kept, because nearly every record names one of a few."""
+    return redact_text(given)[:USER_AGENT_LIMIT]
 
 
 def _request() -> Mapping[str, Any]:
