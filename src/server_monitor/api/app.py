@@ -14,6 +14,8 @@ from starlette.websockets import WebSocket
 from server_monitor.api import health, problems, reference
 from server_monitor.api.deps import Console
 from server_monitor.api.middleware import Edge, EdgeMiddleware
+from server_monitor.db.ids import MENTIONED
+from server_monitor.errors import FieldError, Invalid, NotFound
 from server_monitor.telemetry.logs import request_context
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -45,7 +47,7 @@ def describe(routers: Sequence[APIRouter]) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,  # Those pages load scripts from elsewhere; `reference` is ours.
         redoc_url=None,
-        dependencies=[Depends(_know_route)],
+        dependencies=[Depends(_know_route), Depends(_refuse_unstorable)],
     )
     problems.install(app)
     for router in (health.router, reference.router, *routers):
@@ -60,6 +62,20 @@ async def _know_route(request: Request) -> None:
     context = request_context.get()
     if context is not None:
         request_context.set(replace(context, route=request.scope["route"].path))
+
+
+async def _refuse_unstorable(request: Request) -> None:
+    """PostgreSQL cannot even look for a NUL. A parameter with one is wrong; an id with one is nobody's.
+
+    Raises Invalid naming every such parameter, and NotFound. Bodies are looked at where they are read.
+    """
+    wrong = {name for name, value in request.query_params.multi_items() if "\0" in value}
+    if wrong:
+        message = "holds a NUL character, which nothing that is stored does"
+        raise Invalid([FieldError(name, message) for name in sorted(wrong)])
+    for name, value in request.path_params.items():
+        if name.endswith("_id") and "\0" in str(value):
+            raise NotFound(name.removesuffix("_id").replace("_", " "), str(value)[:MENTIONED])
 
 
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]

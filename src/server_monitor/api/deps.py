@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.export import Turns
@@ -112,6 +113,16 @@ async def required_actor(actor: Annotated[Actor | None, Depends(optional_actor)]
     return actor
 
 
+def _in_utc(at: datetime) -> datetime:
+    """A time without a zone is UTC. The first and the last hours of the calendar may be beyond it in UTC."""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is a time before the year 1 or after the year 9999") from None
+
+
+# A time that is asked for, as every comparison can take it.
+InstantParameter = Annotated[datetime, AfterValidator(_in_utc)]
 ConsoleDep = Annotated[Console, Depends(console)]
 OptionalActorDep = Annotated[Actor | None, Depends(optional_actor)]
 ActorDep = Annotated[Actor, Depends(required_actor)]

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 from sqlalchemy import Row
 
 from server_monitor.api import problems
-from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
+from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, InstantParameter, json_response
 from server_monitor.api.selector import SelectorBody
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
 from server_monitor.tasks import approval, asking, cancelling, listing, secret_names
@@ -129,13 +129,13 @@ async def list_tasks(  # noqa: PLR0917  # Each is a filter.
     server_id: str | None = None,
     status: Status | None = None,
     user_id: str | None = None,
-    from_at: Annotated[datetime | None, Query(alias="from")] = None,
-    to_at: Annotated[datetime | None, Query(alias="to")] = None,
+    from_at: Annotated[InstantParameter | None, Query(alias="from")] = None,
+    to_at: Annotated[InstantParameter | None, Query(alias="to")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """Tasks, newest first."""
-    filters = Filters(run_id, server_id, status, user_id, _utc(from_at), _utc(to_at))
+    filters = Filters(run_id, server_id, status, user_id, from_at, to_at)
     async with parts.db.reading() as conn:
         rows, following = await listing.task_page(conn, filters, limit, cursor, actor=actor)
     return json_response({"items": [_task(row) for row in rows], "next": following})
@@ -148,13 +148,13 @@ async def list_runs(  # noqa: PLR0917
     server_id: str | None = None,
     status: Status | None = None,
     user_id: str | None = None,
-    from_at: Annotated[datetime | None, Query(alias="from")] = None,
-    to_at: Annotated[datetime | None, Query(alias="to")] = None,
+    from_at: Annotated[InstantParameter | None, Query(alias="from")] = None,
+    to_at: Annotated[InstantParameter | None, Query(alias="to")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
     """Runs, newest first, each with how far it is."""
-    filters = Filters(None, server_id, status, user_id, _utc(from_at), _utc(to_at))
+    filters = Filters(None, server_id, status, user_id, from_at, to_at)
     async with parts.db.reading() as conn:
         rows, following = await listing.run_page(conn, filters, limit, cursor, actor=actor)
         counts = await listing.counts(conn, [row.id for row in rows])
@@ -441,11 +441,6 @@ def _opened(secrets: Mapping[str, SecretStr]) -> dict[str, str]:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    """A time without a zone is UTC."""
-    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _file(path: Path, offset: int) -> Iterator[Piece]:

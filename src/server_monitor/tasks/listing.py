@@ -196,5 +196,11 @@ def _decoded(cursor: str) -> tuple[datetime, str]:
         at, _, row_id = text.partition(" ")
         created_at = datetime.fromisoformat(at).astimezone(UTC)
     except (binascii.Error, ValueError, OverflowError):  # The last: the first and the last day of the calendar.
-        raise Invalid.one("cursor", "This cursor is not one of ours; leave it out to begin again.") from None
+        raise _wrong_cursor() from None
+    if not is_id(row_id):
+        raise _wrong_cursor()
     return created_at, row_id
+
+
+def _wrong_cursor() -> Invalid:
+    return Invalid.one("cursor", "This cursor is not one of ours; leave it out to begin again.")
