@@ -19,7 +19,7 @@ from server_monitor.tasks import approval, asking, cancelling, listing, secret_n
 from server_monitor.tasks.causes import CAUSES
 from server_monitor.tasks.frames import Piece, frame
 from server_monitor.tasks.listing import LIMIT_MAX, Filters
-from server_monitor.tasks.output import READ_BYTES
+from server_monitor.tasks.output import READ_BYTES, STREAMS
 from server_monitor.tasks.placing import Placed
 from server_monitor.tasks.rows import get_run
 from server_monitor.tasks.run import PARALLEL_DEFAULT, SECRETS_MAX, Order, Status, summary
@@ -174,18 +174,18 @@ async def one_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
 async def run_outputs(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
     """The tasks of a run that have ended, those with the same output and exit code together, largest group first.
 
-    The first 200 groups come with the first 16 KiB of what they printed; the rest is read from one of their tasks.
+    The first 200 groups come with the first 16 KiB of what they printed. Where there is more, `stdout_sent_bytes` is
+    less than `stdout_bytes`, and of a later group the text is null: GET /api/tasks/{task_id} of one of its tasks has
+    more, and its /output has all.
     """
     async with parts.db.reading() as conn:
         await get_run(conn, run_id, actor=actor)
         rows = await listing.same_outputs(conn, run_id, actor=actor)
         groups = _grouped(rows)
         shown = [group["tasks"][0]["id"] for group in groups[:GROUPS_SHOWN] if group["has_output"]]
-        kept = await listing.outputs(conn, shown)
+        kept = await listing.heads(conn, shown, GROUP_BYTES)
     for group in groups:
-        first = kept.get(group["tasks"][0]["id"])
-        group["stdout"] = _text(first.stdout[:GROUP_BYTES]) if first else ""
-        group["stderr"] = _text(first.stderr[:GROUP_BYTES]) if first else ""
+        group.update(_heads(kept.get(group["tasks"][0]["id"])))
     return json_response({"items": groups, "next": None})
 
 
@@ -228,11 +228,8 @@ async def one_task(task_id: str, parts: ConsoleDep, actor: ActorDep) -> Response
         row = await listing.task(conn, task_id, actor=actor)
         kept = await listing.output(conn, task_id)
     live = parts.outputs.live(task_id)
-    heads = {
-        name: _text(bytes(live.streams[name].head) if live else getattr(kept, name) if kept else b"")
-        for name in ("stdout", "stderr")
-    }
-    return json_response(_task(row) | heads)
+    heads = {name: bytes(live.streams[name].head) if live else getattr(kept, name) if kept else b"" for name in STREAMS}
+    return json_response(_task(row) | _heads(heads))
 
 
 @router.get("/tasks/{task_id}/output")
@@ -433,6 +430,15 @@ def _grouped(rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
             {"id": row.id, "server_id": row.server_id, "server_name": row.server_name, "detail": row.detail}
         )
     return sorted(groups.values(), key=lambda group: -len(group["tasks"]))
+
+
+def _heads(streams: Mapping[str, bytes] | None) -> dict[str, Any]:
+    """The beginning of both streams as text, and how many bytes that is; null where it is not sent."""
+    heads: dict[str, Any] = {}
+    for name in STREAMS:
+        head = None if streams is None else streams[name]
+        heads |= {name: None if head is None else _text(head), f"{name}_sent_bytes": len(head or b"")}
+    return heads
 
 
 def _opened(secrets: Mapping[str, SecretStr]) -> dict[str, str]:

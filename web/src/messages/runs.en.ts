@@ -252,6 +252,8 @@ export const runs = {
     whole: "Output",
     against: (n: number) => `against the output of ${servers(n)}`,
     same_lines: (n: number) => plural(n, "same line", "same lines"),
+    same_head: (size: string) => `The first ${size} are the same. They differ behind that, or in how they ended: open one of the servers.`,
+    fetching: (size: string) => `Fetching what was printed, ${size}…`,
     same_text: "The text is the same; only how it ended differs.",
     head: (shown: string, all: string) => `The first ${shown} of ${all}. Open one of its servers for all of it.`,
     gone: "only there",

@@ -135,6 +135,9 @@ export interface Task {
   truncated: boolean;
 }
 
+/** The beginning of what a task printed. */
+export type Printed = Pick<Outputs, "stdout_sent_bytes" | "stderr_sent_bytes"> & { stdout: string; stderr: string };
+
 /** Tasks of a run that ended alike: the same state, exit code and output. */
 export interface Outputs {
   status: Status;
@@ -144,8 +147,11 @@ export interface Outputs {
   has_output: boolean;
   stdout_bytes: number;
   stderr_bytes: number;
-  stdout: string;
-  stderr: string;
+  /** The beginning of each; null when there are so many groups that this one comes without. */
+  stdout: string | null;
+  stderr: string | null;
+  stdout_sent_bytes: number;
+  stderr_sent_bytes: number;
   tasks: { id: string; server_id: string; server_name: string; detail: string | null }[];
 }
 
@@ -249,7 +255,7 @@ export async function tasks(run_id: string, signal?: AbortSignal): Promise<Task[
   } while (cursor);
   return all;
 }
-export const task = (task_id: string, signal?: AbortSignal) => get<Task>(`/api/tasks/${id(task_id)}`, signal);
+export const task = (task_id: string, signal?: AbortSignal) => get<Task & Printed>(`/api/tasks/${id(task_id)}`, signal);
 export const cancel_task = (task_id: string) => post<Task>(`/api/tasks/${id(task_id)}/cancel`);
 
 export function output_url(task_id: string, stream: Stream, more: { offset?: number; follow?: boolean } = {}): string {
