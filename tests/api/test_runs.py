@@ -4,13 +4,15 @@ import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
-from server_monitor.db.tables import task_output, tasks
+from server_monitor.db.tables import group_members, groups, servers, task_output, tasks
+from server_monitor.fleet.servers import Server
 from server_monitor.tasks.placing import Placed
 from tests.support.api import Site, site_on
 from tests.tasks.runs import add_servers, place, task_rows
@@ -67,3 +69,80 @@ async def test_a_long_output_says_how_much_of_it_was_sent(site: Site) -> None:
 
     assert (group["stdout_sent_bytes"], task["stdout_sent_bytes"], group["stdout_bytes"]) == (16_384, 65_536, 100_000)
     assert len(group["stdout"]) == 16_384
+
+
+async def two_groups(site: Site, status: str = "failed") -> tuple[list[Server], list[str], Placed]:
+    """Two servers, each in a group of its own, the groups, and a run on both that is over."""
+    chosen = await add_servers(site.db, 2)
+    ids = [f"00000000-0000-7000-8000-0000000000a{number}" for number in range(2)]
+    async with site.db.transaction() as conn:
+        made = [
+            {"id": one, "name": one, "description": "", "labels": {}, "created_at": datetime.now(UTC)} for one in ids
+        ]
+        await conn.execute(insert(groups), made)
+        members = [{"group_id": one, "server_id": server.id} for one, server in zip(ids, chosen, strict=True)]
+        await conn.execute(insert(group_members), members)
+        await conn.execute(update(servers).values(status="online", status_reason=None))
+    placed = await place(site.db, chosen)
+    await end(site.db, placed, [b"no\n"] * 2, status)
+    return chosen, ids, placed
+
+
+async def test_a_retry_leaves_out_what_is_gone_and_says_so(site: Site) -> None:
+    admin = await site.person(Role.ADMIN)
+    chosen, _, placed = await two_groups(site)
+    async with site.db.transaction() as conn:
+        await conn.execute(delete(servers).where(servers.c.id == chosen[1].id))
+
+    again = await admin.ask("POST", f"/api/runs/{placed.run_id}/retry-failed", {}, status=202)
+
+    assert [task["server_id"] for task in again["tasks"]] == [chosen[0].id]
+    [left_out] = again["left_out"]
+    assert (left_out["server_name"], "deleted" in left_out["sentence"]) == (chosen[1].name, True)
+
+
+async def test_a_retry_of_a_run_beyond_ones_groups_tries_ones_own(site: Site) -> None:
+    chosen, ids, placed = await two_groups(site)
+    operator = await site.person(None, {ids[0]: Role.OPERATOR})
+
+    again = await operator.ask("POST", f"/api/runs/{placed.run_id}/retry-failed", {}, status=202)
+
+    assert [task["server_id"] for task in again["tasks"]] == [chosen[0].id]
+    [left_out] = again["left_out"]
+    assert left_out["server_id"] is None
+    assert chosen[1].name not in str(again)
+
+
+async def test_a_retry_with_no_server_left_is_refused(site: Site) -> None:
+    admin = await site.person(Role.ADMIN)
+    chosen, _, placed = await two_groups(site)
+    async with site.db.transaction() as conn:
+        await conn.execute(delete(servers).where(servers.c.id == chosen[1].id))
+        await conn.execute(update(servers).values(capability="observe"))
+
+    problem = await admin.ask("POST", f"/api/runs/{placed.run_id}/retry-failed", {}, status=422)
+
+    assert "capability observe" in problem["detail"]
+    assert chosen[1].name in problem["detail"]
+
+
+async def test_whoever_sees_a_part_of_a_run_is_told_nothing_of_the_rest(site: Site) -> None:
+    chosen, ids, placed = await two_groups(site)
+    operator = await site.person(None, {ids[0]: Role.OPERATOR})
+
+    run = await operator.get(f"/api/runs/{placed.run_id}")
+    [listed] = (await operator.get("/api/runs"))["items"]
+
+    assert run["selector"]["servers"] == [chosen[0].id]
+    assert run["progress"]["total"] == listed["progress"]["total"] == 1
+    assert chosen[1].id not in str(run)
+
+
+async def test_a_task_that_one_may_not_see_cannot_be_told_from_none(site: Site) -> None:
+    _, ids, placed = await two_groups(site)
+    operator = await site.person(None, {ids[0]: Role.OPERATOR})
+    foreign = (await task_rows(site.db, placed))[1].id
+
+    for method, path in (("GET", f"/api/tasks/{foreign}"), ("POST", f"/api/tasks/{foreign}/cancel")):
+        problem: Any = await operator.ask(method, path, status=404)
+        assert problem["code"] == "not_found"

@@ -128,6 +128,8 @@ async def test_whoever_may_not_run_may_not_cancel(db: Database) -> None:
         await cancel_run(db, placed, VIEWER)
     with pytest.raises(Denied):
         await cancel_run(db, placed, member(group, Role.OPERATOR))
-    with pytest.raises(Denied):
+    with pytest.raises(NotFound):
         await cancel_task(db, placed.tasks[1][0], member(group, Role.OPERATOR))
+    with pytest.raises(Denied):
+        await cancel_task(db, placed.tasks[0][0], member(group, Role.AUDITOR))
     assert await cancel_task(db, placed.tasks[0][0], member(group, Role.OPERATOR)) is Status.CANCELLED

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,7 +158,7 @@ async def list_runs(  # noqa: PLR0917
     filters = Filters(None, server_id, status, user_id, from_at, to_at)
     async with parts.db.reading() as conn:
         rows, following = await listing.run_page(conn, filters, limit, cursor, actor=actor)
-        counts = await listing.counts(conn, [row.id for row in rows])
+        counts = await listing.counts(conn, [row.id for row in rows], actor=actor)
         decidable = await approval.decidable(conn, rows, actor=actor, now=datetime.now(UTC))
     items = [_run(row, counts[row.id], may_decide=row.id in decidable) for row in rows]
     return json_response({"items": items, "next": following})
@@ -215,10 +216,10 @@ async def reject_run(run_id: str, body: RejectBody, parts: ConsoleDep, actor: Ac
 
 @router.post("/runs/{run_id}/retry-failed", status_code=202)
 async def retry_run(run_id: str, body: RetryBody, parts: ConsoleDep, actor: ActorDep) -> Response:
-    """Run the same command again on the servers where it did not succeed."""
+    """Run the same command again on the servers where it did not succeed; `left_out` says on which not, and why."""
     secrets = _opened(body.secrets)
-    placed = await asking.retry(parts.db, parts.rule, parts.vault, run_id, secrets, actor=actor)
-    return await _placed(parts, placed, actor)
+    retried = await asking.retry(parts.db, parts.rule, parts.vault, run_id, secrets, actor=actor)
+    return await _placed(parts, retried.placed, actor, left_out=[asdict(one) for one in retried.left_out])
 
 
 @router.get("/tasks/{task_id}")
@@ -308,7 +309,7 @@ async def _run_of(parts: Console, task_id: str, actor: ActorDep) -> str:
         return str((await listing.task(conn, task_id, actor=actor)).run_id)
 
 
-async def _placed(parts: Console, placed: Placed, actor: ActorDep) -> Response:
+async def _placed(parts: Console, placed: Placed, actor: ActorDep, **more: Any) -> Response:
     parts.dispatcher.wake()
     async with parts.db.reading() as conn:
         run = await get_run(conn, placed.run_id, actor=actor)
@@ -323,7 +324,7 @@ async def _placed(parts: Console, placed: Placed, actor: ActorDep) -> Response:
             for task_id, server, status in placed.tasks
         ],
     }
-    return json_response(document, 202)
+    return json_response(document | more, 202)
 
 
 async def _run_now(parts: Console, run_id: str, actor: ActorDep) -> Response:
@@ -334,10 +335,10 @@ async def _run_now(parts: Console, run_id: str, actor: ActorDep) -> Response:
 
 async def _run_document(_parts: Console, conn: Any, run_id: str, actor: ActorDep) -> dict[str, Any]:
     row = await get_run(conn, run_id, actor=actor)
-    counts = await listing.counts(conn, [run_id])
+    counts = await listing.counts(conn, [run_id], actor=actor)
     decidable = await approval.decidable(conn, [row], actor=actor, now=datetime.now(UTC))
-    more = {"verdict": row.verdict, "selector": row.selector}
-    return _run(row, counts[run_id], may_decide=run_id in decidable) | more
+    selector = await listing.seen_selector(conn, row, actor=actor)
+    return _run(row, counts[run_id], may_decide=run_id in decidable) | {"verdict": row.verdict, "selector": selector}
 
 
 def _run(row: Row[Any], counts: Mapping[str, int], *, may_decide: bool) -> dict[str, Any]:

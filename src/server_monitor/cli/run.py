@@ -206,7 +206,7 @@ async def document(place: Workplace, run_id: str, tasks: Sequence[Any]) -> dict[
 
     async with place.db.reading() as conn:
         made = await rows.get_run(conn, run_id, actor=place.actor)
-        counts = await listing.counts(conn, [run_id])
+        counts = await listing.counts(conn, [run_id], actor=place.actor)
         kept = {task.id: await listing.output(conn, task.id) for task in tasks}
 
     def shown(task: Any) -> dict[str, Any]:

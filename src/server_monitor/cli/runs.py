@@ -52,7 +52,7 @@ def list_runs(
         async with workplace() as place, place.db.reading() as conn:
             filters = Filters(server_id=await _server_id(conn, place, server), status=status or None)
             rows, _ = await listing.run_page(conn, filters, limit, None, actor=place.actor)
-            counts = await listing.counts(conn, [row.id for row in rows])
+            counts = await listing.counts(conn, [row.id for row in rows], actor=place.actor)
         names = ("id", "command", "user_name", "reason", "ruling", "decision", "created_at", "finished_at")
         return [{name: getattr(row, name) for name in names} | {"progress": summary(counts[row.id])} for row in rows]
 
@@ -225,8 +225,10 @@ def retry(
     async def work() -> int:
         async with workplace() as place:
             rule = rulings.rule_of(rulings.judge_of(place.settings))
-            placed = await asking.retry(place.db, rule, vault(place), run_id, secrets, actor=place.actor)
-            return await see(place, placed, as_json=as_json)
+            retried = await asking.retry(place.db, rule, vault(place), run_id, secrets, actor=place.actor)
+            for one in retried.left_out:
+                say(f"Left out: {one.server_name or 'others'}: {one.sentence}")
+            return await see(place, retried.placed, as_json=as_json)
 
     raise typer.Exit(run(work))
 

@@ -8,13 +8,16 @@ from server_monitor.auth.actor import Actor, Permission, groups_allowing
 from server_monitor.db.engine import Database
 from server_monitor.errors import Conflict, Denied, FieldError, Invalid
 from server_monitor.fleet import selection
+from server_monitor.fleet import servers as server_rows
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
+from server_monitor.fleet.servers import Server
 from server_monitor.ssh.vault import Vault
-from server_monitor.tasks import placing, rows
+from server_monitor.tasks import listing, placing, rows
 from server_monitor.tasks.clearing import Rule
 from server_monitor.tasks.placing import Placed, Ruled
 from server_monitor.tasks.run import SERVERS_MAX, Order
 
+LEFT_OUT_TOLD = 3
 SHELL = "bash"  # what a command is judged for; a host without it is judged again, for its sh
 
 
@@ -59,18 +62,40 @@ async def ask(db: Database, rule: Rule, vault: Vault, order: Order, selector: Se
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A server on which a run is not tried again, and why. Those that the asker may not see are one without a name."""
+
+    server_id: str | None
+    server_name: str | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    placed: Placed
+    left_out: Sequence[LeftOut]
+
+
 async def retry(
     db: Database, rule: Rule, vault: Vault, run_id: str, secrets: Mapping[str, str], *, actor: Actor
-) -> Placed:
-    """Ask again for what a run did, on the servers where it did not succeed. Raises as `ask` does.
+) -> Retried:
+    """Ask again for what a run did, where it did not succeed and where the asker may still run commands.
 
-    The run's secrets are gone, so they are given again.
+    The run's secrets are gone, so they are given again. Raises as `ask` does, and Invalid when no server is left.
     """
     async with db.reading() as conn:
         run = await rows.get_run(conn, run_id, actor=actor)
         failed = await placing.retried_servers(conn, run_id)
+        seen = await listing.servers_of(conn, run_id, actor=actor)
+        there = {server.id: server for server in await server_rows.listing(conn, actor=actor)}
     if missing := sorted(set(run.secret_names) - secrets.keys()):
         raise Invalid([FieldError(f"secrets.{name}", "is needed again; it was not kept") for name in missing])
+    left_out = _left_out(failed, seen, there, actor)
+    again = [one for one in failed if one in there and selection.obstacle(there[one], actor) is None]
+    if not again:
+        words = "; ".join(f"{one.server_name or 'others'}: {one.sentence}" for one in left_out[:LEFT_OUT_TOLD])
+        raise Invalid.one("servers", f"none of those that failed can be tried again. {words}")
     order = Order(
         command=run.command,
         timeout_s=run.timeout_s,
@@ -82,7 +107,25 @@ async def retry(
         retry_of=run_id,
         secrets=secrets,
     )
-    return await ask(db, rule, vault, order, Selector(servers=failed), actor=actor)
+    placed = await ask(db, rule, vault, order, Selector(servers=again), actor=actor)
+    return Retried(placed, left_out)
+
+
+def _left_out(
+    failed: Mapping[str, str], seen: Collection[str] | None, there: Mapping[str, Server], actor: Actor
+) -> list[LeftOut]:
+    """`seen` are the servers whose tasks of the run the asker may see; None for all."""
+    found: list[LeftOut] = []
+    for server_id, name in failed.items():
+        if server_id not in there:
+            if seen is None or server_id in seen:
+                found.append(LeftOut(server_id, name, "This server has been deleted, or is not yours to see any more."))
+        elif obstacle := selection.obstacle(there[server_id], actor):
+            found.append(LeftOut(server_id, name, OBSTACLES[obstacle]))
+    unseen = sum(seen is not None and server_id not in seen and server_id not in there for server_id in failed)
+    if unseen:
+        found.append(LeftOut(None, None, f"{unseen:,} more of the run's servers are not yours to see."))
+    return found
 
 
 def _require_anywhere(actor: Actor) -> None:

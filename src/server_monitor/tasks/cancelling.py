@@ -14,6 +14,7 @@ from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Conflict, Denied, NotFound
 from server_monitor.fleet.selection import groups_of
 from server_monitor.tasks.endings import stop_where_too_many_failed
+from server_monitor.tasks.listing import visible_tasks
 from server_monitor.tasks.rows import (
     finish_runs,
     get_run,
@@ -32,10 +33,9 @@ async def cancel_task(conn: AsyncConnection, task_id: str, *, actor: Actor, now:
     """
     if not is_id(task_id):
         raise NotFound("task", task_id[:MENTIONED])
-    task = (await conn.execute(select(tasks).where(tasks.c.id == task_id))).one_or_none()
+    task = (await conn.execute(select(tasks).where(tasks.c.id == task_id, visible_tasks(actor)))).one_or_none()
     if task is None:
         raise NotFound("task", task_id)
-    await get_run(conn, task.run_id, actor=actor)
     await _require_of_server(conn, task.server_id, actor)
     await lock_runs(conn, [task.run_id])
     if await _cancel_rows(conn, tasks.c.id == task_id, actor, now) == 0:

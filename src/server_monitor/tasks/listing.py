@@ -122,14 +122,27 @@ async def run_page(
     return rows[:limit], _encoded(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
 
 
-async def counts(conn: AsyncConnection, run_ids: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
-    """How many tasks of each run are in each status."""
+async def counts(conn: AsyncConnection, run_ids: Sequence[str], *, actor: Actor) -> Mapping[str, Mapping[str, int]]:
+    """How many tasks of each run are in each status, of those that the actor may see."""
     found: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
     columns = (tasks.c.run_id, tasks.c.status)
-    counted = select(*columns, func.count()).where(tasks.c.run_id.in_(run_ids)).group_by(*columns)
-    for run_id, status, count in await conn.execute(counted):
+    wanted = select(*columns, func.count()).where(tasks.c.run_id.in_(run_ids), visible_tasks(actor))
+    for run_id, status, count in await conn.execute(wanted.group_by(*columns)):
         found[run_id][status] = count
     return found
+
+
+async def seen_selector(conn: AsyncConnection, run: Row[Any], *, actor: Actor) -> Mapping[str, Any]:
+    """What was asked for, without the servers and groups that the actor may not know of."""
+    seen = await servers_of(conn, run.id, actor=actor)
+    if seen is None:
+        return dict(run.selector)
+    allowed = groups_allowing(actor, Permission.TASK_READ) or frozenset()
+    return {
+        **run.selector,
+        "servers": [one for one in run.selector["servers"] if one in seen],
+        "groups": [one for one in run.selector["groups"] if one in allowed],
+    }
 
 
 async def same_outputs(conn: AsyncConnection, run_id: str, *, actor: Actor) -> Sequence[Row[Any]]:

@@ -157,12 +157,16 @@ def _placed_event(  # noqa: PLR0917
     )
 
 
-async def retried_servers(conn: AsyncConnection, run_id: str) -> list[str]:
-    """The servers on which a run did not succeed. Raises Conflict while it is not over, or when there are none."""
-    rows = (await conn.execute(select(tasks.c.server_id, tasks.c.status).where(tasks.c.run_id == run_id))).all()
+async def retried_servers(conn: AsyncConnection, run_id: str) -> dict[str, str]:
+    """The servers on which a run did not succeed, by id, with the names that they had then.
+
+    Raises Conflict while it is not over, or when there are none.
+    """
+    wanted = select(tasks.c.server_id, tasks.c.server_name, tasks.c.status).where(tasks.c.run_id == run_id)
+    rows = (await conn.execute(wanted.order_by(tasks.c.position))).all()
     if any(Status(row.status) in OPEN for row in rows):
         raise Conflict("This run is not over yet.")
-    failed = [row.server_id for row in rows if Status(row.status) in RETRIED]
+    failed = {row.server_id: row.server_name for row in rows if Status(row.status) in RETRIED}
     if not failed:
         raise Conflict("This run succeeded everywhere; there is nothing to try again.")
     return failed

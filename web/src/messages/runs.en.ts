@@ -202,6 +202,7 @@ export const runs = {
     again: "Run again",
     retry: (n: number) => `Retry ${servers(n)}`,
     retried: "The failed servers are tried again",
+    left_out: (name: string | null, why: string) => (name === null ? why : `Not tried again: ${name}. ${why}`),
     link: "Copy link",
   },
 

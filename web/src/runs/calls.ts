@@ -135,6 +135,13 @@ export interface Task {
   truncated: boolean;
 }
 
+/** A server on which a run is not tried again; without a name, those that one may not see. */
+export interface LeftOut {
+  server_id: string | null;
+  server_name: string | null;
+  sentence: string;
+}
+
 /** The beginning of what a task printed. */
 export type Printed = Pick<Outputs, "stdout_sent_bytes" | "stderr_sent_bytes"> & { stdout: string; stderr: string };
 
@@ -240,7 +247,7 @@ export const approve_run = (run_id: string, digest: string) =>
 export const reject_run = (run_id: string, reason: string | null) =>
   post<RunDetail>(`/api/runs/${id(run_id)}/reject`, { reason });
 export const retry_failed = (run_id: string, secrets: Record<string, string> = {}) =>
-  post<{ run_id: string }>(`/api/runs/${id(run_id)}/retry-failed`, { secrets });
+  post<{ run_id: string; left_out: LeftOut[] }>(`/api/runs/${id(run_id)}/retry-failed`, { secrets });
 
 /** Every task of a run, page after page. */
 export async function tasks(run_id: string, signal?: AbortSignal): Promise<Task[]> {
