@@ -95,7 +95,7 @@ def test_four_exports_in_all() -> None:
     with ExitStack() as running:
         for user in ("a", "b", "c", "d"):
             running.enter_context(turns.taken_by(user))
-        with pytest.raises(TooMany, match="4 exports are running"), turns.taken_by("e"):
+        with pytest.raises(TooMany, match="4 people have an export running"), turns.taken_by("e"):
             pass
     with turns.taken_by("e"):
         pass

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from server_monitor.tasks.frames import Piece
-from server_monitor.tasks.output import READ_BYTES, RECENT_BYTES, TAIL_BYTES, LiveOutput, Outputs, Sizes, Spool
+from server_monitor.tasks.output import (
+    READ_BYTES,
+    RECENT_BYTES,
+    RECENT_TOTAL_BYTES,
+    STREAMS,
+    TAIL_BYTES,
+    LiveOutput,
+    Outputs,
+    Recent,
+    Sizes,
+    Spool,
+)
 from server_monitor.tasks.secrets import Mask
 from tests.support.machines import NEEDS_ROOT
 
@@ -397,3 +408,40 @@ async def test_where_no_file_can_be_made_the_beginning_is_kept(full: Path) -> No
 
     assert kept is not None
     assert (kept.stdout, kept.stdout_bytes, kept.truncated) == (bytes_of(5_000)[:100], 100, True)
+
+
+def test_streams_that_are_not_kept_share_what_memory_there_is(tmp_path: Path) -> None:
+    """Also those that have fallen silent give up what a newcomer takes."""
+    total = 8 * RECENT_BYTES
+    recent = Recent(total)
+    spools = [Spool(None, Sizes(head_bytes=10), recent) for _ in range(100)]
+    for number, spool in enumerate(spools):
+        spool.add(bytes([number]) * 2 * RECENT_BYTES)
+
+    held = [spool.recent_bytes for spool in spools]
+    assert sum(held) <= total
+    assert min(held) == total // 100
+    assert spools[0].read(spools[0].readable_from(100), total) == b"\0" * held[0]
+
+    for spool in spools[1:]:
+        spool.close()
+    spools[0].add(b"x" * RECENT_BYTES)
+    assert spools[0].recent_bytes == RECENT_BYTES
+
+
+async def test_the_outputs_of_a_console_share_one_memory(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path, Sizes())
+    most = RECENT_TOTAL_BYTES // RECENT_BYTES
+    for number in range(most):
+        live = await outputs.begin(f"{TASK[:-4]}{number:04}", is_stored=False)
+        for stream in STREAMS:
+            live.add_at(stream, 0, bytes(65_536 + RECENT_BYTES))
+
+    spools = [spool for number in range(most) for spool in live_of(outputs, number).streams.values()]
+    assert sum(spool.recent_bytes for spool in spools) == RECENT_TOTAL_BYTES
+
+
+def live_of(outputs: Outputs, number: int) -> LiveOutput:
+    live = outputs.live(f"{TASK[:-4]}{number:04}")
+    assert live is not None
+    return live

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from server_monitor.tasks.judge import Judge
     from server_monitor.tasks.output import Outputs
 
+REPLAYS_AT_ONCE = 2
 COOKIE = "server_monitor_session"
 SECURE_COOKIE = "__Host-server_monitor_session"
 # A NUL as JSON writes it; behind an escaped backslash it is only the text of one.
@@ -60,6 +61,7 @@ class Console:
     outputs: "Outputs"
     dispatcher: "Dispatcher"
     exports: Turns = field(default_factory=Turns)
+    replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
 
 
 class Body(BaseModel):

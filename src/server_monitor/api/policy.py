@@ -80,11 +80,12 @@ async def list_rules(parts: ConsoleDep, actor: ActorDep) -> Response:
 
 @router.post("/replay")
 async def replay_runs(body: ReplayBody, parts: ConsoleDep, actor: ActorDep) -> Response:
-    """The runs of the last days that other rules would have judged otherwise."""
+    """The runs of the last days that other rules would have judged otherwise; one replay at a time for each person."""
     _require(actor, Permission.TASK_READ)
     rules = replay.changed_rules(parts.judge.rules, body.mode, body.deny_patterns, body.allow_patterns)
     since = datetime.now(UTC) - timedelta(days=body.days)
-    count, changed = await replay.replay(parts.db, rules, since, actor=actor)
+    with parts.replays.taken_by(actor.id or actor.name):
+        count, changed = await replay.replay(parts.db, rules, since, actor=actor)
     return json_response({"runs": count, "items": [_changed(one) for one in changed], "next": None})
 
 

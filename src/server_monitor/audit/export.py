@@ -48,19 +48,21 @@ _BEGINS: Mapping[str, bytes] = MappingProxyType({CSV: cells.CSV_HEADER, JSON: b'
 
 
 class Turns:
-    """Who is exporting now: each person once, and few at a time, so that exports leave room for the console's work."""
+    """Who does something long now, such as `an export`: each person once, and few at a time, so that it leaves room."""
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    def __init__(self, at_once: int = AT_ONCE, what: str = "an export") -> None:
         self._at_once = at_once
+        self._what = what
         self._users: set[str] = set()
 
     @contextmanager
     def taken_by(self, user: str) -> Iterator[None]:
         """One turn. Raises TooMany when this person, or too many others, have one."""
         if user in self._users:
-            raise TooMany("You have an export running; the next may start when it has ended.", RETRY_AFTER_S)
+            raise TooMany(f"You have {self._what} running; the next may start when it has ended.", RETRY_AFTER_S)
         if len(self._users) >= self._at_once:
-            raise TooMany(f"{self._at_once} exports are running; try again when one has ended.", RETRY_AFTER_S)
+            words = f"{self._at_once} people have {self._what} running; try again when one has ended."
+            raise TooMany(words, RETRY_AFTER_S)
         self._users.add(user)
         try:
             yield

@@ -26,6 +26,7 @@ log = logger(__name__)
 
 TAIL_BYTES: Final = 1_048_576  # kept of the end of a stream that has outgrown its file
 RECENT_BYTES: Final = 262_144  # held in memory of a stream that is not kept, for whoever watches it
+RECENT_TOTAL_BYTES: Final = 67_108_864  # of all such streams together
 READ_BYTES: Final = 262_144  # read from a file at once
 STREAMS: Final = ("stdout", "stderr")
 _SUFFIXES: Final = {"stdout": "out", "stderr": "err"}
@@ -39,11 +40,38 @@ class Sizes:
     file_bytes: int = 1_073_741_824
 
 
+class Recent:
+    """The memory for the newest bytes of streams that are not kept, shared evenly by those that print a lot.
+
+    A thousand tasks on a thousand hosts hold no more of it than a few do.
+    """
+
+    def __init__(self, total_bytes: int = RECENT_TOTAL_BYTES) -> None:
+        self._total_bytes = total_bytes
+        self._spools: set[Spool] = set()
+
+    @property
+    def share_bytes(self) -> int:
+        return min(RECENT_BYTES, self._total_bytes // max(1, len(self._spools)))
+
+    def join(self, spool: "Spool") -> None:
+        """Give the stream its share; the others give it up at once, for some of them may print nothing any more."""
+        if spool in self._spools:
+            return
+        self._spools.add(spool)
+        for one in self._spools:
+            one.shrink(self.share_bytes)
+
+    def leave(self, spool: "Spool") -> None:
+        self._spools.discard(spool)
+
+
 class Spool:
     """One stream of one task: append to it, read any part of it that is not in the gap."""
 
-    def __init__(self, path: Path | None, sizes: Sizes) -> None:
+    def __init__(self, path: Path | None, sizes: Sizes, recent: Recent | None = None) -> None:
         """Without a path nothing is written: of what is beyond the head the newest can be read for a while."""
+        self._recent = recent or Recent()
         self.head = bytearray()
         self.total_bytes = 0
         self.truncated = False
@@ -67,6 +95,11 @@ class Spool:
         if self._is_in_memory:
             return len(self.head)
         return self._in_file + len(self._tail)
+
+    @property
+    def recent_bytes(self) -> int:
+        """How much is held in memory beyond the head."""
+        return len(self._tail)
 
     @property
     def _is_in_memory(self) -> bool:
@@ -157,6 +190,7 @@ class Spool:
             self.truncated = True
 
     def close(self) -> None:
+        self._recent.leave(self)
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -177,7 +211,8 @@ class Spool:
         """Into the file while there is room, and what no longer fits to the end that is kept in memory."""
         if self._file is None:
             self.truncated = True
-            self._keep_newest(data, RECENT_BYTES)
+            self._recent.join(self)
+            self._keep_newest(data, self._recent.share_bytes)
             return
         room = self._most_in_file - self._in_file
         written = self._put(data[:room]) if room > 0 else 0
@@ -186,6 +221,10 @@ class Spool:
 
     def _keep_newest(self, data: bytes, most_bytes: int) -> None:
         self._tail += data
+        self.shrink(most_bytes)
+
+    def shrink(self, most_bytes: int) -> None:
+        """Hold no more than so many of the newest bytes."""
         excess = len(self._tail) - most_bytes
         if excess > 0:
             self.truncated = True
@@ -327,6 +366,7 @@ class Outputs:
     def __init__(self, directory: Path, sizes: Sizes) -> None:
         self._directory = directory
         self._sizes = sizes
+        self._recent = Recent()
         self._live: dict[str, LiveOutput] = {}
 
     async def begin(self, task_id: str, *, is_stored: bool, secrets: Sequence[bytes] = ()) -> LiveOutput:
@@ -363,4 +403,4 @@ class Outputs:
                 self.path(task_id, stream).unlink(missing_ok=True)
 
     def _spool(self, task_id: str, stream: str, is_stored: bool) -> Spool:
-        return Spool(self.path(task_id, stream) if is_stored else None, self._sizes)
+        return Spool(self.path(task_id, stream) if is_stored else None, self._sizes, self._recent)
