@@ -562,21 +562,13 @@ class Execution:
         give_up_s = max(self._deadline_s, self._loop.time()) + self._timing.give_up_s
         while True:
             try:
-                async with self._left_undone(self._timing.unanswered_s):
-                    talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
-            except Unreachable as error:
-                if error.reason in {"host_key_changed", "host_key_unknown"}:
-                    return await self._ended(Status.INTERRUPTED, error.reason, str(error))
-            except TimeoutError:
-                assert self._stop_for is not None
-                return await self._unconfirmed(self._stop_for, "its host does not answer")
-            else:
-                outcome = await self._reattached(talk)
-                if outcome is not None:
-                    return outcome
-                if self._stop_for is not None and self._loop.time() >= self._unanswered_until_s:
-                    return await self._unconfirmed(self._stop_for, "its host does not answer")
+                outcome = await self._asked_again()
                 attempt = 0  # The host answers; it is the way there that does not hold.
+            except Unreachable as error:
+                is_another = error.reason in {"host_key_changed", "host_key_unknown"}
+                outcome = await self._ended(Status.INTERRUPTED, error.reason, str(error)) if is_another else None
+            if outcome is not None:
+                return outcome
             if self._stop_for is not None:
                 tries += 1
                 if tries >= self._timing.signal_tries:
@@ -586,6 +578,19 @@ class Execution:
                 return await self._ended(Status.INTERRUPTED, "unreachable")
             await self._pause(attempt)
             attempt += 1
+
+    async def _asked_again(self) -> Outcome | None:
+        """What the host says this time; None when it was cut off before it said anything. Raises Unreachable."""
+        try:
+            async with self._left_undone(self._timing.unanswered_s):
+                talk = await self._converse(wrapper.attach(self._key, self.claim.task_id), apart=True)
+        except TimeoutError:
+            assert self._stop_for is not None
+            return await self._unconfirmed(self._stop_for, "its host does not answer")
+        outcome = await self._reattached(talk)
+        if outcome is None and self._stop_for is not None and self._loop.time() >= self._unanswered_until_s:
+            return await self._unconfirmed(self._stop_for, "its host does not answer")
+        return outcome
 
     async def _reattached(self, talk: _Conversation) -> Outcome | None:
         """What this channel tells; None when it was cut."""
