@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from server_monitor.tasks.policy import assigning, effects, endless, paths, scripts
-from server_monitor.tasks.policy.calls import Call, again
+from server_monitor.tasks.policy.calls import Call, Lookup, again
 from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.parameters import target_of
 from server_monitor.tasks.policy.printing import formats, places
@@ -93,11 +93,11 @@ def _command(call: Call) -> Parts | None:
     options = split(call.args, (), stops=True)
     if options.has("v", "V"):
         return places.which(call)
-    return again(call, options.operands, call.name, is_program=call.name == "command") if options.operands else ()
+    return again(call, options.operands, call.name, lookup=Lookup.BUILTIN) if options.operands else ()
 
 
 def _builtin(call: Call) -> Parts | None:
-    return again(call, call.args, "builtin", is_program=False) if call.args else ()
+    return again(call, split(call.args, (), stops=True).operands, "builtin", lookup=Lookup.BUILTIN)
 
 
 def _alias(call: Call) -> Parts:
@@ -276,7 +276,9 @@ def _declare(call: Call) -> Parts:
         elif "=" in text:
             name, _, value = text.partition("=")
             call.walker.expand_text(name)
-            assigning.set_variable(name.rstrip("+"), ((value,) if value else (),), call.walker, flags=flags)
+            values: tuple[Parts, ...] = ((value,) if value else (),)
+            is_added = name.endswith("+")
+            assigning.set_variable(name.rstrip("+"), values, call.walker, append=is_added, flags=flags)
     return ()
 
 
@@ -285,6 +287,12 @@ def _hash(call: Call) -> Parts:
     options = split(call.args, ("p",))
     if (path := options.value("p")) and path.text and options.operands:
         call.state.aliases[options.operands[0].text or ""] = path.text
+    return ()
+
+
+def _let(call: Call) -> Parts:
+    for arg in call.args:
+        call.walker.expand_text(arg.text or arg.shown)
     return ()
 
 
@@ -332,7 +340,7 @@ def _complete(call: Call) -> Parts:
     if list_ := options.value("W"):
         call.walker.expand_text(list_.text or list_.shown)
     if (function := options.value("F")) and (function.text or "") in call.state.functions:
-        again(call, [function], f"{call.name} -F", is_program=False)
+        again(call, [function], f"{call.name} -F", lookup=Lookup.FUNCTION)
     return (Gap(Source.OUTPUT),) if call.name == "compgen" else ()
 
 
@@ -370,6 +378,7 @@ BUILTINS: dict[str, Builtin] = {
     "export": _declare,
     "local": _declare,
     "readonly": _declare,
+    "let": _let,
     "hash": _hash,
     "enable": _enable,
     "getopts": _getopts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from server_monitor.tasks.policy import paths
@@ -77,6 +78,16 @@ READERS = frozenset(
 PROGRAM_FIRST = frozenset(("sed", "awk", "gawk", "mawk", "grep", "egrep", "fgrep", "jq"))
 MAX_VARIANTS = 24
 ONLY_STDIN = frozenset(("tr", "tee", "rot13", "envsubst"))
+# What wrappers, functions and scripts may stand inside each other. Nobody needs half of it.
+MAX_VIA = 16
+
+
+class Lookup(Enum):
+    """Where a shell looks for what a word names. Each kind leaves out what those before it have."""
+
+    FUNCTION = auto()  # Aliases and functions first, as for any command.
+    BUILTIN = auto()  # Behind `command` and `builtin`.
+    PROGRAM = auto()  # Behind what is no part of the shell, such as sudo.
 
 
 @dataclass(slots=True)
@@ -142,15 +153,21 @@ class Call:
         return [file for file in found if file.text != "-"] if any(file.text != "-" for file in found) else []
 
 
-def again(call: Call, fields: list[Field], how: str, *, stdin: Parts | None = None, is_program: bool = True) -> Parts:
+def again(
+    call: Call, fields: list[Field], how: str, *, stdin: Parts | None = None, lookup: Lookup = Lookup.PROGRAM
+) -> Parts:
     """Judge the command inside a wrapper."""
     if not fields:
         return ()
+    if len(call.walker.via) >= MAX_VIA:
+        why = f"nests commands in commands more than {MAX_VIA} deep"
+        call.walker.find("opaque.limit", why, _span_of(fields, call))
+        return (Gap(Source.OUTPUT),)
     with call.walker.through(how):
         inner = Call("", fields[1:], _span_of(fields, call), call.walker, stdin=stdin, env=call.env, word=fields[0])
         if stdin is None:
             inner.stdin = call.stdin
-        return call.walker.invoke(inner, is_program=is_program)
+        return call.walker.invoke(inner, lookup=lookup)
 
 
 def _span_of(fields: list[Field], call: Call) -> tuple[int, int]:

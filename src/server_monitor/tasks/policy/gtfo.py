@@ -229,7 +229,7 @@ def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
             arg.span,
             resolved=rendered([known(call.name), *call.args]),
         )
-    text = "".join(part if isinstance(part, str) else "x" for part in parts).strip().strip("\"'")
+    text = _unquoted("".join(part if isinstance(part, str) else "x" for part in parts).strip())
     if call.name == "git" and _is_harmless_git(arg.text or "", text):
         return
     if not text or not _SHELL_WORD.match(text):
@@ -250,6 +250,16 @@ def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
             arg.span,
             resolved=rendered([known(call.name), *call.args]),
         )
+
+
+def _unquoted(text: str) -> str:
+    """The text without quotes around it, or one that is left at its end."""
+    for quote in "\"'":
+        if text[:1] == quote == text[-1:]:
+            return text[1:-1]
+        if text[-1:] == quote and text.count(quote) % 2:
+            return text[:-1]
+    return text
 
 
 HARMLESS_PROGRAMS = named(

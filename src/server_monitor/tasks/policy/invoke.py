@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from server_monitor.tasks.policy import carriers, effects, globs, hidden, paths, programs, scripts
-from server_monitor.tasks.policy.builtins import BUILTINS
-from server_monitor.tasks.policy.calls import Call, Frame, again
+from server_monitor.tasks.policy import carriers, critical, effects, globs, hidden, paths, programs, scripts
+from server_monitor.tasks.policy.builtins import BUILTINS, Builtin
+from server_monitor.tasks.policy.calls import Call, Frame, Lookup, again
 from server_monitor.tasks.policy.printing.printed import printed
 from server_monitor.tasks.policy.redirects import Redirections
 from server_monitor.tasks.policy.shell import SimpleCommand
@@ -17,15 +17,16 @@ from server_monitor.tasks.policy.wrapping.wrappers import WRAPPERS
 
 MAX_CANDIDATES = 12
 MAX_RECURSION = 4
+SYSTEM_PROGRAMS = tuple(f"{folder}/" for folder in critical.PROGRAM_DIRECTORIES)
 
 
-def invoke(call: Call, redirections: Redirections | None = None, is_program: bool = False) -> Parts:
-    """Judge one simple command; what it prints. With `is_program`, aliases, functions and builtins do not count."""
+def invoke(call: Call, redirections: Redirections | None = None, lookup: Lookup = Lookup.FUNCTION) -> Parts:
+    """Judge one simple command; what it prints."""
     call.walker.account.step()
     word = call.word.text
     if word is None:
         return _unknown_name(call, redirections)
-    if not is_program:
+    if lookup is Lookup.FUNCTION:
         if word in call.state.aliases:
             return _aliased(call, word)
         if word in call.state.functions:
@@ -36,11 +37,19 @@ def invoke(call: Call, redirections: Redirections | None = None, is_program: boo
         why = f"connects {call.name} with the network"
         call.walker.find("rce.reverse_shell", why, redirections.span, resolved=_line(call))
     effects.judge_environment(call)
-    if not is_program and "/" not in word and (builtin := BUILTINS.get(call.name)):
-        printed = builtin(call)
+    if (builtin := BUILTINS.get(call.name)) and ("/" not in word or word.startswith(SYSTEM_PROGRAMS)):
+        printed = _built_in(builtin, call, is_program=lookup is Lookup.PROGRAM or "/" in word)
         if printed is not None:
             return printed
     return _program(call, word)
+
+
+def _built_in(builtin: Builtin, call: Call, *, is_program: bool) -> Parts | None:
+    """A builtin. Some systems have programs of the same names, scripts that call it in a shell of their own."""
+    if not is_program:
+        return builtin(call)
+    with call.walker.subshell():
+        return builtin(call)
 
 
 def _is_given_away(call: Call, redirections: Redirections) -> bool:

@@ -37,7 +37,6 @@ RESERVED = frozenset(
         "readonly",
         "nameref",
         "let",
-        "eval",
     ]
 )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from server_monitor.tasks.policy import assigning, branches, conditions, coprocesses, effects, loops, paths, words
 from server_monitor.tasks.policy.arithmetic import evaluated
-from server_monitor.tasks.policy.calls import Call, Frame, variants
+from server_monitor.tasks.policy.calls import Call, Frame, Lookup, variants
 from server_monitor.tasks.policy.parameters import Choices, lookup
 from server_monitor.tasks.policy.parsing import Dialect, SyntaxWrong
 from server_monitor.tasks.policy.programs import NETWORK_PIPES, SHELLS
@@ -54,7 +54,7 @@ from server_monitor.tasks.policy.values import (
     joined,
 )
 
-Invoker = Callable[[Call, Redirections | None, bool], Parts]
+Invoker = Callable[[Call, Redirections | None, Lookup], Parts]
 
 
 @dataclass(slots=True)
@@ -251,9 +251,11 @@ class Walker:
 
     # --- simple commands ---
 
-    def invoke(self, call: Call, redirections: Redirections | None = None, *, is_program: bool = False) -> Parts:
+    def invoke(
+        self, call: Call, redirections: Redirections | None = None, *, lookup: Lookup = Lookup.FUNCTION
+    ) -> Parts:
         """Judge one simple command; what it prints."""
-        return self.invoker(call, redirections, is_program)
+        return self.invoker(call, redirections, lookup)
 
     def _call(self, cmd: CallExpr, redirections: Redirections | None, stmt: Stmt) -> Parts:
         fields = words.expand_all(cmd.args, self)
