@@ -85,6 +85,65 @@ def test_in_allowlist_mode_everything_else_is_denied(parser: ShellParser, comman
     assert decide(command, Context(), ALLOWLIST, parser.parse).ruling is Ruling.DENY
 
 
+OWN_PROGRAMS = [
+    "./uptime",
+    "~/uptime",
+    "/home/deploy/uptime",
+    "/opt/evil/df -h",
+    "$HOME/df -h",
+    "../bin/uptime",
+    "/usr/bin/../../opt/df -h",
+    "/proc/self/root/usr/bin/uptime",
+    "/usr/bin/x/uptime",
+    "sudo ./uptime",
+    "sh -c ./uptime",
+    "cd /opt/evil && ./uptime",
+    "/opt/evil/d? -h",
+    "/opt/*/uptime",
+    "PATH=/opt/evil:$PATH uptime",
+    "export PATH=~/bin:$PATH; uptime",
+    "PATH=; uptime",
+    "unset PATH; uptime",
+    "env PATH=/opt/evil uptime",
+    "LD_LIBRARY_PATH=/opt/evil uptime",
+    "hash -p /opt/evil/uptime uptime; uptime",
+    "alias uptime=/opt/evil/uptime; uptime",
+    "uptime() { /opt/evil/uptime; }; uptime",
+    "python3 /opt/x.py",
+]
+
+
+@pytest.mark.parametrize("command", OWN_PROGRAMS)
+def test_an_allowed_name_is_not_a_program_of_that_name_in_another_place(parser: ShellParser, command: str) -> None:
+    allow = ["uptime", "df .*", "(sudo|sh -c|env|cd|hash|alias|python3) .*/.*", "env PATH=.*", "export .*", "alias .*"]
+    rules = RuleSet(mode=Mode.ALLOWLIST, allow=compiled(allow if "python3" not in command else ["uptime"]))
+
+    assert decide(command, Context(), rules, parser.parse).ruling is Ruling.DENY
+
+
+@pytest.mark.parametrize(
+    ("pattern", "command"),
+    [
+        ("uptime", "/usr/bin/uptime"),
+        ("uptime", "/bin/uptime"),
+        ("df .*", "/usr/local/sbin/df -h"),
+        ("uptime", "PATH=/usr/bin:/bin uptime"),
+        ("/opt/app/bin/check .*", "/opt/app/bin/check -v"),
+        (r"\./check", "./check"),
+        ("/home/[a-z]+/check", "~/check"),
+        ("apt list", "apt list"),
+        ("apt-get list", "apt list"),
+        ("python3 -m x", "python3 -m x"),
+    ],
+)
+def test_an_allowed_program_is_matched_by_its_name_or_as_it_was_called(
+    parser: ShellParser, pattern: str, command: str
+) -> None:
+    rules = RuleSet(mode=Mode.ALLOWLIST, allow=compiled([pattern]))
+
+    assert decide(command, Context(user="ada"), rules, parser.parse).ruling is Ruling.ALLOW
+
+
 def test_allowed_paths_may_be_written(parser: ShellParser) -> None:
     rules = RuleSet(mode=Mode.ALLOWLIST, allow=ALLOWLIST.allow, write_paths=("/srv/out",))
 

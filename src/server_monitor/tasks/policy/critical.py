@@ -277,4 +277,6 @@ WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
 
 # Nested names of the root directory of the running system.
 ROOT_ALIASES = ("/proc/self/root", "/proc/1/root", "/proc/thread-self/root", "/host", "/rootfs", "/sysroot")
-PROGRAM_DIRECTORIES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/snap/bin")
+# Where the programs of the system lie, and nobody but root puts any.
+SYSTEM_PROGRAM_DIRECTORIES = ("/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+PROGRAM_DIRECTORIES = (*SYSTEM_PROGRAM_DIRECTORIES, "/snap/bin")

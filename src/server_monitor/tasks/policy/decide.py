@@ -14,7 +14,7 @@ from server_monitor.tasks.policy.invoke import invoke
 from server_monitor.tasks.policy.parsing import Dialect, NotParsed, Parse, ParserFailed, SyntaxWrong, TooComplex
 from server_monitor.tasks.policy.patterns import Patterns
 from server_monitor.tasks.policy.rules.table import BY_ID
-from server_monitor.tasks.policy.shell import Account, Finding, SimpleCommand, Write
+from server_monitor.tasks.policy.shell import Account, Finding
 from server_monitor.tasks.policy.state import fresh_state
 from server_monitor.tasks.policy.verdict import ENGINE, Context, Judged, Mode, Ruling, Verdict, digest_of
 from server_monitor.tasks.policy.walk import Walker
@@ -145,24 +145,28 @@ def _of_patterns(text: str, rules: RuleSet, account: Account, *, is_read: bool) 
         span = (len(text[:start].encode("utf-8", "surrogatepass")), len(text[:end].encode("utf-8", "surrogatepass")))
         yield Finding("user.deny", f"matches the denied pattern {pattern!r}", span)
     for command in account.commands:
-        if (hit := rules.deny.found_in(command.rendered)) is not None:
+        hits = (rules.deny.found_in(form) for form in dict.fromkeys((command.rendered, command.called)))
+        if (hit := next((hit for hit in hits if hit is not None), None)) is not None:
             why = f"matches the denied pattern {hit[0]!r}"
             yield Finding("user.deny", why, command.span, command.via, command.rendered)
     if rules.mode is Mode.ALLOWLIST and is_read:
-        yield from _not_allowed(rules, account.commands, account.writes)
+        yield from _not_allowed(rules, account)
 
 
-def _not_allowed(rules: RuleSet, commands: list[SimpleCommand], writes: list[Write]) -> Iterable[Finding]:
-    if not commands:
+def _not_allowed(rules: RuleSet, account: Account) -> Iterable[Finding]:
+    if not account.commands:
         yield Finding("user.not_allowed", "runs no command that a pattern allows", (0, 0))
-    for command in commands:
+    for found in account.search_paths:
+        why = f"lets programs come from other places than the system's, by {found.name}={found.value}"
+        yield Finding("user.not_allowed", why, found.span)
+    for command in account.commands:
         if command.is_opaque:
             why = f"runs {command.rendered}, of which a part is not known"
             yield Finding("user.opaque", why, command.span, command.via, command.rendered)
-        elif not rules.allow.match_whole(command.rendered):
-            why = f"runs {command.rendered}, which no pattern allows"
-            yield Finding("user.not_allowed", why, command.span, command.via, command.rendered)
-    for write in writes:
+        elif not any(rules.allow.match_whole(form) for form in command.forms):
+            why = f"runs {command.called}, which no pattern allows"
+            yield Finding("user.not_allowed", why, command.span, command.via, command.called)
+    for write in account.writes:
         if write.path is None or not _may_write(write.path, rules.write_paths):
             yield Finding("user.write", f"writes to {write.path or 'a file that is not known'}", write.span)
 

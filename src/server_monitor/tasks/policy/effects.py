@@ -24,6 +24,7 @@ from server_monitor.tasks.policy.removing import CHECKS as REMOVAL_CHECKS
 from server_monitor.tasks.policy.rules.records import SQL
 from server_monitor.tasks.policy.rules.rule import Match
 from server_monitor.tasks.policy.rules.table import BY_PROGRAM
+from server_monitor.tasks.policy.shell import SearchPath
 from server_monitor.tasks.policy.values import Parts, rendered, shown
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def _is_plain_option(name: str, text: str) -> bool:
 def _judge_search_path(name: str, text: str, walker: Walker, span: tuple[int, int]) -> None:
     folders = [folder for folder in re.split("[: ]", text) if folder and not folder.startswith("$")]
     if name == "PATH":
+        # To a shell nothing is the directory that it is in.
+        folders = [folder or "." for folder in text.split(":")]
         system = next((i for i, f in enumerate(folders) if f in critical.PROGRAM_DIRECTORIES), len(folders))
         folders = folders[:system]
     bad = [f for f in folders if paths.is_in_temporary(f) or f in (".", "..") or f.startswith(("./", "../"))]
@@ -184,6 +187,11 @@ def _judge_search_path(name: str, text: str, walker: Walker, span: tuple[int, in
     if bad:
         why = f"makes programs load code from {bad[0]} by the variable {name}"
         walker.find("rce.loaded_library", why, span, resolved=f"{name}={text}")
+    if any(folder.rstrip("/") not in _SYSTEM_FOLDERS for folder in folders):
+        walker.account.search_paths.append(SearchPath(name, text, span))
+
+
+_SYSTEM_FOLDERS = (*critical.PROGRAM_DIRECTORIES, "/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
 
 
 def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[int, int]) -> None:
@@ -203,6 +211,8 @@ def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[in
 def judge_unset(names: list[str], call: Call) -> None:
     if any(name in ("HISTFILE", "HISTSIZE", "HISTFILESIZE", "HISTCONTROL") for name in names):
         call.walker.find("log.tamper", "stops the shell's history", call.span)
+    if "PATH" in names:
+        _judge_search_path("PATH", "", call.walker, call.span)
 
 
 def judge_container(call: Call, options: Options) -> None:

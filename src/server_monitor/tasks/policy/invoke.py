@@ -17,7 +17,7 @@ from server_monitor.tasks.policy.wrapping.wrappers import WRAPPERS
 
 MAX_CANDIDATES = 12
 MAX_RECURSION = 4
-SYSTEM_PROGRAMS = tuple(f"{folder}/" for folder in critical.PROGRAM_DIRECTORIES)
+SYSTEM_PROGRAMS = tuple(f"{folder}/" for folder in critical.SYSTEM_PROGRAM_DIRECTORIES)
 
 
 def invoke(call: Call, redirections: Redirections | None = None, lookup: Lookup = Lookup.FUNCTION) -> Parts:
@@ -95,9 +95,15 @@ def _program(call: Call, word: str) -> Parts:
 
 
 def _note(call: Call) -> None:
-    fields = [known(call.name, call.word.span), *call.args]
-    is_opaque = any(isinstance(part, Gap) for field in fields for part in field.parts)
-    call.walker.note(SimpleCommand(rendered(fields), call.span, call.walker.via, is_opaque, call.name))
+    is_opaque = any(isinstance(part, Gap) for field in call.args for part in field.parts)
+    rest = rendered(call.args)
+    line = f"{rendered([known(call.name)])} {rest}".rstrip(" ")
+    word = call.word.text or ""
+    folder, slash, base = word.rpartition("/")
+    is_from_system = not slash or folder in critical.SYSTEM_PROGRAM_DIRECTORIES
+    called = f"{rendered([known(base if is_from_system else word)])} {rest}".rstrip(" ")
+    noted = SimpleCommand(line, call.span, call.walker.via, is_opaque, call.name, called, is_from_system)
+    call.walker.note(noted)
 
 
 def _line(call: Call) -> str:
@@ -119,7 +125,7 @@ def _unknown_name(call: Call, redirections: Redirections | None) -> Parts:
 
 def _note_unknown(call: Call) -> None:
     line = rendered([call.word, *call.args])
-    call.walker.note(SimpleCommand(line, call.span, call.walker.via, True, ""))
+    call.walker.note(SimpleCommand(line, call.span, call.walker.via, True, "", line))
 
 
 def _matched_name(call: Call, redirections: Redirections | None) -> Parts:
@@ -127,15 +133,16 @@ def _matched_name(call: Call, redirections: Redirections | None) -> Parts:
     pattern = "".join(
         part.text if isinstance(part, Glob) else part for part in call.word.parts if not isinstance(part, Gap)
     )
-    last = pattern.rpartition("/")[2]
+    folder, slash, last = pattern.rpartition("/")
     expression = re.compile(globs.regex(last), re.DOTALL)
     candidates = [name for name in programs.KNOWN if expression.fullmatch(name)]
+    _note_unknown(call)
     if not candidates or len(candidates) > MAX_CANDIDATES:
-        _note_unknown(call)
         call.walker.find("opaque.command_name", "runs a command that is named by a pattern", call.word.span)
     printed: Parts = (Gap(Source.OUTPUT),)
     for name in candidates[:MAX_CANDIDATES]:
-        printed = invoke(replace(call, word=known(name, call.word.span), args=list(call.args)), redirections)
+        word = known(folder + slash + name, call.word.span)
+        printed = invoke(replace(call, word=word, args=list(call.args)), redirections)
     return printed
 
 
@@ -156,7 +163,8 @@ def _function(call: Call, name: str) -> Parts:
         return ()
     if len(running) >= MAX_RECURSION or walker.depth > 30:
         return (Gap(Source.OUTPUT),)
-    walker.note(SimpleCommand(rendered([call.word, *call.args]), call.span, walker.via, False, name))
+    line = rendered([call.word, *call.args])
+    walker.note(SimpleCommand(line, call.span, walker.via, False, name, line))
     kept, walker.frames = walker.frames, [*walker.frames, Frame(name, call.is_background)]
     positional, walker.state.positional = walker.state.positional, tuple(call.args)
     for key, value in call.env.items():

@@ -33,13 +33,23 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class SimpleCommand:
-    """A simple command as patterns see it. `is_opaque` when a part of it is not known before it runs."""
+    """A simple command as patterns see it. `is_opaque` when a part of it is not known before it runs.
+
+    `called` is the same with the program as it was called: with its directory, unless that is one of the system's.
+    """
 
     rendered: str
     span: Span
     via: tuple[str, ...]
     is_opaque: bool
     name: str = ""
+    called: str = ""
+    is_from_system: bool = True
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What an allowed pattern may match: a program of an unusual place only under the name of that place."""
+        return (self.called, self.rendered) if self.is_from_system else (self.called,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,15 @@ class Write:
     """A redirection or a command that writes to a path; None when the path is not known."""
 
     path: str | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPath:
+    """A variable by which programs or libraries are found in unusual places."""
+
+    name: str
+    value: str
     span: Span
 
 
@@ -60,6 +79,7 @@ class Account:
     findings: list[Finding] = field(default_factory=list)
     commands: list[SimpleCommand] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
+    search_paths: list[SearchPath] = field(default_factory=list)
     deepest: int = 0
     steps: int = 0
     parses: int = 0
