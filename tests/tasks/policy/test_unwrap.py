@@ -17,7 +17,7 @@ Commands = Callable[[str], list[str]]
         ("timeout -s KILL 5 nice -n 3 ls x", "ls x"),
         ("xargs -n 1 ls <<< x", "ls x"),
         ("echo x | xargs -I{} sh -c 'ls {}'", "ls x"),
-        ("find . -name y -exec ls {} \\;", "ls ./…"),
+        ("find . -name y -exec ls {} \\;", "ls ./…y"),
         ("ssh -p 22 web1 ls x", "ls x"),
         ("docker run --rm -v a:b --name c image ls x", "ls x"),
         ("kubectl -n prod exec -it web-1 -c app -- ls x", "ls x"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, paths
+from server_monitor.tasks.policy import critical, paths, searching
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
@@ -195,6 +195,8 @@ def _edited(file: Field, call: Call) -> None:
     place = call.place(file)
     if paths.is_in(place.text, "/var/log") and not paths.is_log(place):
         call.walker.find("log.tamper", f"edits the log {file.shown}", file.span)
+    if searching.is_found(place) and not searching.is_wide(place.text) and paths.file_loss(place) is None:
+        return  # The configuration of one program is what such edits are for.
     write(file, (Gap(Source.FILE),), call.walker, is_appended=False)
 
 

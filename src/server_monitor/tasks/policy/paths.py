@@ -27,6 +27,7 @@ class Place:
     pattern: str = ""
     gap: Gap | None = None
     is_directory_content: bool = False  # It ends in `/*`: everything in a directory.
+    tail: str = ""  # What it ends with behind a gap, when that is known.
 
     @property
     def is_exact(self) -> bool:
@@ -73,7 +74,8 @@ def _open_place(base: str, rest: Parts, gap: Gap | None) -> Place:
     pattern = re.escape(prefix) + "/+" + _regex(text)
     content = text in ("*", "?*", "**", "*/", ".*", "./*", "[^.]*", "{*,.*}") or text.startswith(("*", "[!", "[^", "."))
     whole = content and re.fullmatch(r"[*.?]+/?(?:\*/?)*|\[[!^]\.\]\*|\.\[[^]]*\]\*", text) is not None
-    return Place(prefix or "/", pattern, gap, is_directory_content=whole)
+    tail = text.rpartition("\0")[2] if isinstance(rest[-1], str) and gap is not None else ""
+    return Place(prefix or "/", pattern, gap, is_directory_content=whole, tail=tail)
 
 
 def _climbed(base: str, text: str) -> tuple[str, str]:
@@ -250,7 +252,7 @@ def file_loss(place: Place) -> str | None:
     if place.is_exact:
         return place.text if is_critical_file(place.text) else None
     if place.gap is not None:
-        return place.text if _is_program_tree(place.text + "/x") else None
+        return place.text if _is_program_tree(place.text + "/x") else _named_file(place)
     if _is_program_tree(place.text + "/x"):
         return place.text
     if place.text.startswith("/etc") or place.text == "/":
@@ -258,6 +260,15 @@ def file_loss(place: Place) -> str | None:
             if may_be(place, path.replace("*", "any")) or may_be(place, path):
                 return path
     return None
+
+
+def _named_file(place: Place) -> str | None:
+    """The file that a search by its name can only mean."""
+    if not place.tail or (not place.text.startswith(("/etc", "/root")) and place.text != "/"):
+        return None
+    by_weight = sorted((*critical.ACCOUNT_FILES, *critical.FILES), key=lambda path: "*" in path)
+    candidates = (path.replace("*", place.tail) for path in by_weight)
+    return next((path for path in candidates if path.endswith("/" + place.tail) and may_be(place, path)), None)
 
 
 @lru_cache(maxsize=1024)

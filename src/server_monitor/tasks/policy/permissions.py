@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from server_monitor.tasks.policy import critical, paths
+from server_monitor.tasks.policy import critical, paths, searching
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
@@ -74,7 +74,7 @@ def _shuts(mode: str) -> bool:
 
 
 def _judge_mode(target: Field, mode: str, call: Call, *, is_tree: bool) -> None:
-    place = call.place(target)
+    place = searching.meant(call.place(target))
     find = call.walker.find
     loss = _tree(place, call) if is_tree or _is_search(place) else None
     if loss is None and is_tree and _opens(mode) and (wide := paths.tree_loss(place, call.state)):
@@ -87,6 +87,8 @@ def _judge_mode(target: Field, mode: str, call: Call, *, is_tree: bool) -> None:
     elif _is_guarded(place) and (_opens(mode) or _shuts(mode)):
         what = "lets everybody write" if _opens(mode) else "shuts"
         find("perm.recursive_system", f"{what} {place.text}", target.span)
+    elif searching.is_found(place) and searching.is_wide(place.text) and (_opens(mode) or _shuts(mode)):
+        find("perm.recursive_system", f"changes the mode of what a search of {place.text} finds", target.span)
     elif paths.is_device(place) and _opens(mode):
         find("perm.recursive_system", f"lets everybody write {place.text}", target.span)
     elif is_tree and place.gap is not None and not place.text:
@@ -97,18 +99,14 @@ def _judge_mode(target: Field, mode: str, call: Call, *, is_tree: bool) -> None:
 
 
 def _is_search(place: Place) -> bool:
-    return (
-        place.gap is not None and place.gap.detail.startswith("find") and not place.gap.detail.startswith("find names")
-    )
+    return searching.is_found(place) and not searching.is_by_name(place)
 
 
 def _tree(place: Place, call: Call) -> str | None:
     """The part of the system that a change of everything below this place hits."""
     if place.gap is not None:
         root = place.text
-        return (
-            root if root in _WIDE or (paths.is_system(root) and not place.gap.detail.startswith("find names")) else None
-        )
+        return root if root in _WIDE or (paths.is_system(root) and not searching.is_by_name(place)) else None
     if place.is_exact or place.is_directory_content:
         path = place.text
         if path in _WIDE or (path == call.state.home and path == "/root"):
@@ -145,7 +143,7 @@ def chown(call: Call) -> None:
 
 
 def _judge_owner(target: Field, owner: str, call: Call, *, is_tree: bool) -> None:
-    place = call.place(target)
+    place = searching.meant(call.place(target))
     loss = _tree(place, call) if is_tree or _is_search(place) else None
     if loss is not None and not paths.is_in(loss, "/usr/local"):
         call.walker.find("perm.recursive_system", f"changes the owner of everything in {loss}", target.span)
@@ -171,19 +169,23 @@ def chattr(call: Call) -> None:
     words = [arg for arg in call.args if not re.match(r"[-+=]", arg.prefix)]
     is_tree = any(re.match(r"-\w*R", text) for text in texts)
     for target in words:
-        place = call.place(target)
+        place = searching.meant(call.place(target))
         if place.text in critical.ACCOUNT_FILES:
             call.walker.find("perm.account_files", f"changes how {place.text} is guarded", target.span)
         elif paths.is_log(place):
             call.walker.find("log.tamper", f"changes how the log {place.text} is guarded", target.span)
-        elif _is_guarded(place) or (is_tree and paths.tree_loss(place, call.state)):
+        elif (
+            _is_guarded(place)
+            or (is_tree and paths.tree_loss(place, call.state))
+            or (searching.is_found(place) and searching.loss(place, call.state))
+        ):
             call.walker.find("perm.recursive_system", f"changes how {place.text} is guarded", target.span)
 
 
 def setfacl(call: Call) -> None:
     options = split(call.args, named("m x M X modify remove set modify-file remove-file restore"))
     for target in options.operands:
-        place = call.place(target)
+        place = searching.meant(call.place(target))
         if place.text in critical.ACCOUNT_FILES:
             call.walker.find("perm.account_files", f"opens {place.text}", target.span)
         elif _is_guarded(place) or (options.has("R", "recursive") and paths.tree_loss(place, call.state)):

@@ -6,16 +6,13 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
-from server_monitor.tasks.policy import critical, paths, units
+from server_monitor.tasks.policy import critical, paths, searching, units
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.copying import copied_into
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.paths import Place
-from server_monitor.tasks.policy.values import Field, Gap, Glob, Shape, Source, joined
+from server_monitor.tasks.policy.values import Field, Gap, Shape, Source
 from server_monitor.tasks.policy.writing import write
-
-# Roots below which a search that deletes takes the host with it, even when it looks only for old or large files.
-_BROAD = named("/ /home /root /var /var/lib /opt /srv /usr /etc /bin /lib /boot /mnt /media /data /backup /backups")
 
 
 def rm(call: Call) -> None:
@@ -60,7 +57,7 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
     if _is_boot(place):
         find("kernel.boot", f"deletes {shown}, which the host starts from", operand.span)
         return
-    if place.gap is not None and place.gap.detail.startswith("find"):
+    if searching.is_found(place):
         _found_by_search(place, operand, call)
         return
     if is_tree and (loss := paths.tree_loss(place, call.state)):
@@ -120,7 +117,7 @@ def _unknown_tree(place: Place, operand: Field, call: Call) -> None:
             return
         call.walker.find("opaque.target", f"deletes what {gap.source.value} names", operand.span)
         return
-    broad = place.text in (*_BROAD, call.state.home) or paths.is_system(place.text)
+    broad = place.text in (*searching.BROAD, call.state.home) or paths.is_system(place.text)
     if broad or (gap.splits and gap.shape is Shape.ANY and not paths.is_in_temporary(place.text)):
         call.walker.find(
             "opaque.target", f"deletes a directory below {place.text} whose name is not known", operand.span
@@ -128,30 +125,12 @@ def _unknown_tree(place: Place, operand: Field, call: Call) -> None:
 
 
 def _found_by_search(place: Place, operand: Field, call: Call) -> None:
-    gap = place.gap
-    assert gap is not None
-    root = place.text
-    everything = gap.detail.startswith("find everything")
-    by_name = gap.detail.startswith("find names")
-    place_itself = Place(root)
-    if root == call.state.home and operand.prefix.startswith("."):
-        # Where the task starts is not a choice that its author made.
-        if everything:
-            call.walker.find(
-                "opaque.target", "deletes everything that a search finds where the task starts", operand.span
-            )
-        return
-    if everything and not paths.is_in_temporary(root) and paths.tree_loss(place_itself, call.state):
-        why = f"deletes everything that a search of {root} finds"
-        call.walker.find("fs.find_delete_critical", why, operand.span)
-    elif everything and paths.is_top_level(place_itself):
-        call.walker.find("opaque.target", f"deletes everything that a search of {root} finds", operand.span)
-    elif not by_name and (root in _BROAD or (paths.is_system(root) and paths.depth(root) < 4)):
-        why = f"deletes whatever old, large or otherwise chosen files a search of {root} finds"
-        call.walker.find("fs.find_delete_critical", why, operand.span)
-    elif root == "/" or paths.is_system(root):
-        why = f"deletes files by name all over {root}"
-        call.walker.find("opaque.target", why, operand.span)
+    lost = searching.loss(place, call.state, is_relative=operand.prefix.startswith("."))
+    if lost is not None:
+        rule = "fs.find_delete_critical" if lost.is_certain else "opaque.target"
+        call.walker.find(rule, f"deletes {lost.what}", operand.span)
+    elif paths.is_system(place.text):
+        call.walker.find("opaque.target", f"deletes files by name all over {place.text}", operand.span)
 
 
 def find(call: Call) -> None:
@@ -160,65 +139,16 @@ def find(call: Call) -> None:
     if "-delete" not in texts:
         _find_writes(call, texts)
         return
-    for root in search_roots(call.args):
-        detail = search_detail(texts)
-        _removal(_below(root, detail), call, is_tree=True)
     # A test that stands behind -delete chooses nothing.
-    if call.texts.index("-delete") < min(
-        (i for i, t in enumerate(texts) if t in ("-name", "-iname", "-path")), default=9**9
-    ):
-        for root in search_roots(call.args):
-            _removal(_below(root, search_detail(texts[: texts.index("-delete")])), call, is_tree=True)
-
-
-def _below(root: Field, detail: str) -> Field:
-    """What a search of this root finds; a root that is a pattern chooses by name itself."""
-    if any(isinstance(part, Glob) for part in root.parts) and not root.shown.endswith("/*"):
-        detail = "find names"
-    return Field(joined(root.parts, ("/",), (Gap(Source.OUTPUT, Shape.PATH, detail=detail),)), root.span)
+    tests = texts[: texts.index("-delete")]
+    for root in searching.roots(call.args):
+        _removal(Field(searching.found(root, tests), root.span), call, is_tree=True)
 
 
 def _find_writes(call: Call, texts: list[str]) -> None:
     for place, text in enumerate(texts[:-1]):
         if text in ("-fprint", "-fprint0", "-fls", "-fprintf"):
             write(call.args[place + 1], (Gap(Source.OUTPUT),), call.walker, is_appended=False)
-
-
-def search_roots(args: list[Field]) -> list[Field]:
-    roots: list[Field] = []
-    for arg in args:
-        if arg.text in ("-H", "-L", "-P"):
-            continue
-        if arg.prefix.startswith(("-", "(", "!")):
-            break
-        roots.append(arg)
-    # An empty word is no directory, and nothing is searched.
-    return [root for root in roots if root.parts] if roots else [Field((".",))]
-
-
-_BY_NAME = named("-name -iname -path -ipath -wholename -iwholename -regex -iregex -samefile -inum -lname")
-_BY_OWNER = named("-user -group -uid -gid -nouser -nogroup -perm")
-_BY_OTHER = named("-mtime -mmin -ctime -cmin -atime -amin -newer -size -links -newermt")
-
-
-def search_detail(texts: list[str]) -> str:
-    """How much a search chooses: `find names`, `find some` or `find everything`, and whether only what is old."""
-    old = any(t in ("-mtime", "-mmin", "-ctime", "-cmin", "-atime") and f.startswith("+") for t, f in pairwise(texts))
-    names = [f for t, f in pairwise(texts) if t in ("-name", "-iname", "-regex", "-path")]
-    rotated = bool(names) and all(re.search(r"\.(gz|old|xz|bz2|zst|bak)$|[\d\]]\*?$|-20|\.\d", name) for name in names)
-    return _chosen(texts) + (" old" if old or rotated else "")
-
-
-def _chosen(texts: list[str]) -> str:
-    if "-o" in texts or "-or" in texts:
-        return "find some" if any(t in _BY_NAME | _BY_OTHER for t in texts) else "find everything"
-    for place, (text, name) in enumerate(pairwise(texts)):
-        negated = place > 0 and texts[place - 1] in ("!", "-not")
-        if text in _BY_NAME and not negated and not set(name) <= set("*.?/[^]"):
-            return "find names"
-    if "-empty" in texts or any(text in _BY_OWNER for text in texts):
-        return "find names"
-    return "find some" if any(text in _BY_OTHER for text in texts) else "find everything"
 
 
 def mv(call: Call) -> None:
@@ -250,7 +180,7 @@ def _moved_away(source: Field, target: Field | None, call: Call) -> None:
         call.walker.find("kernel.boot", f"moves {source.shown} away, which the host starts from", source.span)
     elif place.is_exact and (unit := units.of_file(place.text)):
         call.walker.find("sys.stop_critical_service", f"moves {place.text} away, by which {unit} starts", source.span)
-    elif loss is not None and place.gap is not None and place.gap.detail.startswith("find names"):
+    elif loss is not None and searching.is_by_name(place):
         call.walker.find("opaque.target", f"moves files of {loss} away by name", source.span)
     elif loss is not None:
         call.walker.find("fs.mv_critical", f"moves {loss} away", source.span)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, dropped, paths, units
+from server_monitor.tasks.policy import critical, dropped, paths, searching, units
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.programs import KNOWN
 from server_monitor.tasks.policy.rules.kernel import TUNING
 from server_monitor.tasks.policy.shell import Write
-from server_monitor.tasks.policy.state import WrittenFile
+from server_monitor.tasks.policy.state import State, WrittenFile
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, is_endless, joined, shown, text_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _remember(path: str, content: Parts, walker: Walker, *, is_appended: bool) -
 def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, is_appended: bool) -> None:
     span = file.span
     found = special(place) or _account_or_name(place, content, is_appended=is_appended)
-    found = found or _critical(place, content, is_appended=is_appended)
+    found = found or _critical(place, content, walker.state, is_appended=is_appended)
     if found is not None:
         rule, why = found
         walker.find(rule, why, span, resolved=f"> {file.shown}")
@@ -183,13 +183,12 @@ def _of_sys(path: str) -> tuple[str, str] | None:
 
 
 def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
-    path = place.text
+    path = _meant(place)
     if not is_appended and (found := _log(place, content)) is not None:
         return found
-    if not place.is_exact and place.gap is None:
-        hit = next((f for f in (*critical.ACCOUNT_FILES, *critical.FILES) if paths.may_be(place, f)), None)
-        path = hit or path
     if path in critical.ACCOUNT_FILES or paths.in_any(path, critical.ACCOUNT_TREES):
+        if searching.is_found(place):
+            return "perm.account_files", f"changes {path} through a search"
         if not content and path != "/etc/sudoers":
             return "fs.truncate_critical", f"empties {path}"
         if paths.is_in(path, "/etc/pam.d"):
@@ -202,6 +201,17 @@ def _account_or_name(place: Place, content: Parts, *, is_appended: bool) -> tupl
     if path == "/etc/selinux/config":
         return "perm.mac_off", "changes the configuration of SELinux"
     return None
+
+
+def _meant(place: Place) -> str:
+    """The one file that matters most among those that a pattern or a name can mean."""
+    place = searching.meant(place)
+    if searching.is_by_name(place) and place.tail:
+        return f"{place.text.rstrip('/')}/{place.tail}"
+    if place.is_exact or place.gap is not None:
+        return place.text
+    hit = next((f for f in (*critical.ACCOUNT_FILES, *critical.FILES) if paths.may_be(place, f)), None)
+    return hit or place.text
 
 
 _OLD_LOG = re.compile(r"/var/log/(?:auth\.log|secure|syslog|messages|wtmp|btmp|kern\.log)[-.].+")
@@ -252,7 +262,7 @@ def _authorized_keys(path: str, content: Parts, *, is_appended: bool) -> tuple[s
     return "perm.escalation", f"lets whoever has a key log in, through {path}"
 
 
-def _critical(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, str] | None:
+def _critical(place: Place, content: Parts, state: State, *, is_appended: bool) -> tuple[str, str] | None:
     path = place.text
     if (
         paths.is_in(path, "/boot")
@@ -262,6 +272,10 @@ def _critical(place: Place, content: Parts, *, is_appended: bool) -> tuple[str, 
         return "kernel.boot", f"changes {path}, which the host starts from"
     if path.endswith("/default.target"):
         return "sys.default_target", "changes what the host starts into"
+    if searching.is_found(place) and (lost := searching.loss(place, state)) is not None:
+        verb = "empties" if not content else "overwrites"
+        rule = "fs.truncate_critical" if not content else "fs.overwrite_critical_file"
+        return (rule if lost.is_certain else "opaque.target"), f"{verb} {lost.what}"
     unit = units.of_file(path)
     if unit is not None and (not units.is_dropped_in(path) or units.disables(text_of(content))):
         return "sys.stop_critical_service", f"changes what {unit} does, through {path}"

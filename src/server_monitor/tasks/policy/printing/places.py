@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import paths
-from server_monitor.tasks.policy.options import split
-from server_monitor.tasks.policy.removing import search_detail, search_roots
-from server_monitor.tasks.policy.values import Gap, Glob, Parts, Shape, Source
+from server_monitor.tasks.policy import paths, searching
+from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, known
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.calls import Call
@@ -61,19 +60,35 @@ def _realpath(call: Call) -> Parts:
 
 
 def find(call: Call) -> Parts:
-    gap = Gap(Source.OUTPUT, Shape.PATH, detail=search_detail(call.texts))
-    roots = search_roots(call.args)
+    texts = call.texts
+    roots = searching.roots(call.args)
+    if call.name == "fd":
+        texts, roots = _of_fd(call)
     if not roots:
         return ()
-    if [root.text for root in roots] == ["."]:
-        return ("./", gap)
-    if len(roots) == 1 and roots[0].text is not None:
-        return (roots[0].text.rstrip("/") + "/", gap)
-    if len(roots) == 1 and any(isinstance(part, Glob) for part in roots[0].parts):
-        prefix = roots[0].prefix
-        return (prefix, Gap(Source.OUTPUT, Shape.PATH, detail="find names")) if prefix else ("./", gap)
-    worst = next((r for r in roots if r.text and r.text.startswith("/")), roots[0])
-    return (worst.text.rstrip("/") + "/", gap) if worst.text is not None else (*worst.parts, gap)
+    worst = searching.worst(roots, call.state)
+    if not worst.prefix and worst.gap is None:
+        return ("./", Gap(Source.OUTPUT, Shape.PATH, detail=searching.detail(texts)))
+    return searching.found(worst, texts)
+
+
+def _of_fd(call: Call) -> tuple[list[str], list[Field]]:
+    """`fd PATTERN ROOT …` in the words of find."""
+    end = next((i for i, arg in enumerate(call.args) if arg.text in FD_RUNS), len(call.args))
+    options = split(call.args[:end], _FD)
+    pattern, *roots = options.operands or [known(".")]
+    roots += options.all_values("search-path", "base-directory")
+    is_all = pattern.text in (".", "", ".*") and not options.has("e", "extension", "g", "glob")
+    chosen = [] if is_all else ["-name", "*" + pattern.shown]
+    chosen += ["-mtime", "+1"] if options.has("changed-before", "changed-within", "S", "size") else []
+    return chosen, roots or [known(".")]
+
+
+FD_RUNS = ("-x", "-X", "--exec", "--exec-batch")
+_FD = named(
+    "d t e E S o c j extension type size exclude max-depth min-depth exact-depth owner color threads search-path "
+    "base-directory changed-within changed-before format max-results path-separator and ignore-file batch-size"
+)
 
 
 def _locate(_call: Call) -> Parts:

@@ -8,7 +8,18 @@ from server_monitor.tasks.policy import endless, scripts
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.printing import places
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, is_endless, joined, known, text_of
+from server_monitor.tasks.policy.values import (
+    Field,
+    Gap,
+    Parts,
+    Shape,
+    Source,
+    globbed,
+    is_endless,
+    joined,
+    known,
+    text_of,
+)
 from server_monitor.tasks.policy.wrapping.code import joined_code
 
 MAX_ITEMS = 32
@@ -29,7 +40,7 @@ def xargs(call: Call) -> Parts:
         if text is None:
             items = [_stream_item(given)]
         else:
-            items = [known(item, call.span) for item in _items(text, options, placeholder)]
+            items = [_item(item, call) for item in _items(text, options, placeholder)]
             if not items and options.has("r", "no-run-if-empty"):
                 return ()
         if placeholder:
@@ -72,6 +83,13 @@ def _items(text: str, options: Options, placeholder: str) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
     words = re.findall(r'(?:"[^"\n]*"|\'[^\'\n]*\'|\\.|[^\s"\'\\])+', text)
     return [re.sub(r'"([^"]*)"|\'([^\']*)\'|\\(.)', lambda m: m[1] or m[2] or m[3] or "", word) for word in words]
+
+
+def _item(text: str, call: Call) -> Field:
+    """A word of the list. Where the shell put names in the place of a pattern, the list is read as the pattern."""
+    return (
+        Field(globbed(text), call.span) if text[:1] in ("/", "~", ".") and " " not in text else known(text, call.span)
+    )
 
 
 def _stream_item(given: Parts) -> Field:
@@ -154,15 +172,21 @@ def find(call: Call) -> Parts:
     place = 0
     is_run = False
     while place < len(args):
-        if args[place].text not in ("-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec", "--exec-batch"):
+        if args[place].text not in FIND_RUNS:
             place += 1
             continue
         end = place + 1
         while end < len(args) and args[end].text not in (";", "+", "\\;"):
             end += 1
         item = Field(tuple(part for part in printed if part != "\n"), args[place].span)
-        inner = _put(args[place + 1 : end], "{}", item)
+        command = args[place + 1 : end]
+        inner = _put(command, "{}", item)
+        if call.name == "fd" and inner == command:
+            inner = [*command, item]
         again(call, inner, f"{call.name} {args[place].text}")
         is_run = True
         place = end + 1
     return (Gap(Source.OUTPUT),) if is_run else printed
+
+
+FIND_RUNS = ("-exec", "-execdir", "-ok", "-okdir", *places.FD_RUNS)
