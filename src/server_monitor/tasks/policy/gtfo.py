@@ -77,7 +77,7 @@ ROWS: dict[str, Row] = {
     ),
     "lldb": _row("-o --one-line -O -s", r"^(?:platform shell|script|command script)\s*(.*)"),
     "make": _row("", r"^SHELL=(.*)|^\.SHELLFLAGS="),
-    "cmake": _row("-P", r"^-P(.+)|-E\s"),
+    "cmake": _row("", r"-DCMAKE_\w+_(?:LAUNCHER|COMPILER_LAUNCHER)=(.*)", asks=False),
     "ninja": _row("", r"$^"),
     "gcc": _row("-wrapper", r"^-wrapper"),
     "cc": _row("-wrapper", r"^-wrapper"),

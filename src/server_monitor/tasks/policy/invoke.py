@@ -85,6 +85,7 @@ def _program(call: Call, word: str) -> Parts:
     hidden.judge(call)
     if unwrap := WRAPPERS.get(call.name):
         effects.judge(call)
+        carriers.judge(call)
         return unwrap(call)
     if call.name in programs.SHELLS:
         return scripts.shell(call)

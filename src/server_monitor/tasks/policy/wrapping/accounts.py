@@ -52,3 +52,21 @@ def su(call: Call) -> Parts:
     if call.stdin is not None:
         return again(call, [known("bash", call.span)], call.name, stdin=call.stdin)
     return (Gap(Source.OUTPUT),)
+
+
+def sg(call: Call) -> Parts:
+    """`sg GROUP [-c] COMMAND`: the command is one word that a shell reads."""
+    rest = [arg for arg in call.args if arg.text not in ("-", "-c", "--")][1:]
+    if not rest:
+        return newgrp(call)
+    return scripts.run_code(rest[0], call, "sg", rest[1:])
+
+
+def newgrp(call: Call) -> Parts:
+    """A shell with another group, which reads from where this one does."""
+    options = split(call.args, named("c command"))
+    if (code := options.value("c", "command")) is not None:
+        return scripts.run_code(code, call, f"{call.name} -c", [])
+    if call.stdin is not None:
+        return again(call, [known("bash", call.span)], call.name, stdin=call.stdin)
+    return (Gap(Source.OUTPUT),)
