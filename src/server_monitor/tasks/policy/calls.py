@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from server_monitor.tasks.policy import paths
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.state import State
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -133,6 +133,15 @@ class Call:
         if not files:
             return self.stdin if self.stdin is not None else (Gap(Source.INPUT),)
         return joined(*(self.walker.content(file) for file in files))
+
+    def written_files(self, arg: Field) -> list[str]:
+        """What stands in the files that this argument names, of those that the task wrote itself."""
+        found = []
+        for name in (arg.text or "", (arg.text or "").partition("=")[2], (arg.text or "").removeprefix("@")):
+            path = paths.absolute(name, self.state) if name and name[0] != "-" else None
+            if path is not None and (file := self.state.files.get(path)) is not None:
+                found.append(shown(file.content))
+        return list(dict.fromkeys(found))
 
     def _files(self) -> list[Field]:
         if self.name in ONLY_STDIN or self.name not in READERS:

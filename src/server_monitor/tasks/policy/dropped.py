@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server_monitor.tasks.policy import critical, paths
+from server_monitor.tasks.policy import critical, guessed, paths
 from server_monitor.tasks.policy.calls import Call
 from server_monitor.tasks.policy.crontabs import cron_commands
-from server_monitor.tasks.policy.options import split
+from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.values import Gap, Parts, Source, shown, text_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,17 @@ _SHELL_START = (
     ".kshrc",
     ".xinitrc",
     ".xsession",
+)
+# Files of build tools in languages of their own: what looks like a command in them is judged.
+_PROJECT_FILES = named(
+    "CMakeLists.txt build.xml pom.xml build.sbt justfile Justfile .justfile Taskfile.yml Taskfile.yaml meson.build "
+    "BUILD BUILD.bazel WORKSPACE Tiltfile Earthfile tasks.py fabfile.py noxfile.py dodo.py tox.ini mix.exs dune"
+)
+# Whichever directory a setting says that they are in.
+_HOOKS = named(
+    "applypatch-msg pre-applypatch post-applypatch pre-commit pre-merge-commit prepare-commit-msg commit-msg "
+    "post-commit pre-rebase post-checkout post-merge pre-push pre-receive post-receive post-update "
+    "reference-transaction push-to-checkout pre-auto-gc post-rewrite sendemail-validate fsmonitor-watchman"
 )
 _UNIT = re.compile(r"\.(service|timer|socket|path|mount|conf)$")
 _EXEC = re.compile(r"^\s*(?:Exec\w+|OnFailure|ListenStream)\s*=\s*[-@:+!|]*\s*(.+?)\s*$", re.MULTILINE)
@@ -51,6 +62,8 @@ def judge(path: str, content: Parts, walker: Walker) -> None:
             walker.find("rce.download_to_interpreter", why, walker.carrier)
             return
         text = shown(content).replace("…", "")
+    if kind is not _script:
+        guessed.texts(guessed.lines(text), path, walker.carrier, walker)
     for command in kind(path, text):
         if command.strip() and walker.depth < 10:
             walker.run_text(command, path, walker.carrier)
@@ -64,7 +77,7 @@ def _kind(path: str) -> Callable[[str, str], list[str]] | None:
         return _crontab
     if _UNIT.search(name) and ("systemd" in folder or "/etc/init" in folder):
         return lambda _path, text: [match[1] for match in _EXEC.finditer(text)]
-    if "/.git/hooks" in folder or folder.endswith((".githooks", ".husky")):
+    if "/.git/hooks" in folder or folder.endswith((".githooks", ".husky")) or name in _HOOKS:
         return _script
     if paths.in_any(path, critical.STARTS_CODE_TREES) or name in _SHELL_START or path == "/etc/rc.local":
         return _udev_or_script
@@ -88,6 +101,8 @@ def _kind_of_project(name: str) -> Callable[[str, str], list[str]] | None:
         return lambda _path, text: [f"python3 -c {_quoted(text)}"]
     if name == "package.json":
         return _package_scripts
+    if name in _PROJECT_FILES or name.endswith((".cmake", ".gradle", ".ninja", ".just")):
+        return lambda _path, _text: []
     if name == "Dockerfile":
         return None
     if name in ("Rakefile", "Gemfile", "Vagrantfile"):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server_monitor.tasks.policy import scripts
+from server_monitor.tasks.policy import scripts, version_control
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.values import Field, Gap, Source, known, rendered
@@ -48,6 +48,7 @@ ROWS: dict[str, Row] = {
         r"(?:core\.(?:pager|sshCommand|fsmonitor|editor|hooksPath|askPass|gitProxy)|alias\.[\w-]+|pager\.\w+|diff\.external|credential\.helper|sequence\.editor|gpg\.program|filter\.\w+\.\w+|uploadpack\.packObjectsHook|protocol\.ext\.allow|diff\.\w+\.\w+|merge\.\w+\.driver|interactive\.diffFilter|receive\.\w+)=!?(.*)|^--(?:upload-pack|receive-pack|exec|open-files-in-pager|ext-diff|extcmd|exec-path)=(.*)|^ext::(.*)",
         asks=False,
     ),
+    "svn": _row("--diff-cmd --diff3-cmd --editor-cmd", r"--(?:diff|diff3|editor)-cmd=(.*)", asks=False),
     "man": _row("-P --pager -H", r"--(?:pager|html)=(.*)|^-[PH](.+)"),
     "tcpdump": _row("-z", r"^-z(.+)"),
     "split": _row("--filter", r"--filter=(.*)", asks=False),
@@ -187,6 +188,7 @@ ROWS: dict[str, Row] = {
     "watchexec": _row("", r"$^"),
 }
 
+_READ_SCRIPTS = named("sqlite3 mysql psql ed ftp vi gdb m4 dc gnuplot ex")
 _SHELL_WORD = re.compile(r"[A-Za-z_./\\$({!]")
 
 
@@ -199,26 +201,22 @@ def _check(call: Call) -> None:
             if call.name in ("vi", "gdb", "lldb", "mail", "smbclient", "lftp") or call.name == "nmap":
                 continue
             _run(following.parts, arg, call, row)
-        elif row.pattern and (match := re.search(row.pattern, text, re.DOTALL)) is not None:
-            code = next((group for group in match.groups() if group), "")
-            _run((code,) if code else (), arg, call, row)
-    if call.stdin is not None and call.name in (
-        "sqlite3",
-        "mysql",
-        "psql",
-        "ed",
-        "ftp",
-        "vi",
-        "gdb",
-        "m4",
-        "dc",
-        "gnuplot",
-        "ex",
-    ):
+        else:
+            _matched(arg, text, call, row)
+    if call.stdin is not None and call.name in _READ_SCRIPTS:
         for line in "".join(part for part in call.stdin if isinstance(part, str)).splitlines():
-            if (match := re.search(row.pattern, line)) is not None:
-                code = next((group for group in match.groups() if group), "")
-                _run((code,) if code else (), call.word, call, row)
+            _matched(call.word, line, call, row)
+    if call.name in _READ_SCRIPTS and call.state.files:
+        for arg in call.args:
+            for text in call.written_files(arg):
+                for line in text.splitlines():
+                    _matched(call.word, line, call, row)
+
+
+def _matched(arg: Field, text: str, call: Call, row: Row) -> None:
+    if row.pattern and (match := re.search(row.pattern, text, re.DOTALL)) is not None:
+        code = next((group for group in match.groups() if group), "")
+        _run((code,) if code else (), arg, call, row)
 
 
 def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
@@ -263,7 +261,7 @@ def _unquoted(text: str) -> str:
 
 
 HARMLESS_PROGRAMS = named(
-    "pigz gzip zstd xz bzip2 lz4 lzop zstdmt pbzip2 pixz lbzip2 ssh rsh rsync sudo zstd cat less vim nano store cache osxkeychain unzip"
+    "pigz gzip zstd xz bzip2 lz4 lzop zstdmt pbzip2 pixz lbzip2 ssh rsh rsync sudo zstd cat less vim nano store cache osxkeychain unzip diff colordiff meld vimdiff kdiff3 delta difft wdiff icdiff"
 )
 
 
@@ -349,7 +347,9 @@ _SED_WRITES = re.compile(
 
 def _sed(call: Call) -> None:
     options = split(call.args, named("e f l E expression file line-length"))
-    pieces = options.all_values("e", "expression") or options.operands[:1]
+    files = options.all_values("f", "file")
+    pieces = options.all_values("e", "expression") or ([] if files else options.operands[:1])
+    pieces += [known(text, file.span) for file in files for text in call.written_files(file)]
     for piece in pieces:
         text = piece.text or ""
         if (match := _SED_RUNS.search(text)) is not None and _is_sed_execute(text, match):
@@ -374,8 +374,11 @@ def _is_sed_execute(text: str, match: re.Match[str]) -> bool:
     )
 
 
-def _find_like(call: Call) -> None:
+def _git(call: Call) -> None:
+    version_control.git(call)
     _check(call)
+    for setting in version_control.settings(call):
+        _matched(setting, setting.text or setting.shown, call, ROWS["git"])
 
 
 CHECKS: dict[str, Check] = {
@@ -386,5 +389,6 @@ CHECKS: dict[str, Check] = {
     "gdb": _gdb,
     "lldb": _gdb,
     "sed": _sed,
-    "busybox-vi": _find_like,
+    "git": _git,
+    "hg": version_control.hg,
 }

@@ -8,9 +8,10 @@ is judged; that something runs is no finding by itself.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-from server_monitor.tasks.policy import carriers, programs, scripts
-from server_monitor.tasks.policy.calls import Call, again
+from server_monitor.tasks.policy import carriers, guessed, programs, scripts
+from server_monitor.tasks.policy.calls import READERS, Call, again
 from server_monitor.tasks.policy.options import named
 from server_monitor.tasks.policy.parsing import SyntaxWrong
 from server_monitor.tasks.policy.values import Field, Gap, known, text_of
@@ -22,6 +23,11 @@ _TEXT = named(
     "expr test [ cut sort basename dirname history notify-send figlet cowsay mail mutt sendmail pgrep pkill kill "
     "killall apt-get dpkg yum dnf rpm zypper pacman apk find ls cat rm cp mv touch ansible salt vi ed ex"
 )
+# Programs that only look at, move or pack a file.
+_READS = READERS | named(
+    "less more most bat diff cmp wc file stat md5sum sha1sum sha256sum tar zip scp rsync chown test source . tee dd "
+    "install mktemp readlink realpath du split curl wget aws gpg openssl logger mail docker kubectl shellcheck"
+)
 _PIPE = re.compile(r"^(?:-\w|--[\w-]+=)?\s*[|!]\s*([A-Za-z_./({$\"'].*)", re.DOTALL)
 
 
@@ -32,13 +38,45 @@ def judge(call: Call) -> None:
     for arg in call.args:
         if (match := _PIPE.match(arg.text or "")) is not None:
             _run(match[1], arg, call)
+    _files(call)
     is_known = call.name in WRAPPERS or call.name in carriers.CODE_OPTIONS
     if not is_known and (place := _shell(call.args)) is not None:
         again(call, call.args[place:], call.name)
+    elif not is_known and call.args:
+        _guess(call)
     if call.name == "split":
         _split(call)
     elif call.name == "nmap":
         _nmap(call)
+
+
+_TAKES_A_COMMAND = re.compile(r"--?(?:[\w-]+-)?(?:c|x|e|exec|execute|command|cmd|run|shell|hook|on-\w+)")
+
+
+def _guess(call: Call) -> None:
+    """A program that nobody here knows, and words behind it that would be a denied command."""
+    walker, texts = call.walker, call.texts
+    names = [programs.canonical(text) for text in texts]
+    place = next((i for i, name in enumerate(names[:-1]) if name in guessed.DESTROYERS), None)
+    if place is None and "--" in texts[:-1]:
+        place = texts.index("--") + 1
+    if place is not None and (names[place] in guessed.COMMANDS or names[place] in WRAPPERS):
+        guessed.denials(lambda: again(call, call.args[place:], call.name), walker)
+    for option, value in pairwise(texts):
+        if _TAKES_A_COMMAND.fullmatch(option):
+            guessed.texts([value], call.name, call.span, walker)
+    values = [text.partition("=") for text in texts if text.startswith("-") and "=" in text]
+    codes = [value for option, _, value in values if _TAKES_A_COMMAND.fullmatch(option)]
+    guessed.texts(codes, call.name, call.span, walker)
+
+
+def _files(call: Call) -> None:
+    """A file that the task wrote, given to a program that may run what stands in it."""
+    if call.name in _READS or call.name in carriers.CODE_OPTIONS or call.name in ("awk", "make"):
+        return
+    for arg in call.args:
+        for file in call.written_files(arg):
+            guessed.texts(guessed.lines(file), call.name, arg.span, call.walker)
 
 
 def _run(text: str, arg: Field, call: Call) -> None:
