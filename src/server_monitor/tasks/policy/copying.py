@@ -93,8 +93,16 @@ def truncate(call: Call) -> None:
             call.walker.find("fs.truncate_critical", f"changes the size of {loss or operand.shown}", operand.span)
 
 
+_CP = named("t S target-directory suffix m o g mode owner group")
+
+
+def _is_whole(place: Place) -> bool:
+    """A tree of the system from its top, as against one directory somewhere in it."""
+    return place.text in critical.SYSTEM_TREES or place.text in ("/", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64")
+
+
 def cp(call: Call) -> None:
-    options = split(call.args, named("t S target-directory suffix m o g mode owner group"))
+    options = split(call.args, _CP)
     target = options.value("t", "target-directory")
     sources = options.operands if target is not None else options.operands[:-1]
     target = target or (options.operands[-1] if len(options.operands) > 1 else None)
@@ -114,7 +122,9 @@ def copied_into(target: Field, sources: list[Field], call: Call) -> None:
     """What lands where: in the target, or under its own name in the directory that the target is."""
     place = call.place(target)
     everything = next((s for s in sources if (s.text or "").endswith("/.") or s.shown.endswith("/*")), None)
-    if everything is not None and place.text in critical.SYSTEM_TREES:
+    if call.name == "cp" and split(call.args, _CP).has("T", "no-target-directory") and _is_whole(place):
+        call.walker.find("fs.sync_into_system", f"copies a whole directory over {place.text}", target.span)
+    if everything is not None and _is_whole(place):
         call.walker.find("fs.sync_into_system", f"copies a whole directory over {place.text}", target.span)
     for source in sources:
         content = call.walker.content(source)
@@ -255,12 +265,27 @@ def rsync(call: Call) -> None:
     loss = paths.tree_loss(place, call.state)
     if deletes and loss:
         call.walker.find("fs.sync_into_system", f"deletes from {loss} what the source does not have", target.span)
+    elif _is_whole(place) and any(source.shown.endswith(("/", "/.", "/*")) for source in options.operands[:-1]):
+        call.walker.find("fs.sync_into_system", f"copies a whole directory over {place.text}", target.span)
     elif not is_remote and (place.text == "/" or (paths.is_system(place.text) and not paths.is_in(place.text, "/etc"))):
         call.walker.find("fs.sync_into_system", f"copies over {place.text}", target.span)
     for source in options.operands[:-1]:
         read_secret(source, call)
         if options.has("remove-source-files") and (lost := paths.tree_loss(call.place(source), call.state)):
             call.walker.find("fs.mv_critical", f"moves the files of {lost} away", source.span)
+
+
+def rclone(call: Call) -> None:
+    """`rclone sync FROM TO`, and what else brings a whole directory from elsewhere."""
+    words = split(call.args, named("config transfers checkers filter include exclude bwlimit log-file")).operands
+    if len(words) < 3 or words[0].text not in ("copy", "sync", "move", "bisync", "copyto", "moveto"):
+        return
+    target = words[-1]
+    place = call.place(target)
+    if words[0].text in ("sync", "bisync") and (loss := paths.tree_loss(place, call.state)):
+        call.walker.find("fs.sync_into_system", f"deletes from {loss} what the source does not have", target.span)
+    elif _is_whole(place):
+        call.walker.find("fs.sync_into_system", f"copies a whole directory over {place.text}", target.span)
 
 
 RSYNC = named(
@@ -422,15 +447,6 @@ def reader(call: Call) -> None:
             read_secret(field, call)
 
 
-def gzip_file(call: Call) -> None:
-    for operand in split(call.args, named("S suffix")).operands:
-        if (loss := paths.file_loss(call.place(operand))) and (
-            not call.args
-            or not any(a.prefix.startswith("-") and ("c" in a.prefix or "k" in a.prefix) for a in call.args)
-        ):
-            call.walker.find("fs.rm_critical_file", f"replaces {loss} by a packed copy", operand.span)
-
-
 def output_option(call: Call) -> None:
     """`-o FILE` and its like, of programs that fetch or make a file."""
     takes = {"curl": ("o", "output"), "wget": ("O", "output-document"), "sort": ("o", "output")}.get(
@@ -515,6 +531,7 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "awk": awk_in_place,
     "touch": touch,
     "rsync": rsync,
+    "rclone": rclone,
     "tar": tar,
     "unzip": unzip,
     "7z": unzip,
@@ -525,7 +542,6 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "scp": scp,
     "patch": patch,
     "sysctl": sysctl,
-    "gunzip": gzip_file,
 }
 
 
@@ -547,8 +563,6 @@ CHECKS |= {
     "wget": _both(reader, output_option),
     "aria2c": output_option,
     "sort": _both(reader, output_option),
-    "gzip": _both(reader, gzip_file),
-    "bzip2": gzip_file,
-    "xz": gzip_file,
+    "gzip": reader,
     "xxd": reader,
 }

@@ -10,6 +10,7 @@ from server_monitor.tasks.policy import (
     constants,
     critical,
     dropped,
+    in_place,
     named_files,
     network_checks,
     paths,
@@ -25,7 +26,7 @@ from server_monitor.tasks.policy.rules.records import SQL
 from server_monitor.tasks.policy.rules.rule import Match
 from server_monitor.tasks.policy.rules.table import BY_PROGRAM
 from server_monitor.tasks.policy.shell import SearchPath
-from server_monitor.tasks.policy.values import Parts, rendered, shown
+from server_monitor.tasks.policy.values import Parts, known, rendered, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -55,6 +56,7 @@ def judge(call: Call) -> None:
     checks = CHECKS.get(call.name, ())
     for check in checks:
         check(call)
+    in_place.judge(call)
     named_files.judge(call, has_check=bool(checks) and call.name != "openssl")
     if call.name.startswith("mkfs."):
         for rule, row in BY_PROGRAM["mkfs"] if call.name not in BY_PROGRAM else ():
@@ -97,11 +99,25 @@ def arguments(call: Call) -> str:
         text = re.sub(r"/\*.*?\*/|--[ \t][^\n]*", " ", text, flags=re.DOTALL)
     if call.stdin is not None and call.name in STDIN_SCRIPTS:
         text = f"{text} {shown(call.stdin)}".strip()
+    if call.name in STDIN_SCRIPTS and call.state.files:
+        text = " ".join([text, *_given_files(call)])
     if call.name in _SQL or call.name in ("mongo", "redis-cli"):
         plain = " ".join([*call.texts, shown(call.stdin or ())])
         again_ = constants.folded(plain)
         text = f"{text} {again_}" if again_ != plain else text
     return text
+
+
+# Words of these programs by which a script goes on in another file.
+_INCLUDE = re.compile(r"(?:\\ir?|\\\.|(?i:source|\.read|@@?))\s*['\"]?([\w./~-]+)")
+
+
+def _given_files(call: Call) -> list[str]:
+    """The scripts that the task wrote and this call reads, by its arguments or by a word in another script."""
+    found = [text for arg in call.args for text in call.written_files(arg)]
+    scripts = [*call.texts, shown(call.stdin or ()), *found]
+    names = [name for script in scripts for name in _INCLUDE.findall(script)]
+    return found + [text for name in names[:8] for text in call.written_files(known(name))]
 
 
 _SQL = frozenset(SQL.split())

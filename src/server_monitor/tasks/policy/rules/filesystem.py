@@ -423,5 +423,6 @@ RULES = (
             "mount -t nfs nas:/x /mnt/nas",
         ),
         references=("mount(8)", "umount(8)"),
+        matches=(match("pivot_root switch_root", r"\S", "gives the host another root", unless=HELP),),
     ),
 )
