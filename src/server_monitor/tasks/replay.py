@@ -1,11 +1,11 @@
 """What other rules would have said about the runs of the last days, before anybody sets them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, exists, select
+from sqlalchemy import ColumnElement, Row, ScalarSelect, exists, func, select
 
 from server_monitor.auth.actor import Actor
 from server_monitor.db.engine import Database
@@ -13,7 +13,7 @@ from server_monitor.db.tables import runs, tasks
 from server_monitor.errors import Invalid
 from server_monitor.tasks.judge import Judge
 from server_monitor.tasks.listing import visible_tasks
-from server_monitor.tasks.policy.decide import RuleSet
+from server_monitor.tasks.policy.decide import APPROVE_LABEL, RuleSet
 from server_monitor.tasks.policy.patterns import BadPattern, Patterns, compiled
 from server_monitor.tasks.policy.verdict import Context, Mode, Verdict
 from server_monitor.tasks.shell_parser import ShellParser
@@ -42,17 +42,23 @@ def changed_rules(rules: RuleSet, mode: str | None, deny: Sequence[str] | None, 
 async def replay(db: Database, rules: RuleSet, since: datetime, *, actor: Actor) -> tuple[int, list[Changed]]:
     """How many runs there were, the newest 5,000 at most, and those that `rules` judge otherwise than was judged."""
     seen = exists().where(tasks.c.run_id == runs.c.id, visible_tasks(actor))
-    wanted = select(runs).where(runs.c.created_at >= since, seen).order_by(runs.c.created_at.desc()).limit(RUNS_MAX)
+    wanted = (
+        select(runs, _account(func.min).label("first_account"), _account(func.max).label("last_account"))
+        .where(runs.c.created_at >= since, seen)
+        .order_by(runs.c.created_at.desc())
+        .limit(RUNS_MAX)
+    )
     async with db.reading() as conn:
         found = (await conn.execute(wanted)).all()
     judge = Judge(rules, ShellParser())
     try:
-        judged: dict[tuple[str, str], Verdict] = {}
+        judged: dict[str, Verdict] = {}
         changed = []
         for run in found:
-            key = (run.command, run.shell)
+            context = _context(run)
+            key = repr((run.command, context))
             if key not in judged:
-                judged[key] = await judge.judge(run.command, _context(run))
+                judged[key] = await judge.judge(run.command, context)
             if judged[key].ruling.value != run.ruling:
                 changed.append(Changed(run, judged[key]))
         return len(found), changed
@@ -60,8 +66,22 @@ async def replay(db: Database, rules: RuleSet, since: datetime, *, actor: Actor)
         judge.close()
 
 
+def _account(of: Callable[[ColumnElement[str]], ColumnElement[str]]) -> ScalarSelect[str]:
+    """One of the accounts that a run was asked for: when the least is the greatest, there is only one."""
+    return select(of(tasks.c.account)).where(tasks.c.run_id == runs.c.id).correlate(runs).scalar_subquery()
+
+
 def _context(run: Row[Any]) -> Context:
-    return replace(Context(shell="sh") if run.shell == "sh" else Context(), hosts=run.tasks)  # noqa: S604  # A dialect.
+    """All that the verdict of that time was about. Labels have changed since: what was found of them counts."""
+    label, value = APPROVE_LABEL
+    was_labelled = any(found.get("rule") == "context.label" for found in run.verdict.get("findings", ()))
+    return replace(
+        Context(shell="sh") if run.shell == "sh" else Context(),  # noqa: S604  # A dialect.
+        user=run.first_account if run.first_account == run.last_account else "",
+        hosts=run.tasks,
+        labels={label: value} if was_labelled else {},
+        secret_names=tuple(run.secret_names),
+    )
 
 
 def _compiled(field: str, texts: Sequence[str]) -> Patterns:
