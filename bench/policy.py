@@ -31,6 +31,16 @@ WORST = {
     "base64": "echo " + "QUFB" * 2400 + " | base64 -d | sh",
     "arithmetic": "echo $((" + "1+" * 4990 + "1))",
     "python": "python3 -c '" + "(" * 9000 + "'",
+    "sudo in itself": "sudo " * 1190 + "rm -rf /etc",
+    "xargs in itself": "xargs " * 1190 + "rm -rf /etc",
+    "eval in itself": "eval " * 1190 + "rm -rf /etc",
+    "a hundred evals": "eval " * 100 + "rm -rf /etc",
+    "env in itself": "env " * 1190 + "rm -rf /etc",
+    "watch in itself": "watch " * 1190 + "rm -rf /etc",
+    "ssh in itself": "ssh h " * 550 + "rm -rf /etc",
+    "scripts that differ": "; ".join(f"sh -c 'a | b{number}'" for number in range(400)),
+    "patterns that differ": "rm -rf " + " ".join(f"/e*{number}" for number in range(1100)),
+    "options that run something": "git " + "--exec=a " * 1000,
     "a long script": "systemctl restart app-1 && echo done > /tmp/x\n" * 80,
 }
 

@@ -1,5 +1,6 @@
 """Whatever the text is, there is a verdict, in bounded time, and no failure of ours is behind it."""
 
+import sys
 import time
 
 import pytest
@@ -126,6 +127,67 @@ WORST = {
     "python": "python3 -c '" + "(" * 9000 + "'",
     "regular": "echo " + "x" * 4000 + " | sed 's/" + "x" * 4000 + "/y/'",
 }
+
+
+# Each of these stands in front of itself as often as fits.
+NESTED = (
+    *("sudo", "xargs", "eval", "command", "builtin eval", "env", "env -i", "env -u", "exec", "nohup", "sh -c", "su -c"),
+    *("watch", "parallel", "ssh h", "flock l", "chroot /", "busybox", "find -exec", "timeout 5", "ip netns exec x"),
+    *(
+        "docker exec w",
+        "sudo eval",
+        "eval sudo",
+        "eval '$x'",
+        "eval $x",
+        "trap",
+        "perf record --",
+        "sg g",
+        "git bisect run",
+    ),
+)
+WORST |= {f"{wrapper} in itself": f"{wrapper} " * 1190 + "rm -rf /etc" for wrapper in NESTED}
+WORST |= {
+    "a hundred evals": "eval " * 100 + "rm -rf /etc",
+    "scripts that differ": "; ".join(f"sh -c 'a | b{number}'" for number in range(400)),
+    "options": "env " + "-i " * 3300,
+    "options that run something": "git " + "--exec=a " * 1000,
+    "patterns that differ": "rm -rf " + " ".join(f"/e*{number}" for number in range(1100)),
+    "sources": "cp " + "a " * 1150,
+    "writes": "tee " + "/etc/x " * 1150,
+    "text in many commands": "x=" + "a" * 4000 + "; " + "echo $x; " * 600,
+}
+# Function calls of the engine, which count its work whatever the machine does meanwhile.
+MAX_WORK = 500_000
+
+
+def work(judge: Judge, command: str, context: Context) -> int:
+    """How many functions are called to judge a command, the parser's process apart."""
+    count = 0
+
+    def counted(_frame: object, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        judge.judge_now(command, context)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_work_on_ten_thousand_characters_is_bounded(judge: Judge, name: str) -> None:
+    text = WORST[name][:10_000]
+
+    assert work(judge, text, Context(shell="sh")) < MAX_WORK
+
+
+@pytest.mark.parametrize("wrapper", NESTED)
+def test_twice_as_many_wrappers_are_not_four_times_the_work(judge: Judge, wrapper: str) -> None:
+    half, whole = (work(judge, f"{wrapper} " * count + "rm -rf /etc", Context()) for count in (400, 800))
+
+    assert whole < 3 * half
 
 
 @pytest.mark.parametrize("name", WORST)

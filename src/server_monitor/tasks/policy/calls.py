@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from server_monitor.tasks.policy import paths
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.state import State
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined, shown
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined, known, rendered, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -79,7 +79,7 @@ PROGRAM_FIRST = frozenset(("sed", "awk", "gawk", "mawk", "grep", "egrep", "fgrep
 MAX_VARIANTS = 24
 ONLY_STDIN = frozenset(("tr", "tee", "rot13", "envsubst"))
 # What wrappers, functions and scripts may stand inside each other. Nobody needs half of it.
-MAX_VIA = 16
+MAX_VIA = 12
 
 
 class Lookup(Enum):
@@ -110,6 +110,14 @@ class Call:
     env: Mapping[str, Parts] = field(default_factory=dict)
     word: Field = field(default_factory=lambda: Field(()))
     is_background: bool = False
+    _line: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The command as people are shown it."""
+        if self._line is None:
+            self._line = rendered([known(self.name), *self.args])
+        return self._line
 
     @property
     def state(self) -> State:
@@ -125,7 +133,10 @@ class Call:
         return [arg.text if arg.text is not None else arg.shown for arg in self.args]
 
     def place(self, arg: Field) -> Place:
-        return paths.place_of(arg.parts, self.state)
+        place = paths.place_of(arg.parts, self.state)
+        if not place.is_exact and place.gap is None:
+            self.walker.account.pattern()
+        return place
 
     def input(self) -> Parts:
         """What the command reads: the files among its operands, else standard input."""
@@ -136,6 +147,8 @@ class Call:
 
     def written_files(self, arg: Field) -> list[str]:
         """What stands in the files that this argument names, of those that the task wrote itself."""
+        if not self.state.files:
+            return []
         found = []
         for name in (arg.text or "", (arg.text or "").partition("=")[2], (arg.text or "").removeprefix("@")):
             path = paths.absolute(name, self.state) if name and name[0] != "-" else None

@@ -62,7 +62,7 @@ def decide(command: str, context: Context, rules: RuleSet, parse: Parse, *, pars
         findings.append(Finding(stopped.rule, stopped.why, stopped.span))
     else:
         for dialect in _dialects(context):
-            account = _walked(text, context, parse, dialect)
+            account = _walked(text, context, parse, dialect, before=account)
             findings += account.findings
     findings += _of_context(context, rules, account)
     findings += _of_patterns(text, rules, account, is_read=stopped is None)
@@ -99,9 +99,10 @@ def _dialects(context: Context) -> tuple[Dialect, ...]:
     return ("bash",) if context.shell == "bash" else ("posix", "bash")
 
 
-def _walked(text: str, context: Context, parse: Parse, dialect: Dialect) -> Account:
+def _walked(text: str, context: Context, parse: Parse, dialect: Dialect, *, before: Account) -> Account:
     raw = text.encode("utf-8", "surrogatepass")
-    account = Account(raw, parse, dialect)
+    # A second reading spends what the first has left.
+    account = Account(raw, parse, dialect, looked_at=before.looked_at, patterns=before.patterns)
     whole = (0, len(raw))
     walker = Walker(account, fresh_state(context.user, context.secret_names), invoke, dialect, carrier=whole)
     try:

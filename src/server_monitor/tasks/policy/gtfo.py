@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from server_monitor.tasks.policy import scripts, version_control
 from server_monitor.tasks.policy.calls import Call, again
 from server_monitor.tasks.policy.options import named, split
-from server_monitor.tasks.policy.values import Field, Gap, Source, known, rendered
+from server_monitor.tasks.policy.values import Field, Gap, Source, known
 from server_monitor.tasks.policy.writing import write
 
 Check = Callable[[Call], None]
@@ -188,6 +188,7 @@ ROWS: dict[str, Row] = {
     "watchexec": _row("", r"$^"),
 }
 
+COST_OF_A_COMMAND = 100  # in characters looked at
 _READ_SCRIPTS = named("sqlite3 mysql psql ed ftp vi gdb m4 dc gnuplot ex")
 _SHELL_WORD = re.compile(r"[A-Za-z_./\\$({!]")
 
@@ -220,12 +221,13 @@ def _matched(arg: Field, text: str, call: Call, row: Row) -> None:
 
 
 def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
+    call.walker.account.look(COST_OF_A_COMMAND)
     if row.asks:
         call.walker.find(
             "rce.code_primitive",
             f"makes {call.name} run a command",
             arg.span,
-            resolved=rendered([known(call.name), *call.args]),
+            resolved=call.line,
         )
     text = _unquoted("".join(part if isinstance(part, str) else "x" for part in parts).strip())
     if call.name == "git" and _is_harmless_git(arg.text or "", text):
@@ -246,7 +248,7 @@ def _run(parts: tuple[object, ...], arg: Field, call: Call, row: Row) -> None:
             "rce.code_primitive",
             f"makes {call.name} run a command",
             arg.span,
-            resolved=rendered([known(call.name), *call.args]),
+            resolved=call.line,
         )
 
 

@@ -56,7 +56,7 @@ def denials(judge: Callable[[], object], walker: Walker) -> None:
     with walker.subshell():
         judge()
     kept = [f for f in account.findings[begin:] if f.rule in BY_ID and BY_ID[f.rule].ruling == "deny"]
-    account.findings[begin:] = kept
+    account.withdraw(begin, kept)
     del account.commands[commands:], account.writes[writes:]
 
 

@@ -35,7 +35,7 @@ def invoke(call: Call, redirections: Redirections | None = None, lookup: Lookup 
     _note(call)
     if redirections is not None and redirections.network and _is_given_away(call, redirections):
         why = f"connects {call.name} with the network"
-        call.walker.find("rce.reverse_shell", why, redirections.span, resolved=_line(call))
+        call.walker.find("rce.reverse_shell", why, redirections.span, resolved=call.line)
     effects.judge_environment(call)
     if (builtin := BUILTINS.get(call.name)) and ("/" not in word or word.startswith(SYSTEM_PROGRAMS)):
         printed = _built_in(builtin, call, is_program=lookup is Lookup.PROGRAM or "/" in word)
@@ -105,10 +105,6 @@ def _note(call: Call) -> None:
     called = f"{rendered([known(base if is_from_system else word)])} {rest}".rstrip(" ")
     noted = SimpleCommand(line, call.span, call.walker.via, is_opaque, call.name, called, is_from_system)
     call.walker.note(noted)
-
-
-def _line(call: Call) -> str:
-    return rendered([known(call.name), *call.args])
 
 
 def _unknown_name(call: Call, redirections: Redirections | None) -> Parts:

@@ -10,7 +10,7 @@ from server_monitor.tasks.policy.calls import Call, Frame, again
 from server_monitor.tasks.policy.options import split
 from server_monitor.tasks.policy.parsing import Dialect
 from server_monitor.tasks.policy.state import PATH, UNSET, Var, WrittenFile
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, Span, known, rendered, text_of
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, Span, known, text_of
 
 SHELL_VALUES = frozenset(("o", "O", "rcfile", "init-file"))
 _SHEBANG = re.compile(r"#!\s*(\S+)(?:[ \t]+(\S+))?[^\n]*\n?")
@@ -117,16 +117,12 @@ def unknown(parts: Parts, call: Call, span: Span, *, is_stdin: bool = False) -> 
     network = next((part for part in parts if isinstance(part, Gap) and part.source is Source.NETWORK), None)
     if network is not None:
         why = f"runs what {network.detail or 'a download'} fetches, unseen"
-        call.walker.find("rce.download_to_interpreter", why, span, resolved=_line(call))
+        call.walker.find("rce.download_to_interpreter", why, span, resolved=call.line)
     elif gap.source is not Source.TRUSTED:
         rule = "opaque.stdin_to_shell" if is_stdin else "opaque.eval"
         source = f"{gap.source.value} ({gap.detail})" if gap.detail else gap.source.value
-        call.walker.find(rule, f"runs a script that comes from {source}", span, resolved=_line(call))
+        call.walker.find(rule, f"runs a script that comes from {source}", span, resolved=call.line)
     return (Gap(gap.source),)
-
-
-def _line(call: Call) -> str:
-    return rendered([known(call.name), *call.args])
 
 
 def written(word: str, call: Call) -> Field | None:
@@ -203,4 +199,4 @@ def judge_place(word: str, call: Call) -> None:
     path = paths.absolute(word, call.state)
     if path is not None and paths.is_in_temporary(path):
         why = f"runs {path}, which lies where every account can write"
-        call.walker.find("opaque.script_from_tmp", why, call.span, resolved=_line(call))
+        call.walker.find("opaque.script_from_tmp", why, call.span, resolved=call.line)

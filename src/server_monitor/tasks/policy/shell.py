@@ -14,8 +14,12 @@ from server_monitor.tasks.policy.values import Parts, Span
 
 MAX_COMMANDS = 512
 MAX_STEPS = 2_000
-MAX_PARSES = 12
+MAX_PARSES = 8
+# Characters of all simple commands, those in wrappers counted each time, and twice those of scripts inside.
+MAX_LOOKED_AT = 24_000
 MAX_DEPTH = 12
+MAX_PATTERNS = 100
+MAX_OF_ONE_RULE = 64  # More of a kind than that say nothing new.
 MAX_PAYLOAD = 10_000
 
 
@@ -83,6 +87,9 @@ class Account:
     deepest: int = 0
     steps: int = 0
     parses: int = 0
+    looked_at: int = 0
+    patterns: int = 0
+    by_rule: dict[str, set[Finding]] = field(default_factory=dict)
     parsed: dict[tuple[str, Dialect], File | SyntaxWrong] = field(default_factory=dict)
 
     def step(self, count: int = 1) -> None:
@@ -90,10 +97,38 @@ class Account:
         if self.steps > MAX_STEPS or len(self.commands) > MAX_COMMANDS:
             raise TooComplex("The command does more than can be judged.")
 
+    def report(self, finding: Finding) -> None:
+        """Keep a finding, once."""
+        same = self.by_rule.setdefault(finding.rule, set())
+        if finding not in same and len(same) < MAX_OF_ONE_RULE:
+            same.add(finding)
+            self.findings.append(finding)
+
+    def withdraw(self, begin: int, kept: list[Finding]) -> None:
+        """Of the findings since the one numbered `begin`, only these count."""
+        for finding in self.findings[begin:]:
+            self.by_rule[finding.rule].discard(finding)
+        del self.findings[begin:]
+        for finding in kept:
+            self.report(finding)
+
+    def pattern(self) -> None:
+        """Count a place that is a pattern, which is tried against every place that a host needs."""
+        self.patterns += 1
+        if self.patterns > MAX_PATTERNS:
+            raise TooComplex("The command names more patterns than can be judged.")
+
+    def look(self, characters: int) -> None:
+        """Count the text of a command: what a wrapper's words cost, each of the wrappers inside it costs again."""
+        self.looked_at += characters
+        if self.looked_at > MAX_LOOKED_AT:
+            raise TooComplex("The command does more than can be judged.")
+
     def tree(self, text: str, dialect: Dialect) -> File:
         """The tree of a text inside the command. Raises SyntaxWrong, or TooComplex when there were too many."""
         if len(text) > MAX_PAYLOAD:
             raise TooComplex("A text inside the command is longer than can be judged.")
+        self.look(2 * len(text))
         key = (text, dialect)
         if key not in self.parsed:
             self.parsed[key] = self._parsed_anew(text, dialect)

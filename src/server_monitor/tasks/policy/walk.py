@@ -338,8 +338,7 @@ class Walker:
     def find(self, rule: str, why: str, span: Span, *, resolved: str = "") -> None:
         payload = span.payload if isinstance(span, CarriedSpan) else None
         finding = Finding(rule, why, (span[0], span[1]), self.via, resolved, payload)
-        if finding not in self.account.findings:
-            self.account.findings.append(finding)
+        self.account.report(finding)
 
     def changed(self, name: str, values: tuple[Parts, ...]) -> None:
         """A variable has a new value: some make other programs run code."""
@@ -347,6 +346,7 @@ class Walker:
             effects.judge_variable(name, value, self, self.carrier)
 
     def note(self, command: SimpleCommand) -> None:
+        self.account.look(len(command.rendered))
         self.account.commands.append(command)
 
     # --- scopes ---

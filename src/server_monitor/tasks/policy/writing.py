@@ -15,6 +15,7 @@ from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, is_end
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
+COST_OF_A_WRITE = 50  # in characters looked at
 _TUNED = re.compile(TUNING)
 _HARMLESS_SYS = re.compile(
     r"/sys/(.*/power/(level|control|autosuspend\w*)$|block/[^/]+/queue|class/(leds|backlight|hwmon|thermal)|kernel/(mm|debug/tracing)|fs/cgroup|module/[^/]+/parameters)"
@@ -50,6 +51,7 @@ def _remember(path: str, content: Parts, walker: Walker, *, is_appended: bool) -
 
 
 def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, is_appended: bool) -> None:
+    walker.account.look(COST_OF_A_WRITE)
     span = file.span
     found = special(place) or _account_or_name(place, content, is_appended=is_appended)
     found = found or _critical(place, content, walker.state, is_appended=is_appended)
