@@ -122,7 +122,7 @@ async def write_and_kill(console: ConsoleProcess, browser: Browser, round_: int,
     return acknowledged
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
 async def test_a_console_killed_under_load_has_a_record_of_every_change(
     console: ConsoleProcess, browser: Browser, rounds: int
 ) -> None:

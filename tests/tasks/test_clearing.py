@@ -22,6 +22,7 @@ from server_monitor.tasks.rulings import rule_of
 from server_monitor.tasks.run import Order
 from server_monitor.tasks.shell_parser import ShellParser
 from tests.support.fleet import VAULT, add_group, member
+from tests.support.patience import PATIENCE_S
 from tests.tasks.runs import GRACE, add_servers, place, place_in, run_row, set_server, statuses, task_rows
 from tests.tasks.site import ASKER
 
@@ -30,7 +31,7 @@ from tests.tasks.site import ASKER
 class Asked:
     """The policy, where what runs on several hosts takes a second person; it counts how often it is asked."""
 
-    rule: Rule = field(default_factory=lambda: rule_of(Judge(RuleSet(approve_above_hosts=1), ShellParser())))
+    rule: Rule = field(default_factory=lambda: rule_of(Judge(RuleSet(approve_above_hosts=1), ShellParser())), PATIENCE_S)
     times: int = 0
 
     async def __call__(
@@ -71,7 +72,7 @@ async def cleared(clearing: Clearing, *, slots: int = 1_000, after_s: float = 0)
 
 
 async def test_what_was_approved_and_is_as_it_was_begins(db: Database, asked: Asked, approved: Placed) -> None:
-    assert await cleared(Clearing(db, asked)) == [approved.run_id]
+    assert await cleared(Clearing(db, asked, PATIENCE_S)) == [approved.run_id]
 
 
 async def test_an_approval_does_not_hold_for_another_account(
@@ -79,7 +80,7 @@ async def test_an_approval_does_not_hold_for_another_account(
 ) -> None:
     await set_server(db, pair[1], username="deploy")
 
-    assert await cleared(Clearing(db, asked)) == []
+    assert await cleared(Clearing(db, asked, PATIENCE_S)) == []
     assert await statuses(db, approved) == ["denied"] * 2
     assert {row.cause for row in await task_rows(db, approved)} == {"policy_changed"}
 
@@ -91,7 +92,7 @@ async def test_an_approval_does_not_hold_for_another_text_or_shell(
     async with db.transaction() as conn:
         await conn.execute(update(runs).values(**change))
 
-    assert await cleared(Clearing(db, asked)) == []
+    assert await cleared(Clearing(db, asked, PATIENCE_S)) == []
     assert await statuses(db, approved) == ["denied"] * 2
 
 
@@ -101,7 +102,7 @@ async def test_a_server_that_is_gone_takes_the_approval_from_no_other(
     async with db.transaction() as conn:
         await conn.execute(delete(servers).where(servers.c.id == pair[0].id))
 
-    assert await cleared(Clearing(db, asked)) == [approved.run_id]
+    assert await cleared(Clearing(db, asked, PATIENCE_S)) == [approved.run_id]
     assert await statuses(db, approved) == ["skipped", "queued"]
 
 
@@ -109,7 +110,7 @@ async def test_what_was_approved_for_bash_does_not_pass_in_sh(db: Database, aske
     async with db.reading() as conn:
         run = await waiting.asked(conn, approved.run_id)
     assert run is not None
-    clearing = Clearing(db, asked)
+    clearing = Clearing(db, asked, PATIENCE_S)
 
     assert await clearing.passes(run, "bash")
     assert not await clearing.passes(run, "sh")
@@ -133,7 +134,7 @@ async def test_a_server_that_is_gone_takes_no_right_from_whoever_asked(
     async with db.transaction() as conn:
         await conn.execute(delete(servers).where(servers.c.id == pair[0].id))
 
-    assert await cleared(Clearing(db, rule_of(Judge(RuleSet(), ShellParser())))) == [placed.run_id]
+    assert await cleared(Clearing(db, rule_of(Judge(RuleSet(), ShellParser())), PATIENCE_S)) == [placed.run_id]
     assert [row.cause for row in await task_rows(db, placed)] == ["server_unfit", None]
 
 
@@ -144,7 +145,7 @@ async def test_whoever_may_run_nothing_there_any_more_has_their_run_withdrawn(
     async with db.transaction() as conn:
         await conn.execute(delete(grants))
 
-    assert await cleared(Clearing(db, asked)) == []
+    assert await cleared(Clearing(db, asked, PATIENCE_S)) == []
     assert {row.cause for row in await task_rows(db, placed)} == {"user_gone"}
 
 
@@ -157,7 +158,7 @@ async def test_a_thousand_runs_that_wait_for_one_server_hold_nobody_on_another(
         for number in range(1_000):
             await place_in(conn, [one], actor=ASKER, command=f"echo {number}")
     alone = await place(db, [other], actor=replace(ASKER, name="somebody else"))
-    clearing = Clearing(db, asked)
+    clearing = Clearing(db, asked, PATIENCE_S)
 
     found = await cleared(clearing)
     async with db.transaction() as conn:
@@ -172,16 +173,16 @@ async def test_no_more_runs_are_looked_at_than_there_are_slots(db: Database, ask
     for server in await add_servers(db, 5):
         await place(db, [server], actor=ASKER)
 
-    assert len(await cleared(Clearing(db, asked), slots=3)) == 3
+    assert len(await cleared(Clearing(db, asked, PATIENCE_S), slots=3)) == 3
     assert asked.times == 3
 
 
 async def test_a_turn_whose_time_is_over_leaves_the_others_to_the_next(db: Database, asked: Asked) -> None:
     for server in await add_servers(db, 3):
         await place(db, [server], actor=ASKER)
-    clearing = Clearing(db, asked)
+    clearing = Clearing(db, asked, PATIENCE_S)
 
-    found = await clearing.clear(asyncio.get_running_loop().time() - 1, slots=10, per_server=1)
+    found = await clearing.clear(asyncio.get_running_loop().time() - 2 * PATIENCE_S, slots=10, per_server=1)
 
     assert (len(found.run_ids), found.is_all) == (1, False)
     assert len(await cleared(clearing)) == 2
@@ -191,7 +192,7 @@ async def test_what_passed_is_looked_at_again_and_costs_no_verdict(
     db: Database, asked: Asked, pair: list[Server]
 ) -> None:
     placed = await place(db, pair[:1], actor=ASKER)
-    clearing = Clearing(db, asked)
+    clearing = Clearing(db, asked, PATIENCE_S)
     first = await cleared(clearing)
     again = await cleared(clearing, after_s=6)
     await set_server(db, pair[0], username="deploy")
@@ -213,6 +214,6 @@ async def test_a_run_that_cannot_be_judged_is_withdrawn_and_holds_no_other(db: D
     bad = await place(db, pair[:1], command="true", actor=ASKER)
     good = await place(db, pair[1:], actor=ASKER)
 
-    assert await cleared(Clearing(db, rule)) == [good.run_id]
+    assert await cleared(Clearing(db, rule, PATIENCE_S)) == [good.run_id]
     [row] = await task_rows(db, bad)
     assert (row.status, row.cause) == ("denied", "not_judged")

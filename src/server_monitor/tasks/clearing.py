@@ -46,8 +46,9 @@ class Cleared:
 class Clearing:
     """Which runs may begin now. The rules stay the same while it lives, so what passed once passes again."""
 
-    def __init__(self, db: Database, rule: Rule) -> None:
+    def __init__(self, db: Database, rule: Rule, turn_s: float = TURN_S) -> None:
         self._db = db
+        self._turn_s = turn_s
         self._rule = rule
         self._cleared: dict[str, float] = {}
         self._passed: dict[bytes, None] = {}  # digests of all that a verdict rests on
@@ -58,14 +59,14 @@ class Clearing:
         return list(self._cleared)
 
     async def clear(self, now_s: float, *, slots: int, per_server: int) -> Cleared:
-        """Look at runs that are not known, as far as there is room for their tasks, and for no longer than `TURN_S`."""
+        """Look at runs that are not known, as far as there is room for their tasks, and for no longer than a turn."""
         known = self.known(now_s)
         async with self._db.reading() as conn:
             others = await waiting.run_ids(conn, known, per_server)
             wanted = await claims.next_runs(conn, others, slots=slots, per_server=per_server) if others else []
         good: list[str] = []
         for place, run_id in enumerate(wanted):
-            if place and get_running_loop().time() - now_s > TURN_S:
+            if place and get_running_loop().time() - now_s > self._turn_s:
                 return Cleared(good, is_all=False)
             if await self._is_good(run_id):
                 self._cleared[run_id] = now_s
