@@ -121,6 +121,12 @@ def test_a_value_that_makes_no_sense_stops_the_start(monkeypatch: pytest.MonkeyP
     assert words.startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize("value", ["file:relative", "file:./relative", "file:", "file:///", "file://host/dir", "/dir"])
+def test_an_archive_that_is_no_place_of_its_own_stops_the_start(value: str) -> None:
+    """What a relative name means depends on where the program was started."""
+    assert "AUDIT_ARCHIVE_URL" in refused(audit_archive_url=value)
+
+
 def test_nothing_secret_shows_in_the_settings_themselves(tmp_path: Path) -> None:
     settings = Settings.load(
         data_dir=tmp_path / "data", jwt_secret=SecretStr(GOOD), database_url="postgresql://u:hunter2@localhost/d"

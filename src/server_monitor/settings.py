@@ -221,7 +221,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with file:///, s3://, gs:// or az://")
         if value and (parts.username or parts.password or parts.query or parts.fragment):
             raise ValueError("must not hold credentials or options; give them in the variables of the store")
-        if parts.scheme == "file" and (parts.netloc or not parts.path.strip("/")):
+        if parts.scheme == "file" and (parts.netloc or not parts.path.startswith("/") or not parts.path.strip("/")):
             raise ValueError("must name an absolute directory, as in file:///srv/audit")
         if value and parts.scheme != "file" and not parts.netloc:
             raise ValueError("must name a bucket, as in s3://bucket/prefix")
