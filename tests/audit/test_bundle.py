@@ -7,7 +7,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
 
 from server_monitor.audit import bundle, log
 from server_monitor.audit.chain import Event
@@ -77,6 +78,20 @@ async def test_a_bundle_that_was_cut_off_is_recorded_as_failed(db: Database) -> 
         pass
 
     assert await actions(db) == [("audit.export", None), ("audit.export_finished", "failure")]
+
+
+async def test_a_bundle_that_cannot_be_signed_has_failed_at_once(sqlite_db: Database) -> None:
+    """Its intent does not wait for the next start of the console to get an outcome."""
+    async with sqlite_db.transaction() as conn:
+        await conn.execute(
+            text("CREATE TRIGGER full BEFORE INSERT ON audit_checkpoints BEGIN SELECT RAISE(ABORT, 'full'); END")
+        )
+
+    with pytest.raises(IntegrityError, match="full"):
+        async with bundle.started(sqlite_db, SIGNER, actor=ACTOR):
+            pass
+
+    assert await actions(sqlite_db) == [("audit.export", None), ("audit.export_finished", "failure")]
 
 
 async def test_records_made_meanwhile_are_left_for_the_next_bundle(db: Database, tmp_path: Path) -> None:

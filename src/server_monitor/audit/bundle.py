@@ -149,10 +149,10 @@ async def started(
     target = AuditTarget(export.TARGET, new_id())
     meta = {"format": "bundle", "filters": {}, "with_archive": is_whole}
     await intents.begin(db, "audit.export", actor, target, meta)
-    async with db.transaction() as conn:
-        signed = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
     bundle: Bundle | None = None
     try:
+        async with db.transaction() as conn:
+            signed = await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
         async with db.reading() as conn:
             head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
             origin = note.read(signed.note)[0].origin
