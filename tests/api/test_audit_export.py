@@ -142,6 +142,8 @@ async def test_an_export_is_recorded_before_and_after(auditor: Person, db: Datab
         ("limit", "-1"),
         ("limit", "50001"),
         ("limit", "1e9"),
+        ("limit", "00000500001"),
+        ("limit", "9" * 5000),
         ("limit", "x"),
         ("user_id", ""),
         ("ip", "a\x00b"),
@@ -152,6 +154,19 @@ async def test_a_wrong_parameter_is_named(auditor: Person, path: str, name: str,
     problem = await auditor.ask("GET", path, status=422, **{name: text})
 
     assert [error["field"] for error in problem["errors"]] == [name]
+
+
+@pytest.mark.parametrize("path", [CSV, JSON, LIST, "/api/audit/bundle"])
+@pytest.mark.parametrize(
+    ("name", "texts"), [("limit", ["50001", "5"]), ("action", ["auth.*"] * 2), ("archive", [1, 0])]
+)
+async def test_a_parameter_that_is_given_twice_is_named(
+    auditor: Person, path: str, name: str, texts: list[object]
+) -> None:
+    """Whichever of the two counted, somebody would believe in the other."""
+    problem = await auditor.ask("GET", path, status=422, **{name: texts})
+
+    assert name in [error["field"] for error in problem["errors"]]
 
 
 async def test_all_wrong_parameters_are_named_at_once(auditor: Person) -> None:

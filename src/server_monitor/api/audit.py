@@ -3,16 +3,16 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from server_monitor.api.deps import ActorDep, ConsoleDep, json_response, require
+from server_monitor.api.deps import ActorDep, ConsoleDep, each_once, json_response, require
 from server_monitor.audit import checkpoints, note, proofs, verifying
 from server_monitor.audit.checkpoints import Made
 from server_monitor.audit.verifying import Last, Running
 from server_monitor.auth.actor import Permission, audited
 from server_monitor.errors import NotFound, Unavailable
 
-router = APIRouter(prefix="/api/audit", tags=["audit"])
+router = APIRouter(prefix="/api/audit", tags=["audit"], dependencies=[Depends(each_once)])
 
 LARGEST_SEQ = 2**53 - 1  # of a record: its number is JSON
 _SIGNED_NOTE = "text/plain"

@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
 import orjson
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 
-from server_monitor.api.deps import ActorDep, Console, ConsoleDep, encoded_json, json_response, require
+from server_monitor.api.deps import ActorDep, Console, ConsoleDep, each_once, encoded_json, json_response, require
 from server_monitor.audit import bundle, cells, cursor, export, pages
 from server_monitor.auth.actor import Actor, Permission, audited
 from server_monitor.db.tables import audit_records
 from server_monitor.errors import NotFound
 from server_monitor.telemetry.logs import logger
 
-router = APIRouter(prefix="/api", tags=["audit"])
+router = APIRouter(prefix="/api", tags=["audit"], dependencies=[Depends(each_once)])
 
 LIST_LIMIT = 100
 MAX_LIST_LIMIT = 1000

@@ -1,6 +1,7 @@
 """What a route may ask for: the console's parts, the actor, a prepared response."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.auth.login import Logins, Source
 from server_monitor.auth.throttle import BROWSER_COOKIE
 from server_monitor.db.engine import Database
-from server_monitor.errors import Denied, Unauthenticated
+from server_monitor.errors import Denied, FieldError, Invalid, Unauthenticated
 from server_monitor.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ class Console:
     dispatcher: "Dispatcher"
     exports: Turns = field(default_factory=Turns)
     replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
+
+
+def each_once(request: Request) -> None:
+    """A route's parameters mean one thing each. Raises Invalid naming those that are given twice: which one counted?"""
+    times = Counter(name for name, _ in request.query_params.multi_items())
+    twice = [FieldError(name, "is given more than once; give it once") for name, count in times.items() if count > 1]
+    if twice:
+        raise Invalid(twice)
 
 
 class Body(BaseModel):

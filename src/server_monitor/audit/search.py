@@ -16,6 +16,7 @@ from server_monitor.errors import FieldError, Invalid
 DEFAULT_LIMIT = 10_000
 MAX_LIMIT = 50_000
 TEXT_LIMIT = 256
+_DIGITS = 10
 
 # ISO 8601 writes a day in two ways; its weeks are days too, and no one who writes one means the midnight before.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}")
@@ -99,9 +100,11 @@ def parse_limit(text: str | None, most: int = MAX_LIMIT, usual: int = DEFAULT_LI
     """How many records are wanted. Raises Invalid rather than giving silently fewer."""
     if text is None:
         return usual
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:10]) <= most:
+    # What is longer is refused for its length: as a number it would take a while to read.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _DIGITS
+    if not is_number or not 1 <= int(text) <= most:
         raise Invalid.one("limit", f"must be a whole number from 1 to {most}; follow `cursor` for more")
-    return int(text[:10])
+    return int(text)
 
 
 def _field(name: str) -> str:
