@@ -1,9 +1,14 @@
 """`server-monitor audit export`, as typed at a shell."""
 
 import csv
+import fcntl
 import hashlib
 import io
+import os
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -84,6 +89,56 @@ async def test_what_cannot_be_written_is_a_failure(shell: ConsoleProcess, tmp_pa
     assert "cannot be written" in err
     (ended,) = map(orjson.loads, bodies(shell, "audit.export_finished"))
     assert ended["outcome"] == "failure"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_does_not_wait_gets_every_byte(unbuffered: str) -> None:
+    """Whoever gives the program its standard output may have made it so, and may read slowly."""
+    command = (sys.executable, "-m", "server_monitor", "openapi")
+
+    code, data = into_a_small_pipe(command, {**os.environ, "PYTHONUNBUFFERED": unbuffered})
+
+    assert code == 0
+    assert orjson.loads(data)["paths"]
+
+
+def into_a_small_pipe(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bytes]:
+    """The exit code, and what came through."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with subprocess.Popen(command, env=environment, stdout=writer, stderr=subprocess.DEVNULL) as process:
+        os.close(writer)
+        with open(reader, "rb") as stream:
+            data = stream.read()
+        return process.wait(60), data
+
+
+SHORT_DISK = """
+import resource, sys
+from server_monitor.cli.output import whole
+sys.stdout = whole(sys.stdout)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.stdout.buffer.write(b"x" * 1500)
+sys.stdout.buffer.flush()
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_takes_a_part_is_a_failure(tmp_path: Path, unbuffered: str) -> None:
+    """It takes what it can without an error; only the next write is refused, and there may be none."""
+    with (tmp_path / "out").open("wb") as out:
+        ended = subprocess.run(
+            [sys.executable, "-c", SHORT_DISK],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode != 0
+    assert b"File too large" in ended.stderr
 
 
 @pytest.mark.parametrize(

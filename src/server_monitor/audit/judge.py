@@ -99,8 +99,9 @@ class _Progress:
 
 
 def _tell(said: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(said) + b"\n")
-    sys.stdout.buffer.flush()
+    # However Python was started, this writes all of it: the stream that it has opened may take only a part.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(orjson.dumps(said) + b"\n")
 
 
 def _end_with_the_console() -> None:

@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from server_monitor.cli import audit, policy, runs, server, token, user
 from server_monitor.cli.lean import lean_imports
-from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, workplace
+from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, whole, workplace
 from server_monitor.cli.run import run_command
 
 app = typer.Typer(
@@ -120,6 +120,7 @@ def version(as_json: AsJson = False) -> None:
 def main() -> None:
     """The entry point: wrong usage exits 3, where click would say 2, which here means "a decision is asked for"."""
     os.umask(0o077)  # Whatever is written, by libraries too, may hold what is nobody else's business.
+    sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     try:
         code = app(standalone_mode=False)
     except typer.Abort:

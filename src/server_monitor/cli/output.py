@@ -1,15 +1,17 @@
 """What commands print: data to stdout, words to stderr, and an exit code that means something."""
 
 import asyncio
+import io
 import os
 import pwd
+import select
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import orjson
 import typer
@@ -36,6 +38,39 @@ class Workplace:
     settings: "Settings"
     db: "Database"
     actor: Actor
+
+
+class _Whole(io.FileIO):
+    """An open file that takes all that it is given, or raises OSError."""
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size_bytes = len(left)
+        while left:
+            written = super().write(left)
+            if written is None:  # Somebody has made it one that does not wait, and it is full.
+                select.select([], [self], [])
+            left = left[written or 0 :]
+        return size_bytes
+
+
+def whole(stream: TextIO) -> TextIO:
+    """The same stream, of which no byte is lost.
+
+    Python passes on how much a write has taken, and nothing looks at that when it runs unbuffered: what a full disk or
+    a pipe that does not wait has left over was gone, and the command said that it was done.
+    """
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    file = _Whole(stream.fileno(), "wb", closefd=False)
+    is_unbuffered = isinstance(stream.buffer, io.RawIOBase)
+    return io.TextIOWrapper(
+        file if is_unbuffered else io.BufferedWriter(file),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def emit(value: Any) -> None:
