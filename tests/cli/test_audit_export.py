@@ -1,5 +1,6 @@
 """`server-monitor audit export`, as typed at a shell."""
 
+import asyncio
 import csv
 import fcntl
 import hashlib
@@ -75,11 +76,47 @@ async def test_a_file_appears_when_it_is_whole(shell: ConsoleProcess, tmp_path: 
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     assert path.stat().st_mode & 0o777 == 0o600
-    assert not path.with_name("audit.csv.part").exists()
+    assert sorted(os.listdir(tmp_path)) == ["audit.csv", "data"]
     rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
     assert [row["action"] for row in rows] == ["user.create", "user.create"]
     (ended,) = map(orjson.loads, bodies(shell, "audit.export_finished"))
     assert (ended["outcome"], ended["actor"]["type"]) == ("success", "os_user")
+
+
+@pytest.mark.parametrize("words", [("export", "--format", "jsonl", "--output"), ("bundle",)])
+async def test_a_file_that_is_there_is_replaced_only_when_that_is_said(
+    shell: ConsoleProcess, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    kept.write_bytes(b"somebody's only copy")
+    link.symlink_to(kept)
+
+    refused = await shell.run("audit", *words, str(kept))
+    replaced = await shell.run("audit", *words, str(link), "--force")
+
+    assert (refused[0], "--force" in refused[2]) == (1, True), refused
+    assert replaced[0] == 0, replaced
+    assert link.is_symlink()
+    assert (len(kept.read_bytes()) > 100, kept.stat().st_mode & 0o777) == (True, 0o600)
+    assert len(bodies(shell, "audit.export")) == 1, "nothing was exported the first time"
+    assert sorted(os.listdir(tmp_path)) == ["data", "kept", "link"]
+
+
+@pytest.mark.parametrize("words", [("export", "--format", "jsonl", "--output"), ("bundle",)])
+async def test_a_pipe_is_written_to_and_stays_one(
+    shell: ConsoleProcess, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """As a device does, which nobody wants to find replaced by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    (code, _, err), data = await asyncio.gather(
+        shell.run("audit", *words, str(pipe)), asyncio.to_thread(pipe.read_bytes)
+    )
+
+    assert code == 0, err
+    assert data[:1] in {b"{", b"\x1f"}
+    assert pipe.is_fifo()
 
 
 async def test_what_cannot_be_written_is_a_failure(shell: ConsoleProcess, tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 """`server-monitor audit bundle`: the whole log as one file for an auditor."""
 
-import os
-from contextlib import closing
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-from server_monitor.cli.output import emit, run, say, workplace
-from server_monitor.errors import Conflict, Unavailable
+from server_monitor.cli.output import emit, new_file, require_free, run, say, workplace
 
 
 def bundle(
@@ -19,6 +16,7 @@ def bundle(
             metavar="[URL]", help="Begin with the first record ever, out of the archive; a URL only if that was moved."
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write the log, its checkpoints and a verifier into one file that can be checked anywhere."""
@@ -27,6 +25,7 @@ def bundle(
     from server_monitor.auth.actor import audited
 
     async def work() -> dict[str, object]:
+        require_free(output, force=force)
         async with workplace() as place:
             signer = await checkpoints.open_signer(place.db, place.settings.data_dir)
             is_whole = archive is not None
@@ -34,11 +33,9 @@ def bundle(
                 place.db, signer, actor=audited(place.actor), is_whole=is_whole, url=archive or None
             )
             async with bundled as made:
-                with closing(_new_file(output)) as file:
+                with new_file(output, force=force) as file:
                     async for chunk in made.chunks():
                         file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
                 made.delivered()
         return {
             "file": str(output),
@@ -55,13 +52,3 @@ def bundle(
         say(f"{written['records']} records are in {output}. SHA-256: {written['sha256']}")
         if written["first_seq"]:
             say(f"It begins with record {written['first_seq']}: earlier ones are in the archive; --archive adds them.")
-
-
-def _new_file(path: Path) -> BinaryIO:
-    """Opened for its owner alone: a log says much about people."""
-    try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-    except FileExistsError:
-        raise Conflict(f"{path} is there already; give the bundle another name.") from None
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error.strerror}.") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, run, say, workplace
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, new_file, require_free, run, say, workplace
 
 if TYPE_CHECKING:
     from server_monitor.audit.export import Export
@@ -26,6 +26,14 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     JSONL = "jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where an export goes: a file, or None for standard output. `force` replaces a file that is there."""
+
+    file: Path | None
+    force: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ def export(  # noqa: PLR0917  # One for each option.
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; standard output unless set.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was exported as JSON; with --output.")] = False,
 ) -> None:
     """Take records out of the audit log; the export itself is recorded in it."""
@@ -77,13 +86,13 @@ def export(  # noqa: PLR0917  # One for each option.
     if as_json and output is None:
         fail("--json describes a file: name it with --output. Records as JSON: --format json.", WRONG_USAGE)
     try:
-        done = run(lambda: _export(form, given, limit, output, archive), when_invalid=WRONG_USAGE)
+        done = run(lambda: _export(form, given, limit, Where(output, force), archive), when_invalid=WRONG_USAGE)
     except BrokenPipeError:
         # Whoever read has gone; so that nothing is written to them at exit either:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
     except OSError as error:
-        fail(f"{output or 'Standard output'} cannot be written: {error.strerror}.")
+        fail(f"Standard output cannot be written: {error.strerror}.")
     if as_json:
         emit(
             {"path": str(output), "rows": done.rows, "bytes": done.size_bytes, "sha256": done.sha256, **_lacking(done)}
@@ -104,29 +113,29 @@ def _lacking(done: Done) -> dict[str, object]:
     return {"first_seq": done.pruned.first_seq, "pruned_before": done.pruned.before}
 
 
-async def _export(
-    form: Format, given: dict[str, str], limit: int | None, output: Path | None, archive: str | None
-) -> Done:
+async def _export(form: Format, given: dict[str, str], limit: int | None, where: Where, archive: str | None) -> Done:
     from dataclasses import replace
 
     from server_monitor.audit import checkpoints, export, pages, whole
     from server_monitor.auth.actor import audited
 
+    if where.file is not None:
+        require_free(where.file, force=where.force)
     async with workplace() as place:
         settings, actor = place.settings, audited(place.actor)
         wanted = replace(pages.parse(given, form.value, secret=settings.jwt_secret, actor=actor), limit=limit)
         signer = await checkpoints.open_signer(place.db, settings.data_dir)
         if archive is None:
             async with export.started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
-                await _write(running, output, running.page.count)
+                await _write(running, where, running.page.count)
             return Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.pruned)
         async with whole.started(place.db, signer, wanted, archive or None, actor=actor) as everything:
-            await _write(everything, output, None)
+            await _write(everything, where, None)
         return Done(everything.rows, everything.size_bytes, everything.digest.hexdigest(), None)
 
 
-async def _write(running: "Export | WholeExport", output: Path | None, count: int | None) -> None:
-    with _opened(output) as file, _progress(count, to_terminal=output is None) as advance:
+async def _write(running: "Export | WholeExport", where: Where, count: int | None) -> None:
+    with _opened(where) as file, _progress(count, to_terminal=where.file is None) as advance:
         async for chunk in running.chunks():
             await asyncio.to_thread(file.write, chunk)
             advance(running.rows)
@@ -134,22 +143,14 @@ async def _write(running: "Export | WholeExport", output: Path | None, count: in
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that only its owner may read and that bears its name only when it is whole."""
-    if output is None:
+def _opened(where: Where) -> Iterator[BinaryIO]:
+    """Standard output, or a new file."""
+    if where.file is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    half = output.with_name(output.name + ".part")
-    try:
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(output)
-    except BaseException:
-        half.unlink(missing_ok=True)
-        raise
+    with new_file(where.file, force=where.force) as file:
+        yield file
 
 
 @contextmanager

@@ -5,20 +5,22 @@ import io
 import os
 import pwd
 import select
+import stat
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from tempfile import mkstemp
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO, TypeVar
 
 import orjson
 import typer
 from typer.core import TyperCommand
 
 from server_monitor.auth.actor import Actor, os_user
-from server_monitor.errors import Failure, Invalid
+from server_monitor.errors import Conflict, Failure, Invalid, Unavailable
 
 if TYPE_CHECKING:
     from server_monitor.db.engine import Database
@@ -71,6 +73,67 @@ def whole(stream: TextIO) -> TextIO:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def require_free(path: Path, *, force: bool) -> None:
+    """Nothing that somebody has kept is replaced unasked. Raises Conflict and Unavailable.
+
+    A pipe or a device is no such thing: it is written to as it is.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror}.") from error
+    if stat.S_ISDIR(mode):
+        raise Unavailable(f"{path} cannot be written: it is a directory.")
+    if stat.S_ISREG(mode) and not force:
+        raise Conflict(f"{path} is there already; give another name, or replace it with --force.")
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """A file for its owner alone that bears its name only when it is whole and on the disk; see `require_free`.
+
+    Raises Conflict and Unavailable.
+    """
+    require_free(path, force=force)
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb", opener=_as_it_is) as file:
+                yield file
+            return
+        place = path.resolve() if force else path  # A link to a file goes on being one.
+        descriptor, half = mkstemp(".part", f"{place.name}.", place.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            _name(Path(half), place, force=force)
+        finally:
+            Path(half).unlink(missing_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    """Neither made nor emptied."""
+    return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))
+
+
+def _name(half: Path, path: Path, *, force: bool) -> None:
+    if force:
+        half.rename(path)
+        return
+    try:
+        path.hardlink_to(half)  # Unlike a rename this replaces nothing that came meanwhile.
+    except FileExistsError:
+        raise Conflict(f"{path} is there by now; nothing was written.") from None
+    except OSError:  # A file system without links.
+        require_free(path, force=False)
+        half.rename(path)
 
 
 def emit(value: Any) -> None:
