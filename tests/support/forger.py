@@ -17,6 +17,7 @@ from server_monitor.audit.note import Checkpoint
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 
+ORIGIN = "test-node/server-monitor/audit/1"  # of what a console named test-node signs
 ACTOR = AuditActor("user", "0193f1c2-7a00-7000-8000-000000000001", "ada", ("admin",))
 
 
@@ -143,7 +144,7 @@ class Forger:
         size, frontier, min_index, prefix = (
             await self.run("SELECT size, frontier, min_index, prefix FROM audit_head")
         )[0]
-        manifest = segment.Manifest("o", min_index, size, tree.split(prefix or b""), tree.root(tree.split(frontier)))
+        manifest = segment.Manifest(ORIGIN, min_index, size, tree.split(prefix or b""), tree.root(tree.split(frontier)))
         notes = [text for (text,) in await self.run("SELECT note FROM audit_checkpoints ORDER BY size")]
         return b"".join(segment.pack(manifest, notes, await self.bodies()))
 

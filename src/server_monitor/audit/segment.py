@@ -180,6 +180,7 @@ class Segment:
             self.records(),
             end_seq=said.end_seq,
             end_root=said.root,
+            origin=said.origin,
             ends_signed=True,
             is_prunable=is_prunable,
         )

@@ -385,10 +385,11 @@ class Export:
 
 
 class Claim(NamedTuple):
-    """A root that the first `size` records have to have."""
+    """A root that the first `size` records of the log `origin` have to have."""
 
     size: int
     root: bytes
+    origin: str
     is_trusted: bool
     is_outside: bool
 
@@ -408,6 +409,8 @@ class Verification:
         self.outside_size: int | None = None
         self.is_off = False
         self.end_root = b""
+        self.origin: str | None = None
+        self.end_origins: set[str] = set()  # of the checkpoints that fit the end
         self.first_bad: str | None = None
 
     def wrong(self, verdict: str, words: str, where: str | None = None) -> None:
@@ -433,13 +436,19 @@ class Verification:
         self.end()
 
     def manifest(self, data: bytes) -> None:
-        said = json.loads(data)
+        said = decode(data.decode())
         if said["format"] != "server-monitor audit log" or said["version"] != 1:
             raise Unreadable("the bundle is of a version that this program does not know")
-        self.first_seq = self.size = self.good_size = number(str(said["first_seq"]))
-        self.end_seq = number(str(said["end_seq"]))
-        self.frontier = [unbase64(node) for node in said["prefix"]]
-        self.end_root = unbase64(said["root"])
+        first, end, origin = int(said["first_seq"]), int(said["end_seq"]), str(said["origin"])
+        prefix, root = [unbase64(node) for node in said["prefix"]], unbase64(said["root"])
+        known = {"format": said["format"], "version": 1, "origin": origin, "first_seq": first, "end_seq": end}
+        known["prefix"] = [base64.b64encode(node).decode() for node in prefix]
+        known["root"] = base64.b64encode(root).decode()
+        if encode(known).encode() != data or not 0 <= first <= end or self.origin is not None:
+            raise Unreadable("the manifest of the bundle is malformed")
+        self.first_seq = self.size = self.good_size = first
+        self.end_seq, self.origin, self.end_root = end, origin, root
+        self.frontier = prefix
         if len(self.frontier) != ones(self.first_seq) or any(len(node) != 32 for node in self.frontier):
             self.wrong(
                 "integrity", "What is said about the records before the first is malformed.", f"before {self.size}"
@@ -452,7 +461,7 @@ class Verification:
         except Unreadable as error:
             self.wrong("authenticity", f"{error}.")
             return
-        self.claims.append(Claim(note.size, note.root, self.is_trusted(note), is_outside))
+        self.claims.append(Claim(note.size, note.root, note.origin, self.is_trusted(note), is_outside))
 
     def is_trusted(self, note: Note) -> bool:
         known = [
@@ -525,6 +534,8 @@ class Verification:
                 self.does_not_fit(claim)
                 continue
             self.good_size = claim.size
+            if claim.size == self.end_seq:
+                self.end_origins.add(claim.origin)
             if claim.is_trusted:
                 self.proven_size = claim.size
                 self.outside_size = claim.size if claim.is_outside else self.outside_size
@@ -548,6 +559,10 @@ class Verification:
             )
         elif self.size > self.end_seq or (self.frontier is not None and tree_root(self.frontier) != self.end_root):
             self.wrong("integrity", "The records are not those that the manifest speaks of.")
+        if self.end_origins and self.origin is not None and self.origin not in self.end_origins:
+            of = min(self.end_origins)
+            words = f"The manifest says that this is the log {self.origin[:200]}, and its checkpoint is of {of}."
+            self.wrong("authenticity", words)
         if self.claims:
             size = self.claims[0].size
             self.wrong("completeness", f"The log is shorter than a checkpoint of {size} records.", str(self.size))
@@ -576,7 +591,9 @@ def verify(path: str, keys: list[Key], checkpoints: list[str], export: Export | 
         verification.read(path)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise Unreadable(f"{path} cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Unreadable:
+        raise
+    except Exception as error:  # Whatever hostile bytes run into: they are no bundle.
         raise Unreadable(f"{path} is not a bundle of an audit log") from error
     return verification
 

@@ -85,7 +85,7 @@ class Part:
     """A stretch of the log: the live database, a segment of an archive, a bundle.
 
     `prefix` is the frontier of the records before `first_seq`. `end_seq`, `frontier` and `end_root` are what the part
-    says about its own end, where it does.
+    says about its own end, where it does, and `origin` which log it says that it is of.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Part:
     end_seq: int | None = None
     frontier: Sequence[bytes] | None = None
     end_root: bytes | None = None
+    origin: str | None = None
     ends_signed: bool = False  # nothing in it may lie beyond its last checkpoint
     is_prunable: bool = True  # what came before it may have been pruned
     may_go_on: bool = False  # the log may have more records than those up to its end, elsewhere
@@ -188,10 +189,11 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A root that the tree of `size` records has to have."""
+    """A root that the tree of `size` records of the log `origin` has to have."""
 
     size: int
     root: bytes
+    origin: str
     is_trusted: bool
     is_outside: bool
     place: str
@@ -251,7 +253,7 @@ class _Claims:
             self._once("checkpoint_columns", Aspect.INTEGRITY, message, _before(checkpoint.size))
         is_trusted = self._is_trusted(checkpoint, signatures, stored)
         self.trusted_count += is_trusted
-        return _Claim(checkpoint.size, checkpoint.root, is_trusted, stored.is_outside, stored.place)
+        return _Claim(checkpoint.size, checkpoint.root, checkpoint.origin, is_trusted, stored.is_outside, stored.place)
 
     def _is_trusted(self, checkpoint: Checkpoint, signatures: Sequence[Signature], stored: StoredNote) -> bool:
         """Has a trusted key signed it? Another log's checkpoint does not count, whoever signed it."""
@@ -308,6 +310,7 @@ class _Verification:
         self._roots: list[bytes] | None = []
         self._records = 0
         self._good_size: int | None = None  # the largest checkpoint that fits
+        self._good_origins: set[str] = set()  # of the checkpoints that do, of that size
         self._proven_size: int | None = None
         self._outside_size: int | None = None
         self._is_off = False  # a checkpoint did not fit: none that follows can
@@ -415,10 +418,20 @@ class _Verification:
         if part.end_seq is not None and part.end_seq < self._size:
             message = f"{part.name} holds more records than it says: {self._size}, not {part.end_seq}."
             self._findings.add(Aspect.INTEGRITY, "head_wrong", message, max(part.end_seq, 0), self._size - 1)
-        elif self._roots is not None and not _is_end(part, self._roots):
+            return
+        self._judge_origin(part)
+        if self._roots is not None and not _is_end(part, self._roots):
             message = f"The state of the tree that {part.name} keeps is not that of its records."
             first = self._good_size or 0
             self._findings.add(Aspect.INTEGRITY, "head_wrong", message, min(first, self._size), self._size)
+
+    def _judge_origin(self, part: Part) -> None:
+        """Is it of the log that it says? Its checkpoints are what that is said of."""
+        if part.origin is None or self._good_size != part.end_seq or part.origin in self._good_origins:
+            return
+        found = min(self._good_origins)
+        message = f"{part.name} says that it is of the log {part.origin}, and its checkpoint is of {found}."
+        self._findings.add(Aspect.AUTHENTICITY, "origin_wrong", message)
 
     def _missing(self, first: int, last: int, where: str) -> None:
         which = f"Record {first} is" if first == last else f"Records {first} to {last} are"
@@ -518,7 +531,9 @@ class _Verification:
                 self._does_not_fit(claim)
 
     def _fits(self, claim: _Claim) -> None:
-        self._good_size = claim.size
+        if claim.size != self._good_size:
+            self._good_size, self._good_origins = claim.size, set()
+        self._good_origins.add(claim.origin)
         if claim.is_trusted:
             self._proven_size, self._first_unsigned_ts = claim.size, ""
             if claim.is_outside:
