@@ -75,6 +75,7 @@ def test_a_whole_export_is_proven(log: list[bytes], form: str, tmp_path: Path) -
     found = compare(tmp_path, FORMS[form](rows(log)), form)
 
     assert found == Compared(COUNT, 0, COUNT - 1, 0, None, None)
+    assert (found.is_proven, found.is_complete) == (True, False), "the log knows nothing of such an export"
     assert compare(tmp_path, FORMS[form](rows(log)[::-1]), form) == found
 
 
@@ -82,7 +83,12 @@ def test_a_part_says_how_many_it_leaves_out(log: list[bytes], form: str, tmp_pat
     found = compare(tmp_path, FORMS[form](rows(log, 3, 5, 9)), form)
 
     assert (found.is_proven, found.first_seq, found.last_seq, found.gaps) == (True, 3, 9, 4)
-    assert compare(tmp_path, FORMS[form]([]) if form == "csv" else b"", form).is_proven
+    assert found.missing == ((4, 4), (6, 8))
+
+
+def test_an_export_without_a_record_shows_nothing(log: list[bytes], form: str, tmp_path: Path) -> None:
+    for data in (FORMS[form]([]), b""):
+        assert not compare(tmp_path, data, form, to="2020-01-01").is_proven
 
 
 def test_a_line_that_was_removed_is_missed_when_the_filters_are_known(
@@ -96,6 +102,8 @@ def test_a_line_that_was_removed_is_missed_when_the_filters_are_known(
     assert compare(tmp_path, whole, form, action="user.*").lacking is None
     assert compare(tmp_path, without_12, form, action="user.*").lacking == 12
     assert compare(tmp_path, without_the_end, form, action="user.*").lacking is None
+    assert not compare(tmp_path, without_the_end, form, action="user.*").is_complete
+    assert compare(tmp_path, whole, form, action="user.*", to="2100-01-01").is_complete
     assert compare(tmp_path, without_the_end, form, action="user.*", to="2100-01-01").lacking == users[-1]
 
 
@@ -152,7 +160,7 @@ def test_noise_is_no_export(log: list[bytes], form: str, tmp_path: Path, noise: 
     found = compare(tmp_path, noise, form)
 
     assert found.lines == 0
-    assert found.is_proven == (noise == b"" and form == "jsonl")
+    assert not found.is_proven
 
 
 def test_an_export_that_a_spreadsheet_saved_is_another_file(log: list[bytes], tmp_path: Path) -> None:

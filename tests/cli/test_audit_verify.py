@@ -194,11 +194,17 @@ def test_an_export_is_proven_with_a_bundle_and_a_key(pruned: Path, tmp_path: Pat
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     honest = proven()
+    content = export.read_bytes()
+    export.write_bytes(b"".join(content.splitlines(keepends=True)[:-2]))
+    cut = proven()
+    export.write_bytes(content)
     export.write_bytes(export.read_bytes().replace(b",s7,", b",s8,"))
     forged = proven()
 
     assert honest.returncode == 0, honest
-    assert "proven" in honest.stdout
+    assert "proven, and nothing is missing" in honest.stdout
+    assert "action=server.*" in honest.stdout + honest.stderr
+    assert (cut.returncode, "NOT that none is missing" in cut.stdout) == (3, True), cut
     assert forged.returncode == 1
     assert "line 9 " in forged.stdout + forged.stderr
 
@@ -207,15 +213,20 @@ def test_an_export_is_proven_with_a_bundle_and_a_key(pruned: Path, tmp_path: Pat
 def test_a_line_that_is_missing_is_named_when_the_filters_are_repeated(data_dir: Path, tmp_path: Path) -> None:
     export = tmp_path / "export.jsonl"
     export.write_text(run(data_dir, "export", "--format", "jsonl", "--action", "server.*").stdout)
+    whole = run(data_dir, "verify", "--jsonl", export, "--json")
     lines = export.read_text().splitlines(keepends=True)
     export.write_text("".join(lines[:5] + lines[6:]))
-    checkpoint = run(data_dir, "checkpoint")  # so that what was exported is signed
 
     without = run(data_dir, "verify", "--jsonl", export)
     repeated = run(data_dir, "verify", "--jsonl", export, "--filter", "action=server.*", "--json")
+    export.write_text("")
+    empty = run(data_dir, "verify", "--jsonl", export)
 
-    assert checkpoint.returncode == 0
-    assert (without.returncode, "a filter left out" in without.stderr) == (0, True), without
+    assert (whole.returncode, json.loads(whole.stdout)["export"]["complete"]) == (0, True), whole
+    assert json.loads(whole.stdout)["export"]["exported"]["asked"]["filters"] == {"action": "server.*"}
+    assert without.returncode == 3
+    assert "not in it: 5." in without.stderr
+    assert empty.returncode == 3
     assert repeated.returncode == 1
     assert json.loads(repeated.stdout)["export"]["lacking"] == 5
     assert run(data_dir, "verify", "--filter", "action=server.*").returncode == 3

@@ -39,6 +39,7 @@ CRITICAL = frozenset(
         "audit.archive",
         "audit.cleanup",
         "audit.export",
+        "audit.export_finished",
         "audit.hold",
         "group.grant",
         "host_key.changed",

@@ -1,24 +1,29 @@
 """Holds an export against the log that it says it comes from: every line has to be, byte for byte, one of its records.
 
-The log is verified in the same pass; a line is proven when its record is. A CSV or JSONL file as `audit export` and the
-console write it is taken: one that a spreadsheet saved again is another file. Lines are found by the numbers of their
-records, so memory grows by 16 bytes a line and the file is read where it lies.
+The log is verified in the same pass; a line is proven when its record is. That no line is missing is another question:
+the log answers it when it has the SHA-256 of this very file, or when the filters are repeated. A CSV or JSONL file as
+`audit export` and the console write it is taken: one that a spreadsheet saved again is another file. Lines are found by
+the numbers of their records, so memory grows by 16 bytes a line and the file is read where it lies.
 """
 
+import hashlib
 import mmap
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from pathlib import Path
 
 from server_monitor.audit import cells, reading
 from server_monitor.audit.export import CSV
+from server_monitor.audit.exported import Exported, Exports
 from server_monitor.audit.search import Filters
 from server_monitor.audit.verify import Finding, Part, Row
 from server_monitor.errors import Unavailable
 
+MISSING_SHOWN = 20
 _SEQ_LIMIT = 2**53
 
 
@@ -35,7 +40,9 @@ class Wrong:
 class Compared:
     """What was found. `gaps` records lie between the first and the last line and are not in the export.
 
-    `lacking` is the first record that the filters choose and the export has not; None without filters too.
+    `missing` are the first places of those, [first, last]. `lacking` is the first record that the filters choose and
+    the export has not; None without filters too. `exported` is the export that the log says the file is.
+    `is_complete`: nothing that belongs into it is missing, at its end neither.
     """
 
     lines: int
@@ -44,10 +51,23 @@ class Compared:
     gaps: int
     wrong: Wrong | None
     lacking: int | None
+    missing: Sequence[tuple[int, int]] = ()
+    exported: Exported | None = None
+    is_complete: bool = False
 
     @property
     def is_proven(self) -> bool:
-        return self.wrong is None and self.lacking is None
+        """Is there a line, and each of them a record? An export of nothing shows nothing."""
+        return self.wrong is None and self.lacking is None and self.lines > 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.wrong is None and self.lacking is None and self.lines == 0
+
+    @property
+    def are_all_shown(self) -> bool:
+        """Are these all the places where something is missing?"""
+        return sum(last - first + 1 for first, last in self.missing) == self.gaps
 
 
 class Lines:
@@ -63,7 +83,7 @@ class Lines:
         self._is_descending = False
         self._wrong: Wrong | None = None
         self._lacking: int | None = None
-        self._end = 0
+        self._exports = Exports(hashlib.sha256(data).hexdigest())
         self._index()
         self._seen = bytearray(len(self._seqs))
         self._begin: int | None = None  # what the log held
@@ -88,8 +108,24 @@ class Lines:
             self._is_wrong(unmet, self._why_unmet(self._seqs[unmet]))
         if not self._seqs:
             return Compared(0, None, None, 0, self._wrong, self._lacking)
-        first, last = self._seqs[0], self._seqs[-1]
-        return Compared(len(self._seqs), first, last, last - first + 1 - len(self._seqs), self._wrong, self._lacking)
+        first, last, exported = self._seqs[0], self._seqs[-1], self._exports.found
+        is_asked = self._filters is not None and self._filters.to_at is not None and self._lacking is None
+        return Compared(
+            len(self._seqs),
+            first,
+            last,
+            last - first + 1 - len(self._seqs),
+            self._wrong,
+            self._lacking,
+            tuple(islice(self._missing(), MISSING_SHOWN)),
+            exported,
+            is_complete=self._wrong is None and (is_asked or exported is not None),
+        )
+
+    def _missing(self) -> Iterator[tuple[int, int]]:
+        for before, after in pairwise(self._seqs):
+            if after > before + 1:
+                yield before + 1, after - 1
 
     def _met(self, part: Part) -> Iterator[Sequence[Row]]:
         seq = part.first_seq
@@ -105,6 +141,7 @@ class Lines:
         """Its place in the log says which record it is; the verifier finds one that says something else of itself."""
         if not isinstance(body, bytes):
             return
+        self._exports.look(seq, body)
         at = bisect_left(self._seqs, seq)
         if at == len(self._seqs) or self._seqs[at] != seq:
             if self._lacking is None and self._is_chosen(seq, body):

@@ -8,7 +8,8 @@ KEY.txt holds the line that the operator gave you earlier, by another way than t
 log proves nothing. CHECKPOINT.txt is any checkpoint that you kept from an earlier day. With EXPORT.csv, as it was
 downloaded (or --jsonl), every line of it has to be a record of the bundle, byte for byte.
 
-Exit code 0: intact. 1: broken, or not proven. 3: the files cannot be read, or no key was given.
+Exit code 0: intact. 1: broken, or not proven. 3: the files cannot be read, no key was given, or nothing shows that no
+line of the export is missing.
 
 This file and the console's own verifier were written apart from each other and are held to the same test vectors. It
 is the one place where we compute Ed25519 (RFC 8032) by ourselves: nothing can be installed on an auditor's machine. It
@@ -338,7 +339,12 @@ class Export:
     def __init__(self, data: bytes, *, is_csv: bool) -> None:
         self.is_csv = is_csv
         self.wrong: tuple[int, str] | None = None
+        self.count = 0
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.begun: dict[str, dict[str, Any]] = {}  # exports that have not ended: what was asked for
+        self.exported: str | None = None  # what the log says that the file is, all of it
         self.lines: dict[int, tuple[int, bytes]] = {}  # record: number of its line, digest of that
+        self.gaps: list[str] = []
         if is_csv and not data.startswith(CSV_HEADER):
             self.is_wrong(1, "is not that of an export; give the file as it was downloaded")
             return
@@ -359,6 +365,11 @@ class Export:
                 break
             self.lines[seq] = (place, hashlib.sha256(line).digest())
             last = seq
+        seqs = sorted(self.lines)
+        self.count = len(seqs)
+        for before, after in zip(seqs, seqs[1:]):  # noqa: B905, RUF007  # As Python 3.9 has them.
+            if after > before + 1:
+                self.gaps.append(f"{before + 1} to {after - 1}" if after > before + 2 else str(before + 1))
 
     def seq_of(self, line: bytes) -> int | None:
         if not self.is_csv:
@@ -375,6 +386,17 @@ class Export:
         if hashlib.sha256(made).digest() != digest:
             self.is_wrong(place, f"is not what record {seq} says")
 
+    def look(self, seq: int, value: dict[str, Any]) -> None:
+        """A record may say that this very file was exported, and what was asked for."""
+        meta, target = value.get("meta", {}), value.get("target", {}).get("id")
+        if value["action"] == "audit.export" and isinstance(meta, dict) and target is not None:
+            self.begun[target] = meta
+        elif value["action"] == "audit.export_finished" and isinstance(meta, dict):
+            asked = self.begun.pop(target, None)
+            if value["outcome"] == "success" and meta.get("sha256") == self.sha256:
+                by = f"exactly what {value['actor']['name']} exported, as record {seq} says ({value['ts']}; "
+                self.exported = by + words_of(asked) + ")"
+
     def is_wrong(self, place: int, words: str) -> None:
         if self.wrong is None or place < self.wrong[0]:
             self.wrong = place, words
@@ -382,6 +404,17 @@ class Export:
     def end(self) -> None:
         for seq, (place, _) in self.lines.items():
             self.is_wrong(place, f"has record {seq}, which the bundle has not")
+
+
+def words_of(asked: dict[str, Any] | None) -> str:
+    """What was asked for of an export."""
+    if asked is None:
+        return "what it was asked for is not in this bundle: take one with the archive"
+    given = asked.get("filters")
+    filters = [f"{name}={text}" for name, text in given.items()] if isinstance(given, dict) else []
+    limit = asked.get("limit")
+    bound = "" if limit is None else f", at most {limit} records"
+    return ("filters " + " ".join(filters) if filters else "no filter") + bound
 
 
 class Claim(NamedTuple):
@@ -498,6 +531,8 @@ class Verification:
             self.place(value)
         if self.export is not None:
             self.export.meet(self.size, value, body)
+            if value is not None:
+                self.export.look(self.size, value)
         if self.frontier is not None:
             self.grow(self.frontier, body)
         self.size += 1
@@ -608,13 +643,8 @@ def print_report(verification: Verification) -> None:
     say(f"records       {verification.first_seq} to {verification.size - 1}")
     if verification.first_bad is not None:
         say(f"first bad     {verification.first_bad}")
-    export = verification.export
-    if export is not None:
-        say(f"export        {'proven' if is_proven(verification) else 'NOT PROVEN'}")
-        if export.wrong is not None:
-            say(f"export: line {export.wrong[0]} {export.wrong[1]}")
-        else:
-            say("export: that no line was left out by who made it, only the bundle itself shows")
+    if verification.export is not None:
+        print_export(verification, verification.export)
     for verdict, found in verification.broken.items():
         for words in found[:FINDINGS_SHOWN]:
             say(f"{verdict}: {words}")
@@ -626,9 +656,36 @@ def print_report(verification: Verification) -> None:
         say("warning: no checkpoint that you kept was compared; an older or rewritten log would look the same")
 
 
+def print_export(verification: Verification, export: Export) -> None:
+    if export.wrong is not None or not is_proven(verification):
+        say("export        NOT PROVEN")
+    elif is_complete(verification):
+        say("export        proven, and nothing is missing")
+    else:
+        say("export        every line is proven, NOT that none is missing")
+    if export.wrong is not None:
+        say(f"export: line {export.wrong[0]} {export.wrong[1]}")
+    elif not export.count:
+        say("export: it holds no record, so there is nothing to prove")
+    elif export.exported is not None:
+        say(f"export: {export.exported}")
+    else:
+        if export.gaps:
+            more = " ..." if len(export.gaps) > FINDINGS_SHOWN else ""
+            places = ", ".join(export.gaps[:FINDINGS_SHOWN])
+            say(f"export: not in it: {places}{more}; a filter left them out, or somebody removed the lines")
+        say("export: the log knows no export of exactly these bytes, so lines may have been removed, at the end too")
+
+
 def is_proven(verification: Verification) -> bool:
-    verdicts = {verification.verdict(which) for which in verification.broken}
-    return verdicts == {"intact"} and (verification.export is None or verification.export.wrong is None)
+    """Is the log intact, and every line of the export one of its records?"""
+    export, verdicts = verification.export, {verification.verdict(which) for which in verification.broken}
+    return verdicts == {"intact"} and (export is None or (export.wrong is None and export.count > 0))
+
+
+def is_complete(verification: Verification) -> bool:
+    """And is it shown that no line is missing?"""
+    return is_proven(verification) and (verification.export is None or verification.export.exported is not None)
 
 
 def export_in(csv: str | None, jsonl: str | None) -> Export | None:
@@ -645,7 +702,7 @@ def main() -> int:
     parser.add_argument("--public-key", action="append", default=[], metavar="FILE")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--csv", metavar="FILE", help="an export: every line has to be a record of the bundle")
+    which.add_argument("--csv", metavar="FILE", help="an export: every line has to be a record, and none missing")
     which.add_argument("--jsonl", metavar="FILE", help="the same, as JSON lines")
     try:
         given = parser.parse_args()
@@ -660,9 +717,11 @@ def main() -> int:
         say(f"cannot be checked: {error}")
         return 3
     print_report(verification)
-    if is_proven(verification):
+    if is_complete(verification):
         return 0
-    verdicts = {verification.verdict(which) for which in verification.broken}
+    export, verdicts = verification.export, {verification.verdict(which) for which in verification.broken}
+    if verdicts == {"intact"} and export is not None and export.wrong is None:
+        return 3
     return 1 if "BROKEN" in verdicts or keys else 3
 
 

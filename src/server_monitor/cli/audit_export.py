@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -128,10 +129,15 @@ async def _export(form: Format, given: dict[str, str], limit: int | None, where:
         if archive is None:
             async with export.started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
                 await _write(running, where, running.page.count)
-            return Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.pruned)
-        async with whole.started(place.db, signer, wanted, archive or None, actor=actor) as everything:
-            await _write(everything, where, None)
-        return Done(everything.rows, everything.size_bytes, everything.digest.hexdigest(), None)
+            done = Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.pruned)
+        else:
+            async with whole.started(place.db, signer, wanted, archive or None, actor=actor) as everything:
+                await _write(everything, where, None)
+            done = Done(everything.rows, everything.size_bytes, everything.digest.hexdigest(), None)
+        # So that the log shows from now on that this is what was exported; no console may run that would sign it.
+        async with place.db.transaction() as conn:
+            await checkpoints.make(conn, signer, "critical", datetime.now(UTC))
+    return done
 
 
 async def _write(running: "Export | WholeExport", where: Where, count: int | None) -> None:

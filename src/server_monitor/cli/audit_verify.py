@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from server_monitor.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UNPROVEN = WRONG_USAGE  # nothing is wrong, and not all is shown that was asked
 VERDICTS = {
     "intact": "intact",
     "broken": "BROKEN",
@@ -64,8 +65,19 @@ class Judged:
     def is_export_proven(self) -> bool:
         """Is every line of it a record that is under a trusted checkpoint of an intact log?"""
         compared = self.compared
-        is_covered = compared is not None and (compared.last_seq or 0) <= (self.report.proven_size or 0) - 1
+        is_covered = compared is not None and self._is_covered(compared.last_seq or 0)
         return compared is not None and compared.is_proven and self.report.is_intact and is_covered
+
+    @property
+    def is_export_complete(self) -> bool:
+        """Is it also shown that no line is missing?"""
+        compared = self.compared
+        if compared is None or not self.is_export_proven or not compared.is_complete:
+            return False
+        return compared.exported is None or self._is_covered(compared.exported.seq)
+
+    def _is_covered(self, seq: int) -> bool:
+        return seq < (self.report.proven_size or 0)
 
 
 def verify(  # noqa: PLR0917  # Each is an option of the command line, given by its name.
@@ -98,7 +110,7 @@ def verify(  # noqa: PLR0917  # Each is an option of the command line, given by 
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not to be read."""
+    """Check that nothing in the log was changed, removed or reordered. Exit 0 intact, 1 broken, 3 not shown."""
     try:
         exported = _exported(csv, jsonl, given or ())
         judged = _judged(Where(database, archive or (), bundle), checkpoint or (), public_key or (), exported)
@@ -244,10 +256,12 @@ def _progress(total: int) -> "Iterator[Progress | None]":
 
 
 def _exit_code(judged: Judged) -> int:
-    if judged.report.is_intact and (judged.compared is None or judged.is_export_proven):
+    if judged.report.is_intact and (judged.compared is None or judged.is_export_complete):
         return 0
     if judged.report.unreached is not None and not judged.report.is_broken:
         return WRONG_USAGE
+    if judged.is_export_proven or (judged.report.is_intact and judged.compared and judged.compared.is_empty):
+        return UNPROVEN
     # Without a key there is nothing to prove anything with: the question was asked wrongly.
     return FAILED if judged.report.is_broken or judged.keys else WRONG_USAGE
 
@@ -292,7 +306,7 @@ def _print(judged: Judged) -> None:
 
 
 def _print_export(judged: Judged, compared: "Compared") -> None:
-    record({"export": "proven" if judged.is_export_proven else "NOT PROVEN", "lines": str(compared.lines)})
+    record({"export": _export_words(judged), "lines": str(compared.lines)})
     if compared.first_seq is not None:
         left_out = f"{compared.gaps or 'none'} left out between"
         record({"of records": f"{compared.first_seq} to {compared.last_seq}, {left_out}"})
@@ -300,10 +314,37 @@ def _print_export(judged: Judged, compared: "Compared") -> None:
         say(f"export: line {compared.wrong.line} {compared.wrong.message}.")
     if compared.lacking is not None:
         say(f"export: record {compared.lacking} is missing, which the filters choose.")
-    elif compared.gaps and compared.wrong is None and not judged.are_filters_known:
+    if compared.is_empty:
+        say("export: it holds no record, so there is nothing to prove.")
+    elif compared.wrong is None:
+        _print_completeness(judged, compared)
+
+
+def _export_words(judged: Judged) -> str:
+    if judged.is_export_complete:
+        return "proven, and nothing is missing"
+    return "every line is proven, NOT that none is missing" if judged.is_export_proven else "NOT PROVEN"
+
+
+def _print_completeness(judged: Judged, compared: "Compared") -> None:
+    exported = compared.exported
+    if exported is not None:
+        rows = "" if exported.rows is None else f", {exported.rows} records"
         say(
-            "warning: no line shows which records a filter left out. Repeat its filters (--filter) to have this log "
-            "asked whether one is missing."
+            f"export: exactly what {exported.by} exported, as record {exported.seq} says ({exported.at}{rows}; "
+            f"{exported.words})."
+        )
+        if judged.is_export_proven and not judged.is_export_complete:
+            say("export: that record is under no checkpoint yet; a running console signs it within a minute.")
+        return
+    if compared.missing and not judged.are_filters_known:
+        places = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in compared.missing)
+        more = "" if compared.are_all_shown else " …"
+        say(f"export: not in it: {places}{more}. A filter left them out, or somebody removed the lines.")
+    if not compared.is_complete:
+        say(
+            "export: the log knows no export of exactly these bytes, so lines may have been removed, at the end too. "
+            "Repeat its filters, the end of its time among them (--filter), to have this log asked what is missing."
         )
 
 
@@ -322,5 +363,11 @@ def _document(judged: Judged) -> dict[str, Any]:
         **document(judged.report, judged.warnings),
         "keys": [verifier.vkey for verifier in judged.keys],
         "keys_pinned": judged.are_pinned,
-        "export": None if judged.compared is None else {"proven": judged.is_export_proven, **asdict(judged.compared)},
+        "export": None if judged.compared is None else _export_document(judged, judged.compared),
     }
+
+
+def _export_document(judged: Judged, compared: "Compared") -> dict[str, Any]:
+    """`proven`: every line; `complete`: and nothing is missing."""
+    said = {name: value for name, value in asdict(compared).items() if name != "is_complete"}
+    return {"proven": judged.is_export_proven, "complete": judged.is_export_complete, **said}
