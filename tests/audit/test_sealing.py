@@ -115,7 +115,7 @@ async def test_a_segment_that_was_never_right_is_put_under_a_second_name(
     assert again.state is State.PRUNED
     stored = await Archive((tmp_path / "archive").as_uri()).get(again.key)
     assert sealing.what_is_wrong(stored.data, again, signer_of(tmp_path), 1) is None
-    assert (await asyncio.to_thread(judged_archive, tmp_path)).is_intact
+    assert (await asyncio.to_thread(judged_archive, tmp_path)).is_only_open
 
     (tmp_path / "archive" / again.key).write_bytes(b"forged later")
     assert (await asyncio.to_thread(judged_archive, tmp_path)).is_broken

@@ -5,12 +5,13 @@ bytes are for the verifier to judge. Only what cannot be read at all is refused 
 """
 
 import asyncio
+import hashlib
 import heapq
 import io
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -19,9 +20,10 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
+import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from server_monitor.audit import note, tree
+from server_monitor.audit import note, reading, tree
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.note import Verifier
 from server_monitor.audit.reading import COLUMNS, RECORD_LIMIT_BYTES
@@ -42,12 +44,13 @@ CONNECT_TIMEOUT_S = 15.0
 STATEMENT_TIMEOUT_S = 120.0
 NOTES_LIMIT_BYTES = 64 * 1024 * 1024
 EPOCHS = 1000  # far more than a log is ever continued after a rollback
-ATTEMPTS = 100  # more than a segment is ever put
 ANCHORS = 50  # the newest checkpoints that were stored in an archive
 LIVE = "the database"
 _SEGMENT = re.compile(r"(?:.*/)?([0-9]{12,18})-([0-9]{12,18})-[0-9a-f]{16}(?:-[0-9]+)?\.tar\.gz").fullmatch
 _AGAIN = re.compile(r"(.*)-([0-9]+)\.tar\.gz").fullmatch
 _ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmatch
+_QUIET = re.compile(r".*/checkpoints/quiet/[0-9]{8}T[0-9]{2}-[0-9]{12,18}-[0-9a-f]{16}\.txt").fullmatch
+_ARCHIVED = b'{"action":"audit.archive",'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Log:
     end_seq: int
     epoch: int
     outside: Sequence[StoredNote] = ()
+    objects: "_Objects | None" = None  # of an archive
 
     @property
     def records(self) -> int:
@@ -89,8 +93,9 @@ def opened(database_url: str, archives: Sequence[str]) -> Iterator[Log]:
 def joined(archived: Log, live: Log) -> Log:
     """An archive and the database that went on from it, as one log: what the database pruned is in the archive."""
     rest = (replace(part, is_prunable=False) if isinstance(part, Part) else part for part in live.parts)
+    parts = chain(archived.parts, rest)
     return Log(
-        chain(archived.parts, rest),
+        archived.objects.watched(parts) if archived.objects else parts,
         heapq.merge(archived.notes, live.notes, key=claimed_size),
         archived.first_seq,
         live.end_seq,
@@ -315,71 +320,160 @@ def _place(url: str) -> str:
 def alone(archived: Log) -> Log:
     """An archive without the database that goes on from it: where it ends nothing says whether that is the end.
 
-    The checkpoints that lie beside the segments go on longer in every archive of a log that is alive; those say no more
-    than that. Raises Unavailable when there is nothing in it.
+    The checkpoints that lie beside the segments go on longer in every archive of a log that is alive, and whoever takes
+    segments away can take those too: they say nothing of how far it has to reach. Raises Unavailable when there is
+    nothing in it.
     """
     if not archived.end_seq:
         raise Unavailable("There is no segment in this archive.")
     open_ended = (replace(part, may_go_on=True) if isinstance(part, Part) else part for part in archived.parts)
-    outside = [replace(kept, is_outside=claimed_size(kept) <= archived.end_seq) for kept in archived.outside]
-    return replace(archived, parts=open_ended, outside=outside)
+    parts = archived.objects.watched(open_ended) if archived.objects else open_ended
+    return replace(archived, parts=parts, outside=[replace(kept, is_outside=False) for kept in archived.outside])
 
 
 async def _names(store: Archive) -> list[str]:
-    return _without_failed([name async for name in store.keys()])  # noqa: SIM118  # Not a mapping.
+    return [name async for name in store.keys()]  # noqa: SIM118  # Not a mapping.
 
 
-def _without_failed(names: Sequence[str]) -> list[str]:
-    """The objects without those that were put again under a further name because they had never been right.
+class _Objects:
+    """Everything that lies in the archives, held against what the log says was put there (`audit.archive`).
 
-    Nothing can be hidden so: the last of them has to be right, and to hold what the others are named for.
+    A segment that never was right is put again under a further name, `…-2.tar.gz`; the last of those is read, and the
+    log says which of them was verified. What it does not speak of does not belong there.
     """
-    known, failed = set(names), set()
+
+    def __init__(self, names: Sequence[Sequence[str]], get: Callable[[str, int], bytes]) -> None:
+        self._get = get
+        self._digests: dict[tuple[str, int], str] = {}  # of the objects that were read
+        self._recorded: dict[str, set[str]] = {}  # the last part of a name: SHA-256
+        self.read: list[_Object] = []
+        self._passed_over: list[tuple[str, str, int]] = []  # name, the name that is read instead, store
+        self._strangers: list[str] = []
+        for store, listed in enumerate(names):
+            newest = _newest_attempts(listed)
+            for name in listed:
+                match = _SEGMENT(name)
+                if match is None:
+                    if not _ANCHOR(name) and not _QUIET(name):
+                        self._strangers.append(name)
+                elif newest[_first_attempt(name)] == name:
+                    self.read.append(_Object(int(match[1]), int(match[2]), name, store))
+                else:
+                    self._passed_over.append((name, newest[_first_attempt(name)], store))
+        self.read.sort(key=lambda one: (one.first_seq, one.end_seq, one.name, one.store))
+
+    def fetch(self, name: str, store: int) -> bytes:
+        """Raises Unavailable and NotFound."""
+        data = self._get(name, store)
+        if (name, store) not in self._digests:
+            self._digests[name, store] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def watched(self, parts: Iterable[Part | Finding]) -> Iterator[Part | Finding]:
+        """The same parts, and behind them what is wrong with the objects."""
+        for part in parts:
+            yield replace(part, batches=self._seen(part.batches)) if isinstance(part, Part) else part
+        yield from self._findings()
+
+    def _seen(self, batches: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
+        for batch in batches:
+            for row in batch:
+                if isinstance(row[1], bytes) and row[1].startswith(_ARCHIVED):
+                    self._note(row[1])
+            yield batch
+
+    def _note(self, body: bytes) -> None:
+        """A record that says what was put into the archive."""
+        if reading.read(body) is None:
+            return
+        record = orjson.loads(body)
+        name, meta = record.get("target", {}).get("name"), record.get("meta")
+        digest = meta.get("sha256") if isinstance(meta, dict) else None
+        if record["outcome"] == "success" and isinstance(name, str) and isinstance(digest, str):
+            self._recorded.setdefault(_last_part(name), set()).add(digest)
+
+    def _is_recorded(self, name: str) -> bool:
+        return _last_part(name) in self._recorded
+
+    def _findings(self) -> Iterator[Finding]:
+        for name in self._strangers:
+            yield _odd(
+                "object_unknown", f"{name} does not belong into the archive: it is no segment and no checkpoint."
+            )
+        for name, other, store in self._passed_over:
+            yield from self._judge_passed_over(name, other, store)
+        for (name, _), digest in self._digests.items():
+            if digest not in self._recorded.get(_last_part(name), {digest}):
+                words = f"{name} is not what was archived: the log says that it has another SHA-256."
+                yield _odd("object_altered", words)
+
+    def _judge_passed_over(self, name: str, other: str, store: int) -> Iterator[Finding]:
+        if self._is_recorded(name):
+            with suppress(NotFound):
+                self.fetch(name, store)  # It is compared like those that were read.
+            if not self._is_recorded(other):
+                words = f"{other} does not belong into the archive: the log says that {name} was archived."
+                yield _odd("object_extra", words)
+        elif not self._is_recorded(other):
+            words = f"{name} lies beside {other}, and nothing that was given says which of them was archived."
+            yield Finding(Aspect.COMPLETENESS, "object_doubtful", words, is_doubt=True)
+
+
+def _odd(code: str, message: str) -> Finding:
+    return Finding(Aspect.INTEGRITY, code, message)
+
+
+def _last_part(name: str) -> str:
+    """Of the name of an object: the same wherever a copy of the archive lies."""
+    return name.rpartition("/")[2]
+
+
+def _first_attempt(name: str) -> str:
+    again = _AGAIN(name)
+    return f"{again[1]}.tar.gz" if again and _SEGMENT(f"{again[1]}.tar.gz") else name
+
+
+def _newest_attempts(names: Sequence[str]) -> dict[str, str]:
+    """For each segment the last of the names that it was put under, by the first."""
+    newest: dict[str, tuple[int, str]] = {}
     for name in names:
-        again = _AGAIN(name)
-        if again and (first := f"{again[1]}.tar.gz") in known:
-            failed |= {first, *(f"{again[1]}-{attempt}.tar.gz" for attempt in range(2, min(int(again[2]), ATTEMPTS)))}
-    return [name for name in names if name not in failed]
+        again, first = _AGAIN(name), _first_attempt(name)
+        attempt = int(again[2]) if again and first != name else 1
+        newest[first] = max(newest.get(first, (0, "")), (attempt, name))
+    return {first: name for first, (_, name) in newest.items()}
 
 
 def _archived(names: Sequence[Sequence[str]], get: Callable[[str, int], bytes]) -> Log:
-    objects = sorted(
-        (
-            _Object(int(match[1]), int(match[2]), match.string, store)
-            for store, listed in enumerate(names)
-            for match in map(_SEGMENT, listed)
-            if match
-        ),
-        key=lambda one: (one.first_seq, one.end_seq, one.name, one.store),
-    )
+    # The records of a segment and the notes of the next are read in turn.
+    objects = _Objects(names, lru_cache(maxsize=2)(get))
     kept = sorted(
         (int(match[1]), match.string, store)
         for store, listed in enumerate(names)
         for match in map(_ANCHOR, listed)
         if match
     )
-    fetch = lru_cache(maxsize=2)(get)  # The records of a segment and the notes of the next are read in turn.
     return Log(
-        _segments(objects, fetch),
-        _archived_notes(objects, fetch),
-        objects[0].first_seq if objects else 0,
-        max((one.end_seq for one in objects), default=0),
+        _segments(objects),
+        _archived_notes(objects),
+        objects.read[0].first_seq if objects.read else 0,
+        max((one.end_seq for one in objects.read), default=0),
         EPOCHS,
         [_anchor(name, get(name, store)) for _, name, store in kept[-ANCHORS:]],
+        objects,
     )
 
 
-def _segments(objects: Sequence[_Object], fetch: Callable[[str, int], bytes]) -> Iterator[Part | Finding]:
+def _segments(objects: _Objects) -> Iterator[Part | Finding]:
     reached = 0
     before: _Object | None = None
-    for one in objects:
+    for one in objects.read:
         if one.end_seq <= reached and not _is_copy(one, before):
             message = f"{one.name} holds records that another segment holds: it does not belong into the archive."
             yield Finding(Aspect.INTEGRITY, "segment_extra", message, one.first_seq, one.end_seq - 1)
             continue
         reached, before = one.end_seq, one
         try:
-            said = _segment(one, fetch)
+            said = _segment(one, objects)
         except (Unreadable, NotFound) as error:
             message = f"{one.name} cannot be read: {error}."
             yield Finding(Aspect.INTEGRITY, "segment_unreadable", message, one.first_seq, one.end_seq - 1)
@@ -395,20 +489,20 @@ def _is_copy(one: _Object, before: _Object | None) -> bool:
     return before is not None and one.name == before.name and one.store != before.store
 
 
-def _archived_notes(objects: Sequence[_Object], fetch: Callable[[str, int], bytes]) -> Iterator[StoredNote]:
+def _archived_notes(objects: _Objects) -> Iterator[StoredNote]:
     before: _Object | None = None
-    for one in objects:
+    for one in objects.read:
         if _is_copy(one, before):
             continue
         before = one
         try:
-            yield from _segment(one, fetch).notes()
+            yield from _segment(one, objects).notes()
         except (Unreadable, NotFound):
             continue  # It is found when its records are read.
 
 
-def _segment(one: _Object, fetch: Callable[[str, int], bytes]) -> Segment:
-    data = fetch(one.name, one.store)
+def _segment(one: _Object, objects: _Objects) -> Segment:
+    data = objects.fetch(one.name, one.store)
     return open_segment(one.name, lambda: io.BytesIO(data))
 
 

@@ -60,13 +60,17 @@ class Unreadable(Exception):  # noqa: N818  # Says what happened, as errors.py d
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong, and the records [first_seq, last_seq] it lies in where that is known."""
+    """Something that is wrong, and the records [first_seq, last_seq] it lies in where that is known.
+
+    A doubt is something that nothing shows to be right: then the aspect is not proven, and a warning says why.
+    """
 
     aspect: Aspect
     code: str
     message: str
     first_seq: int | None = None
     last_seq: int | None = None
+    is_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,12 @@ class Report:
     @property
     def is_intact(self) -> bool:
         return all(verdict is Verdict.INTACT for verdict in self.verdicts.values())
+
+    @property
+    def is_only_open(self) -> bool:
+        """Is nothing wrong, and only not shown that nothing is missing?"""
+        others = [verdict for aspect, verdict in self.verdicts.items() if aspect is not Aspect.COMPLETENESS]
+        return not self.is_broken and not self.is_intact and all(verdict is Verdict.INTACT for verdict in others)
 
     @property
     def first_bad(self) -> tuple[int, int] | None:
@@ -300,6 +310,7 @@ class _Verification:
     def __init__(self, notes: Iterable[StoredNote], outside: Sequence[StoredNote], trusted: Sequence[Verifier]) -> None:
         self._findings = _Findings()
         self._warnings: list[str] = []
+        self._doubts: set[Aspect] = set()
         ordered = sorted(outside, key=claimed_size)
         self._has_keys = bool(trusted)
         self._has_outside = any(kept.is_outside for kept in outside)
@@ -331,6 +342,10 @@ class _Verification:
     # --- parts ---
 
     def found(self, finding: Finding) -> None:
+        if finding.is_doubt:
+            self._doubts.add(finding.aspect)
+            self._warnings.append(finding.message)
+            return
         self._findings.add(finding.aspect, finding.code, finding.message, finding.first_seq, finding.last_seq)
 
     def unreached(self, why: str) -> None:
@@ -619,11 +634,13 @@ class _Verification:
     def _verdict(self, aspect: Aspect) -> Verdict:
         if self._findings.counts.get(aspect):
             return Verdict.BROKEN
-        is_unproven = self._unreached is not None
+        is_unproven = self._unreached is not None or aspect in self._doubts
         if aspect is Aspect.AUTHENTICITY:
             is_unproven = is_unproven or self._proven_size is None or self._is_end_unproven()
         elif aspect is Aspect.COMPLETENESS:
-            is_unproven = is_unproven or self._has_known_more
+            # An end that is open is as good as the checkpoint that says how far the log has to reach at least.
+            is_open = self._open_from is not None and (self._outside_size is None or self._has_known_more)
+            is_unproven = is_unproven or is_open
         return Verdict.UNPROVEN if is_unproven else Verdict.INTACT
 
     def _is_end_unproven(self) -> bool:

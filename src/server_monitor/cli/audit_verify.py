@@ -260,6 +260,8 @@ def _exit_code(judged: Judged) -> int:
         return 0
     if judged.report.unreached is not None and not judged.report.is_broken:
         return WRONG_USAGE
+    if judged.keys and judged.report.is_only_open:
+        return UNPROVEN
     if judged.is_export_proven or (judged.report.is_intact and judged.compared and judged.compared.is_empty):
         return UNPROVEN
     # Without a key there is nothing to prove anything with: the question was asked wrongly.
