@@ -44,7 +44,9 @@ def judged(archive: Path, url: str, kept: str | None) -> Report:
     with sources.opened(url, [archive.as_uri()]) as log:
         outside = [*log.outside, *([StoredNote(kept, place="kept", is_outside=True)] if kept else [])]
         trusted = [signer_of(archive.parent).verifier(1)]
-        return verify.verify(log.parts, log.notes, outside=outside, trusted=trusted, now=datetime.now(UTC))
+        return verify.verify(
+            log.parts, log.notes, outside=outside, trusted=trusted, kept=log.kept, now=datetime.now(UTC)
+        )
 
 
 async def test_an_untouched_archive_and_its_database_are_intact(archive: Path, database_url: str) -> None:

@@ -68,7 +68,7 @@ def judged(archive: Path, database: str | None, *others: Path, kept: Sequence[st
     with sources.opened(database or "", [place.as_uri() for place in (archive, *others)]) as log:
         outside = [*log.outside, *(StoredNote(text, place="kept", is_outside=True) for text in kept)]
         trusted = [SIGNER.verifier(1)]
-        return verify(log.parts, log.notes, outside=outside, trusted=trusted, now=datetime.now(UTC))
+        return verify(log.parts, log.notes, outside=outside, trusted=trusted, kept=log.kept, now=datetime.now(UTC))
 
 
 async def test_nothing_is_wrong_with_an_archive_by_itself(archive: Path) -> None:

@@ -79,7 +79,7 @@ def judged(url: str, outside: list[str], keys: list[Verifier] | None = None) -> 
 
 def _verified(log: sources.Log, outside: list[str], keys: list[Verifier]) -> Report:
     kept = [StoredNote(text, place="kept", is_outside=True) for text in outside]
-    return verify(log.parts, log.notes, outside=kept, trusted=keys, now=datetime.now(UTC))
+    return verify(log.parts, log.notes, outside=kept, trusted=keys, kept=log.kept, now=datetime.now(UTC))
 
 
 def verdicts_of_bundle(path: Path, outside: list[str]) -> list[dict[str, str]]:

@@ -107,6 +107,17 @@ class Forger:
         """Make the head fit the records, as whoever wrote them would."""
         size, frontier = await self.frontier()
         await self.run("UPDATE audit_head SET size = ?, frontier = ?", size, b"".join(frontier))
+        await self.fix_nodes()
+
+    async def fix_nodes(self) -> None:
+        """Make the inner nodes fit the records that there are."""
+        [(reached, prefix)] = await self.run("SELECT min_index, prefix FROM audit_head")
+        frontier, nodes = tree.split(prefix or b""), list[tuple[int, int, bytes]]()
+        for size, body in enumerate(await self.bodies(), reached):
+            frontier = tree.grow(frontier, size, tree.leaf_hash(body), lambda *node: nodes.append(node))
+        await self.run("DELETE FROM audit_nodes WHERE (idx + 1) << level > ?", reached)
+        if nodes:
+            await self.run_many("INSERT INTO audit_nodes (level, idx, hash) VALUES (?, ?, ?)", nodes)
 
     async def rewrite(self, change: Callable[[bytes], bytes], signer: Signer) -> None:
         """Change every record, and sign the whole history anew."""

@@ -57,7 +57,9 @@ def later(days: float = 100) -> datetime:
 def judged(url: str, signer: Signer) -> Report:
     """What an auditor with the public key says of the database."""
     with sources.database(url) as found:
-        return verify.verify(found.parts, found.notes, trusted=[signer.verifier(1)], now=datetime.now(UTC))
+        return verify.verify(
+            found.parts, found.notes, trusted=[signer.verifier(1)], kept=found.kept, now=datetime.now(UTC)
+        )
 
 
 async def one_run(url: str, data_dir: Path) -> None:

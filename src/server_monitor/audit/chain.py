@@ -38,6 +38,7 @@ ACTIONS = frozenset(
         "audit.export",
         "audit.export_finished",
         "audit.hold",
+        "audit.repair",
         "audit.verify",
         "auth.login",
         "auth.login_failed",

@@ -41,6 +41,7 @@ CRITICAL = frozenset(
         "audit.export",
         "audit.export_finished",
         "audit.hold",
+        "audit.repair",
         "group.grant",
         "host_key.changed",
         "settings.setup",

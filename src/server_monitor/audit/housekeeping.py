@@ -227,8 +227,9 @@ class Housekeeping:
             try:
                 with reported():
                     # Once more: months may have passed since it was put there.
-                    await self._sealer.secure(rows[segment.first_seq], SYSTEM)
-                    gone += await pruning.prune(self._db, Stretch(segment.first_seq, segment.end_seq), held)
+                    row = rows[segment.first_seq]
+                    await self._sealer.secure(row, SYSTEM)
+                    gone += await pruning.prune(self._db, Stretch(row.first_seq, row.end_seq, row.root), held)
             except Failure as error:
                 failure = str(error)
                 break

@@ -82,7 +82,9 @@ def _judged(database: str, archives: Sequence[str], keys: Sequence[str]) -> Repo
         progress(0)
         trusted = [Verifier.parse(key) for key in keys]
         now = datetime.now(UTC)
-        return verify(log.parts, log.notes, outside=log.outside, trusted=trusted, now=now, progress=progress)
+        return verify(
+            log.parts, log.notes, outside=log.outside, trusted=trusted, kept=log.kept, now=now, progress=progress
+        )
 
 
 class _Progress:

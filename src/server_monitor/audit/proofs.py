@@ -1,6 +1,7 @@
 """Proofs about the live log: that a record is in it, and that it continues an earlier checkpoint."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -8,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server_monitor.audit import tree
 from server_monitor.db.tables import audit_head, audit_nodes, audit_records
 from server_monitor.errors import NotFound, Unavailable
+
+_BATCH = 512  # records
 
 Place = tuple[int, int]
 """(level, index) of a node."""
@@ -42,6 +45,30 @@ async def frontier_at(conn: AsyncConnection, size: int) -> list[bytes]:
     return await _prove(conn, lambda node: [node(level, index) for level, index in tree.subtrees(size)])
 
 
+async def kept_frontier(conn: AsyncConnection) -> tuple[int, tuple[bytes, ...]]:
+    """(first record that is kept, frontier of those before). Raises Unavailable when they do not fit each other."""
+    head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
+    hashes = tree.split(head.prefix or b"")
+    if len(hashes) != head.min_index.bit_count():
+        raise Unavailable("The head of the audit log is damaged: what it keeps of pruned records does not fit them.")
+    return head.min_index, hashes
+
+
+async def grown(conn: AsyncConnection, frontier: Sequence[bytes], begin: int, end: int) -> tuple[bytes, ...]:
+    """The frontier after the records [begin, end), from nothing but those. Raises NotFound when one is missing."""
+    roots = tuple(frontier)
+    for start in range(begin, end, _BATCH):
+        leaves = await _leaves(conn, start, min(_BATCH, end - start))
+        roots = await asyncio.to_thread(_grown, roots, start, leaves)
+    return roots
+
+
+def _grown(roots: tuple[bytes, ...], size: int, leaves: Sequence[bytes]) -> tuple[bytes, ...]:
+    for index, leaf in enumerate(leaves, size):
+        roots = tree.grow(roots, index, leaf)
+    return roots
+
+
 async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[bytes]]) -> list[bytes]:
     """Run the pure algorithm twice: once to learn which nodes it asks for, once with their hashes."""
     wanted: set[Place] = set()
@@ -58,11 +85,8 @@ async def _prove(conn: AsyncConnection, proof: Callable[[tree.NodeHash], list[by
 
 async def _pruned_nodes(conn: AsyncConnection) -> dict[Place, bytes]:
     """What is still known of records that have been pruned: the complete subtrees before the first that is kept."""
-    head = (await conn.execute(select(audit_head.c.min_index, audit_head.c.prefix))).one()
-    places, hashes = list(tree.subtrees(head.min_index)), tree.split(head.prefix or b"")
-    if len(places) != len(hashes):
-        raise Unavailable("The head of the audit log is damaged: what it keeps of pruned records does not fit them.")
-    return dict(zip(places, hashes, strict=True))
+    min_index, hashes = await kept_frontier(conn)
+    return dict(zip(tree.subtrees(min_index), hashes, strict=True))
 
 
 async def _node(conn: AsyncConnection, level: int, index: int, pruned: Mapping[Place, bytes]) -> bytes:

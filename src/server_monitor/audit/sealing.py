@@ -241,10 +241,7 @@ class Sealer:
         """Nothing wrong is ever put into an archive from which nothing can be removed. Raises Unavailable."""
         wrong = await asyncio.to_thread(what_is_wrong, packed.data, row, self._signer, packed.epoch)
         if wrong is not None:
-            raise Unavailable(
-                f"Records {row.first_seq} to {row.end_seq - 1} in the database are not what was signed: {wrong}. "
-                "They are neither archived nor deleted. See `audit verify`, and restore a backup."
-            )
+            raise _not_signed(row.first_seq, row.end_seq, wrong)
 
     async def _reseal(self, row: Row, packed: _Packed, attempt: int) -> Row:
         """Decide the bytes anew: nothing of the segment was ever verified."""
@@ -265,8 +262,8 @@ class Sealer:
             if head.min_index > first_seq:
                 raise Unavailable(f"Records from {first_seq} on have been pruned; they are only in the archive.")
             origin = self._signer.origin(head.epoch)
-            root = await proofs.root_at(conn, end_seq)
-            prefix = await proofs.frontier_at(conn, first_seq)
+            prefix = await _prefix(conn, first_seq)
+            root = await _signed_root(conn, prefix, first_seq, end_seq)
             manifest = Manifest(origin, first_seq, end_seq, tuple(prefix), root)
             notes = await self._notes(conn, first_seq, Checkpoint(origin, end_seq, root))
             packer = Packer()
@@ -319,6 +316,47 @@ class Sealer:
                 ),
             )
         _log.info("audit_segment_archived", key=row.key, place=row.place, size_bytes=row.size_bytes)
+
+
+async def _prefix(conn: AsyncConnection, first_seq: int) -> list[bytes]:
+    """The frontier of the records before a segment: of what was archived and signed. Raises Unavailable."""
+    found = await proofs.frontier_at(conn, first_seq)
+    before = (await conn.execute(select(audit_segments.c.root).where(audit_segments.c.end_seq == first_seq))).scalar()
+    if tree.root(found) != (before if first_seq else tree.EMPTY_ROOT):
+        raise Unavailable(
+            f"What the database keeps of the records before {first_seq} is not what was archived. Nothing more is "
+            "archived or deleted; see `audit verify`, and `audit repair`."
+        )
+    return found
+
+
+async def _signed_root(conn: AsyncConnection, prefix: Sequence[bytes], first_seq: int, end_seq: int) -> bytes:
+    """The root of the tree at the end of a segment, from nothing but its records. Raises Unavailable.
+
+    It is about to be signed. So the records have to have the root of every checkpoint up to the first that covers them;
+    where none does yet, of the head.
+    """
+    covering = await checkpoints.covering(conn, end_seq)
+    head = (await conn.execute(select(audit_head.c.size, audit_head.c.frontier))).one()
+    last = head.size if covering is None else covering.size
+    c = audit_checkpoints.c
+    signed = select(c.size, c.root).where(c.size > first_seq, c.size <= last).order_by(c.size)
+    ought = [(row.size, row.root, f"the checkpoint of {row.size}") for row in await conn.execute(signed)]
+    ought += [(head.size, tree.root(tree.split(head.frontier)), "the head of the log")] if covering is None else []
+    frontier, reached, root = tuple(prefix), first_seq, b""
+    for size, expected, by in sorted([*ought, (end_seq, None, "")], key=lambda one: one[0]):
+        frontier, reached = await proofs.grown(conn, frontier, reached, size), size
+        root = tree.root(frontier) if size == end_seq else root
+        if expected is not None and tree.root(frontier) != expected:
+            raise _not_signed(first_seq, end_seq, f"{by} has another root")
+    return root
+
+
+def _not_signed(first_seq: int, end_seq: int, how: str) -> Unavailable:
+    return Unavailable(
+        f"Records {first_seq} to {end_seq - 1} in the database are not what was signed: {how}. "
+        "They are neither archived nor deleted. See `audit verify`, and restore a backup."
+    )
 
 
 async def _archived_size(conn: AsyncConnection) -> int:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server_monitor.audit import note, reading, tree
 from server_monitor.audit.archive import Archive
+from server_monitor.audit.nodes import Kept
 from server_monitor.audit.note import Verifier
 from server_monitor.audit.reading import COLUMNS, RECORD_LIMIT_BYTES
 from server_monitor.audit.segment import Segment, open_segment, split_notes
@@ -50,6 +51,8 @@ _SEGMENT = re.compile(r"(?:.*/)?([0-9]{12,18})-([0-9]{12,18})-[0-9a-f]{16}(?:-[0
 _AGAIN = re.compile(r"(.*)-([0-9]+)\.tar\.gz").fullmatch
 _ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmatch
 _QUIET = re.compile(r".*/checkpoints/quiet/[0-9]{8}T[0-9]{2}-[0-9]{12,18}-[0-9a-f]{16}\.txt").fullmatch
+# In the order in which the records complete them.
+_NODES = "SELECT level, idx, hash FROM audit_nodes ORDER BY (idx + 1) << level, level"
 _ARCHIVED = b'{"action":"audit.archive",'
 
 
@@ -67,6 +70,7 @@ class Log:
     epoch: int
     outside: Sequence[StoredNote] = ()
     objects: "_Objects | None" = None  # of an archive
+    kept: Kept | None = None  # of a database
 
     @property
     def records(self) -> int:
@@ -101,6 +105,7 @@ def joined(archived: Log, live: Log) -> Log:
         live.end_seq,
         max(archived.epoch, live.epoch),
         archived.outside,
+        kept=live.kept,
     )
 
 
@@ -143,7 +148,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
         end_seq=size,
         frontier=_split(frontier),
     )
-    return Log([part], _notes(reader), min_index, size, epoch)
+    return Log([part], _notes(reader), min_index, size, epoch, kept=Kept(min_index, _nodes(reader)))
 
 
 def _notes(reader: _Reader) -> Iterator[StoredNote]:
@@ -151,6 +156,14 @@ def _notes(reader: _Reader) -> Iterator[StoredNote]:
     for rows in reader.rows(statement):
         for size, root, text in rows:
             yield StoredNote(text if type(text) is str else "", size, root, LIVE)
+
+
+def _nodes(reader: _Reader) -> Iterator[Sequence[Row]]:
+    """Where they cannot be read any further stands one that fits nowhere."""
+    try:
+        yield from reader.rows(_NODES)
+    except Unreadable:
+        yield [(None, None, None)]
 
 
 def _split(frontier: Any) -> Sequence[bytes]:

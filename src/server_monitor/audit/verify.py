@@ -16,13 +16,14 @@ standard library.
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from server_monitor.audit import note, reading, tree
+from server_monitor.audit.nodes import Kept, Nodes, Repair
 from server_monitor.audit.note import Checkpoint, Verifier
 from server_monitor.audit.reading import COLUMNS, Columns
 from server_monitor.errors import Invalid, Unavailable
@@ -62,7 +63,8 @@ class Unreadable(Exception):  # noqa: N818  # Says what happened, as errors.py d
 class Finding:
     """Something that is wrong, and the records [first_seq, last_seq] it lies in where that is known.
 
-    A doubt is something that nothing shows to be right: then the aspect is not proven, and a warning says why.
+    A doubt is something that nothing shows to be right: then the aspect is not proven, and a warning says why. What is
+    derived follows from the records and can be made anew from them.
     """
 
     aspect: Aspect
@@ -71,6 +73,7 @@ class Finding:
     first_seq: int | None = None
     last_seq: int | None = None
     is_doubt: bool = False
+    is_derived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class Report:
     hidden_findings: int
     open_from: int | None = None
     unreached: str | None = None
+    repair: Repair | None = None  # when nothing is wrong but what it makes right
 
     @property
     def is_broken(self) -> bool:
@@ -152,6 +156,7 @@ class Report:
 
 
 _sha256 = hashlib.sha256
+_LOW_BITS = (1 << tree.KEPT_LEVELS) - 1  # of a record that completes a node that is kept
 
 Progress = Callable[[int], None]
 """Told how many records have been read."""
@@ -163,20 +168,24 @@ def verify(
     *,
     outside: Sequence[StoredNote] = (),
     trusted: Sequence[Verifier] = (),
+    kept: Kept | None = None,
     now: datetime,
     progress: Progress | None = None,
 ) -> Report:
     """Judge the log that `parts` make, in order. `notes` come in the order of their sizes, `outside` in any.
 
+    `kept` is what the database among the parts keeps beside its records.
+
     A part that cannot be opened comes as the finding that says so.
     """
-    verification = _Verification(notes, outside, trusted)
+    verification = _Verification(notes, outside, trusted, kept)
     try:
         for part in parts:
             if isinstance(part, Finding):
                 verification.found(part)
             else:
                 verification.part(part, progress)
+        verification.end()
     except Unavailable as error:
         verification.unreached(str(error))
     return verification.report(now)
@@ -188,9 +197,17 @@ class _Findings:
     counts: dict[Aspect, int] = field(default_factory=dict)
 
     def add(self, aspect: Aspect, code: str, message: str, first: int | None = None, last: int | None = None) -> None:
-        count = self.counts[aspect] = self.counts.get(aspect, 0) + 1
+        self.put(Finding(aspect, code, message, first, first if last is None else last))
+
+    def put(self, finding: Finding) -> None:
+        count = self.counts[finding.aspect] = self.counts.get(finding.aspect, 0) + 1
         if count <= FINDINGS_KEPT:
-            self.kept.append(Finding(aspect, code, message, first, first if last is None else last))
+            self.kept.append(finding)
+
+    @property
+    def are_derived(self) -> bool:
+        """Are there any, and all of what follows from the records?"""
+        return bool(self.kept) and not self.hidden and all(finding.is_derived for finding in self.kept)
 
     @property
     def hidden(self) -> int:
@@ -307,8 +324,18 @@ class _Claims:
 class _Verification:
     """One pass over a log. The tree is that of all records before `_size`; `_roots` is None once it cannot be known."""
 
-    def __init__(self, notes: Iterable[StoredNote], outside: Sequence[StoredNote], trusted: Sequence[Verifier]) -> None:
+    def __init__(
+        self,
+        notes: Iterable[StoredNote],
+        outside: Sequence[StoredNote],
+        trusted: Sequence[Verifier],
+        kept: Kept | None,
+    ) -> None:
         self._findings = _Findings()
+        self._nodes = Nodes(None if kept is None else kept.nodes)
+        self._kept_seq = kept.first_seq if kept is not None else None
+        self._kept_prefix: tuple[bytes, ...] | None = None  # what it has to be, once the records before are known
+        self._is_prefix_wrong = False
         self._warnings: list[str] = []
         self._doubts: set[Aspect] = set()
         ordered = sorted(outside, key=claimed_size)
@@ -346,11 +373,14 @@ class _Verification:
             self._doubts.add(finding.aspect)
             self._warnings.append(finding.message)
             return
-        self._findings.add(finding.aspect, finding.code, finding.message, finding.first_seq, finding.last_seq)
+        self._findings.put(finding)
 
     def unreached(self, why: str) -> None:
         self._is_cut = True
         self._unreached = why
+
+    def end(self) -> None:
+        self._nodes.end()
 
     def part(self, part: Part, progress: Progress | None) -> None:
         joint = self._begin(part)
@@ -383,6 +413,10 @@ class _Verification:
     def _begin(self, part: Part) -> tuple[int, list[bytes] | None] | None:
         """Start the tree from what the part says came before it; returns the point where it meets the part before."""
         prefix = self._prefix(part)
+        if self._first_seq is None and prefix is None:
+            self._nodes.give_up()
+        elif self._first_seq is None and part.first_seq and prefix is not None:
+            self._nodes.begin(part.first_seq, prefix)
         if self._first_seq is None:
             self._first_seq = self._size = part.first_seq
             self._roots = prefix
@@ -402,6 +436,7 @@ class _Verification:
         if part.first_seq > self._size:
             self._missing(self._size, part.first_seq - 1, f"before {part.name}")
             self._skip_claims_before(part.first_seq)
+            self._nodes.give_up()
             self._size, self._roots, self._is_off = part.first_seq, prefix, False
             self._settle_claims()
             return None
@@ -411,6 +446,13 @@ class _Verification:
 
     def _prefix(self, part: Part) -> list[bytes] | None:
         prefix = list(part.prefix)
+        right = self._kept_prefix if part.frontier is not None else None
+        if right is not None and part.first_seq == self._kept_seq:
+            if tuple(prefix) != right:
+                self._is_prefix_wrong = True
+                message = f"What {part.name} keeps of the records before {part.first_seq} is not what they were."
+                self._findings.put(Finding(Aspect.INTEGRITY, "prefix_wrong", message, is_derived=True))
+            return list(right)
         if len(prefix) != part.first_seq.bit_count() or any(len(node) != tree.HASH_BYTES for node in prefix):
             self._wrong_prefix(part)
             return None
@@ -500,6 +542,7 @@ class _Verification:
         else:
             self._bad(seq, "out_of_place", f"stands after record {self._size - 1}")
         self._size, self._roots = seq, None
+        self._nodes.give_up()
         return seq
 
     def _bad(self, seq: int, code: str, what: str) -> None:
@@ -508,12 +551,17 @@ class _Verification:
     def _grow(self, body: bytes) -> None:
         roots = self._roots
         if roots is not None:
-            node = _sha256(b"\x00" + body).digest()
             size = self._size
-            while size & 1:
-                node = _sha256(b"\x01" + roots.pop() + node).digest()
-                size >>= 1
-            roots.append(node)
+            if size & _LOW_BITS == _LOW_BITS:
+                roots[:] = tree.grow(roots, size, tree.leaf_hash(body), self._nodes.completed)
+            else:
+                node = _sha256(b"\x00" + body).digest()
+                while size & 1:
+                    node = _sha256(b"\x01" + roots.pop() + node).digest()
+                    size >>= 1
+                roots.append(node)
+            if self._size + 1 == self._kept_seq:
+                self._kept_prefix = tuple(roots)
         self._size += 1
 
     def _clock_went_back(self, seq: int, ts: str) -> None:
@@ -572,7 +620,9 @@ class _Verification:
         self._unreached = self._unreached or self._claims.unreached
         self._judge_claims_beyond()
         self._judge_pruning()
+        self._judge_nodes()
         verdicts = {aspect: self._verdict(aspect) for aspect in Aspect}
+        repair = self._repair(verdicts)
         self._warn(now)
         return Report(
             verdicts=verdicts,
@@ -589,7 +639,38 @@ class _Verification:
             hidden_findings=self._findings.hidden,
             open_from=self._open_from,
             unreached=self._unreached,
+            repair=repair,
         )
+
+    def _judge_nodes(self) -> None:
+        if self._is_cut or self._unreached or self._roots is None:
+            return
+        nodes = self._nodes
+        if not nodes.are_wrong:
+            return
+        wrong = len(nodes.put) - nodes.missing
+        said = [f"{wrong} are not what the records give"] if wrong else []
+        said += [f"{nodes.missing} are missing"] if nodes.missing else []
+        said += [f"{len(nodes.remove)} belong to nothing"] if nodes.remove else []
+        said += ["those of the pruned records do not add up to what is kept of them"] if nodes.are_pruned_wrong else []
+        message = f"Of the inner nodes of the tree that the database keeps (audit_nodes), {' and '.join(said)}."
+        self._findings.put(Finding(Aspect.INTEGRITY, "nodes_wrong", message, is_derived=True))
+
+    def _repair(self, verdicts: Mapping[Aspect, Verdict]) -> Repair | None:
+        """Only beside records that are whole and signed: what is wrong may be all that shows a forgery."""
+        is_signed = verdicts[Aspect.AUTHENTICITY] is Verdict.INTACT and verdicts[Aspect.COMPLETENESS] is Verdict.INTACT
+        if self._kept_seq is None or not is_signed or not self._findings.are_derived:
+            return None
+        if self._nodes.are_pruned_wrong:
+            self._warnings.append(
+                "The records are intact. To make the rest anew those in the archive are needed as well."
+            )
+            return None
+        self._warnings.append(
+            "The records are intact: what is wrong is made from them. `server-monitor audit repair` makes it anew."
+        )
+        prefix = self._kept_prefix if self._is_prefix_wrong else None
+        return Repair(self._kept_seq, tuple(self._nodes.put), tuple(self._nodes.remove), prefix)
 
     def _judge_claims_beyond(self) -> None:
         """Checkpoints of more records than there are: the end was cut off, unless it may lie elsewhere."""

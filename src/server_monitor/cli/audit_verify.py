@@ -143,6 +143,55 @@ def checkpoint(as_json: AsJson = False) -> None:
         sys.stdout.write(newest.note)
 
 
+def repair(as_json: AsJson = False) -> None:
+    """Make anew what the database keeps beside its records, from records that are verified to be intact.
+
+    Only for what `audit verify` says that it is for. Records, checkpoints and signatures are never changed.
+    """
+    from server_monitor.audit import repairing
+    from server_monitor.auth.actor import audited
+
+    where = run(_own_places)
+    try:
+        judged = _judged(where, (), (), nullcontext())
+    except Failure as error:
+        fail(str(error), WRONG_USAGE)
+    wanted = judged.report.repair
+    if wanted is None and not judged.report.is_intact:
+        _print(judged)
+        fail("The records themselves are not shown to be intact, so nothing may be made from them. Restore a backup.")
+
+    async def work() -> None:
+        async with workplace() as place:
+            if wanted is not None:
+                await repairing.apply(place.db, wanted, actor=audited(place.actor))
+
+    run(work)
+    made = 0 if wanted is None else len(wanted.put)
+    removed = 0 if wanted is None else len(wanted.remove)
+    is_prefix = wanted is not None and wanted.prefix is not None
+    if as_json:
+        emit({"nodes_made": made, "nodes_removed": removed, "prefix_made": is_prefix})
+    elif wanted is None:
+        say("There is nothing to repair.")
+    else:
+        prefix = ", and what is kept of the pruned records" if is_prefix else ""
+        say(f"{made} inner nodes were made anew and {removed} removed{prefix}. Run `audit verify` again.")
+
+
+async def _own_places() -> Where:
+    """The console's own database, with every archive that holds what was pruned from it."""
+    from sqlalchemy import select
+
+    from server_monitor.audit import verifying
+    from server_monitor.db.tables import audit_head
+
+    async with workplace() as place, place.db.reading() as conn:
+        min_index = (await conn.execute(select(audit_head.c.min_index))).scalar_one()
+        archives = await verifying.places(conn) if min_index else []
+        return Where(place.settings.database, archives, None)
+
+
 async def _signed() -> "tuple[Made, Verifier]":
     from server_monitor.audit import checkpoints, note, sources
 
@@ -191,7 +240,7 @@ def _judged(
         now = datetime.now(UTC)
         outside += log.outside
         parts = log.parts if lines is None else lines.passing(log.parts)
-        report = judge(parts, log.notes, outside=outside, trusted=keys, now=now, progress=progress)
+        report = judge(parts, log.notes, outside=outside, trusted=keys, kept=log.kept, now=now, progress=progress)
         warnings = _about_keys(keys, are_pinned=bool(pinned))
         compared = None if lines is None else lines.compared()
         are_filters_known = lines is not None and lines.has_filters

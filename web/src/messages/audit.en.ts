@@ -47,6 +47,7 @@ const sentences: Record<string, Predicate> = {
     return rows === null ? "finished an export of the audit log" : `exported ${records(rows)} of the audit log`;
   },
   "audit.hold": ({ what, meta }) => (meta.change === "remove" ? `released ${named("hold", what)}` : `placed ${named("hold", what)} on the audit log`),
+  "audit.repair": () => "made what the audit log keeps beside its records anew",
   "audit.verify": ({ failed, meta }) => {
     if ("pid" in meta) return "began to verify the audit log";
     if (!failed) return "verified the audit log and found it intact";
