@@ -90,6 +90,7 @@ class Standing:
     next_deletion_at: datetime | None
     size: int
     min_index: int
+    changed_hold: str | None = None  # one that the log states and the database has not any more
 
 
 class Housekeeping:
@@ -153,7 +154,9 @@ class Housekeeping:
         archived = await self._sealer.run(now, SYSTEM, everything=everything)
         standing, held = await self._judge(now)
         pruned, failure = 0, None
-        if standing.verdict.prunable:
+        if standing.changed_hold is not None:
+            failure = holds.lost_words(standing.changed_hold)
+        elif standing.verdict.prunable:
             pruned, failure = await self._prune(standing.verdict.prunable, held, now)
         await pruning.give_back(self._db)
         return Summary(archived, pruned, standing.verdict, failure)
@@ -181,14 +184,17 @@ class Housekeeping:
             head = (await conn.execute(select(audit_head.c.size, audit_head.c.min_index))).one()
             anchored = await anchors.anchored_size(conn) if self.rules.demands_anchor else None
             is_doubtful = clock.is_doubtful(await clock_steps(conn), now)
-            policy = Policy(self.rules.retention_days, self.rules.is_on, anchored, is_doubtful)
+            changed = [one.name for one in await holds.changed(conn)]
+            changed_hold = changed[0] if changed else None
+            policy = Policy(self.rules.retention_days, self.rules.is_on, anchored, is_doubtful, changed_hold)
             closed = [Closed(row.first_seq, row.end_seq, row.state, row.newest_at) for row in segments]
             kept = [segment for segment in closed if segment.end_seq > head.min_index]
             reaching = await self._reach(conn, active, old_enough(kept, policy, now))
         verdict = may_prune(kept, reaching, policy, now)
         next_run_at = now if self.is_running else self.next_run_at
         next_at = next_deletion(kept[0] if kept else None, verdict, policy, next_run_at, self.rules.every)
-        return Standing(segments, verdict, next_at, head.size, head.min_index), frozenset(hold.id for hold in active)
+        standing = Standing(segments, verdict, next_at, head.size, head.min_index, changed_hold)
+        return standing, frozenset(hold.id for hold in active)
 
     async def _reach(self, conn: AsyncConnection, active: Sequence[Hold], old: Sequence[Closed]) -> Sequence[Held]:
         """The first record of these segments that each hold covers.
@@ -218,6 +224,8 @@ class Housekeeping:
         cutoff = timestamp(now - timedelta(days=self.rules.retention_days))
         said = {"first_seq": begin, "end_seq": end, "count": end - begin, "cutoff": cutoff}
         keys = [rows[segment.first_seq].key for segment in prunable]
+        async with self._db.transaction() as conn:
+            await holds.carry(conn, end, actor=SYSTEM)
         await self._keeper.sign("prune")
         parent = await self._record(
             Event("audit.cleanup", SYSTEM, _LOG, None, phase="intent", meta={**said, "segments": keys[:100]})

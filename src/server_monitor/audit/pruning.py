@@ -101,6 +101,8 @@ async def _batch(conn: AsyncConnection, begin: int, end: int, allowed_under: Col
     """Delete [begin, end); returns the frontier of all that has gone."""
     if not {hold.id for hold in await holds.active(conn)} <= set(allowed_under):
         raise Conflict("A hold was added while the audit log was being pruned; the next run asks again.")
+    for lost in await holds.changed(conn):
+        raise Unavailable(holds.lost_words(lost.name))
     reached, frontier = await proofs.kept_frontier(conn)
     if reached != begin:
         raise Conflict("Another process prunes the audit log.")

@@ -23,6 +23,7 @@ class Obstacle(StrEnum):
     YOUNG = "too_young"
     UNVERIFIED = "not_verified"
     HELD = "held"
+    HOLD_CHANGED = "hold_changed"
     UNANCHORED = "not_anchored"
     CLOCK = "clock_moved"
 
@@ -49,13 +50,15 @@ class Held:
 class Policy:
     """What the operator chose, and what is known of the clock that says how old a segment is.
 
-    `anchored_size` is None when nothing demands that checkpoints have left the house.
+    `anchored_size` is None when nothing demands that checkpoints have left the house. `changed_hold` names a hold that
+    the log states and the database has not any more.
     """
 
     retention_days: int
     is_on: bool = True
     anchored_size: int | None = None
     is_clock_doubtful: bool = False
+    changed_hold: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +113,25 @@ def next_deletion(
 def _obstacle(
     segment: Closed, holds: Sequence[Held], policy: Policy, now: datetime
 ) -> tuple[Obstacle | None, str | None]:
-    at = deletable_at(segment, policy)
-    if at is None:
-        return Obstacle.OFF if policy.retention_days else Obstacle.FOR_EVER, None
-    if now < at or policy.is_clock_doubtful:
-        return Obstacle.YOUNG if now < at else Obstacle.CLOCK, None
+    obstacle = _age_obstacle(segment, policy, now)
+    if obstacle is not None:
+        return obstacle, None
     if segment.state is not State.VERIFIED:
         return Obstacle.UNVERIFIED, None
-    for hold in holds:
-        if hold.first_seq is not None and hold.first_seq < segment.end_seq:
-            return Obstacle.HELD, hold.name
+    if policy.changed_hold is not None:
+        return Obstacle.HOLD_CHANGED, policy.changed_hold
+    holding = next((hold for hold in holds if hold.first_seq is not None and hold.first_seq < segment.end_seq), None)
+    if holding is not None:
+        return Obstacle.HELD, holding.name
     if policy.anchored_size is not None and policy.anchored_size < segment.end_seq:
         return Obstacle.UNANCHORED, None
     return None, None
+
+
+def _age_obstacle(segment: Closed, policy: Policy, now: datetime) -> Obstacle | None:
+    at = deletable_at(segment, policy)
+    if at is None:
+        return Obstacle.OFF if policy.retention_days else Obstacle.FOR_EVER
+    if now < at:
+        return Obstacle.YOUNG
+    return Obstacle.CLOCK if policy.is_clock_doubtful else None

@@ -23,7 +23,7 @@ import asyncpg
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from server_monitor.audit import note, reading, tree
+from server_monitor.audit import note, reading, stated, tree
 from server_monitor.audit.archive import Archive
 from server_monitor.audit.nodes import Kept
 from server_monitor.audit.note import Verifier
@@ -53,6 +53,7 @@ _ANCHOR = re.compile(r".*/checkpoints/([0-9]{12,18})-[0-9a-f]{16}\.txt").fullmat
 _QUIET = re.compile(r".*/checkpoints/quiet/[0-9]{8}T[0-9]{2}-[0-9]{12,18}-[0-9a-f]{16}\.txt").fullmatch
 # In the order in which the records complete them.
 _NODES = "SELECT level, idx, hash FROM audit_nodes ORDER BY (idx + 1) << level, level"
+_HOLDS = "SELECT id, CAST(filters AS text) FROM audit_holds WHERE released_at IS NULL"
 _ARCHIVED = b'{"action":"audit.archive",'
 
 
@@ -148,7 +149,7 @@ def _log(reader: _Reader, body: str, ts: str) -> Log:
         end_seq=size,
         frontier=_split(frontier),
     )
-    return Log([part], _notes(reader), min_index, size, epoch, kept=Kept(min_index, _nodes(reader)))
+    return Log(_with_holds(part, reader), _notes(reader), min_index, size, epoch, kept=Kept(min_index, _nodes(reader)))
 
 
 def _notes(reader: _Reader) -> Iterator[StoredNote]:
@@ -156,6 +157,34 @@ def _notes(reader: _Reader) -> Iterator[StoredNote]:
     for rows in reader.rows(statement):
         for size, root, text in rows:
             yield StoredNote(text if type(text) is str else "", size, root, LIVE)
+
+
+def _with_holds(part: Part, reader: _Reader) -> Iterator[Part | Finding]:
+    """The part, and behind it the holds that its records state and the table has not so."""
+    said: list[tuple[int, bytes]] = []
+    is_whole = False
+
+    def noting() -> Iterator[Sequence[Row]]:
+        nonlocal is_whole
+        for batch in part.batches:
+            said.extend((row[0], row[1]) for row in batch if type(row[1]) is bytes and row[1].startswith(stated.MAY_BE))
+            yield batch
+        is_whole = True
+
+    yield replace(part, batches=noting())
+    if not is_whole:
+        return
+    try:
+        kept = {identity: stated.filters_of(text) for rows in reader.rows(_HOLDS) for identity, text in rows}
+    except Unreadable as error:
+        yield Finding(Aspect.INTEGRITY, "holds_unreadable", f"The holds cannot be read: {error}.")
+        return
+    for hold in stated.changed(stated.stated(said), kept):
+        words = (
+            f"The hold {hold.name!r} was changed in the database by hand: record {hold.seq} states it, and none says "
+            f"that it was removed."
+        )
+        yield Finding(Aspect.INTEGRITY, "hold_changed", words)
 
 
 def _nodes(reader: _Reader) -> Iterator[Sequence[Row]]:

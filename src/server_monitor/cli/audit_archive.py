@@ -126,4 +126,10 @@ def remove(name: str, as_json: AsJson = False) -> None:
 
 
 def _shown(one: "Hold") -> dict[str, object]:
-    return {"id": one.id, "name": one.name, "reason": one.reason, "filters": dict(one.filters)}
+    return {
+        "id": one.id,
+        "name": one.name,
+        "reason": one.reason,
+        "filters": dict(one.filters),
+        "damaged": one.is_damaged,
+    }

@@ -46,7 +46,10 @@ const sentences: Record<string, Predicate> = {
     if (failed) return "stopped an export of the audit log before its end";
     return rows === null ? "finished an export of the audit log" : `exported ${records(rows)} of the audit log`;
   },
-  "audit.hold": ({ what, meta }) => (meta.change === "remove" ? `released ${named("hold", what)}` : `placed ${named("hold", what)} on the audit log`),
+  "audit.hold": ({ what, meta }) => {
+    if (meta.change === "remove") return `released ${named("hold", what)}`;
+    return meta.change === "keep" ? `went on keeping ${named("hold", what)}` : `placed ${named("hold", what)} on the audit log`;
+  },
   "audit.repair": () => "made what the audit log keeps beside its records anew",
   "audit.verify": ({ failed, meta }) => {
     if ("pid" in meta) return "began to verify the audit log";
@@ -342,6 +345,7 @@ export const audit = {
       too_young: "No record is old enough yet.",
       not_verified: "The oldest segment could not be read back and verified yet.",
       held: "A hold keeps the oldest records.",
+      hold_changed: "A hold was changed in the database by hand: nothing is deleted until it is put back.",
       not_anchored: "The oldest segment waits for a checkpoint outside this console.",
       clock_moved: "The clock of the console has jumped: nothing is deleted until it is back, or a day has passed.",
     } as Record<string, string>,
