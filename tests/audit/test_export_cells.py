@@ -218,3 +218,17 @@ def test_libreoffice_finds_no_formula(tmp_path: Path) -> None:
     )
 
     assert "table:formula" not in (tmp_path / "export.fods").read_text()
+
+
+@pytest.mark.parametrize("body", ["text", 7, None, b"\x00ff", b'{"action":\n1}', b"[]"])
+def test_what_is_no_record_is_a_line_that_says_so(body: object) -> None:
+    """In every form, and whoever writes them is told which it is."""
+    told: list[int] = []
+
+    [line, end] = cells.json_lines([(7, body)], told.append).split(b"\n")
+    cells.csv_rows([(7, body)], told.append)
+    cells.json_items([(7, body)], told.append)
+
+    said = json.loads(line)
+    assert (said["seq"], said["unreadable"], len(said["hash"]), end) == (7, True, 64, b"")
+    assert told == [7, 7, 7]

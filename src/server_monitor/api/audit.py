@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from server_monitor.api.deps import ActorDep, ConsoleDep, each_once, json_response, require
 from server_monitor.audit import checkpoints, note, proofs, verifying
 from server_monitor.audit.checkpoints import Made
+from server_monitor.audit.damage import reported
 from server_monitor.audit.verifying import Last, Running
 from server_monitor.auth.actor import Permission, audited
 from server_monitor.errors import NotFound, Unavailable
@@ -22,22 +23,25 @@ _SIGNED_NOTE = "text/plain"
 async def checkpoint(request: Request, parts: ConsoleDep, actor: ActorDep) -> Response:
     """The newest signed checkpoint: as JSON, or as the note itself with `Accept: text/plain`."""
     require(actor, Permission.AUDIT_READ)
-    async with parts.db.reading() as conn:
-        made = await checkpoints.newest(conn)
+    with reported():
+        async with parts.db.reading() as conn:
+            made = await checkpoints.newest(conn)
+        shown = None if made is None else _shown(made)
     if made is None:
         raise Unavailable("No checkpoint has been made yet; the first follows within a second of the start.")
     if _SIGNED_NOTE in request.headers.get("accept", ""):
         return Response(made.note, media_type="text/plain; charset=utf-8")
-    return json_response(_shown(made))
+    return json_response(shown)
 
 
 @router.get("/key")
 async def public_key(parts: ConsoleDep, actor: ActorDep) -> Response:
     """The public key that checkpoints are signed with, as one line to pin."""
     require(actor, Permission.AUDIT_READ)
-    async with parts.db.reading() as conn:
-        made = await checkpoints.newest(conn)
-    origin = note.read(made.note)[0].origin if made else parts.signer.origin(1)
+    with reported():
+        async with parts.db.reading() as conn:
+            made = await checkpoints.newest(conn)
+        origin = note.read(made.note)[0].origin if made else parts.signer.origin(1)
     return json_response({"origin": origin, "vkey": note.verifier_of(origin, parts.signer.key).vkey})
 
 
@@ -45,12 +49,13 @@ async def public_key(parts: ConsoleDep, actor: ActorDep) -> Response:
 async def proof(parts: ConsoleDep, actor: ActorDep, seq: Annotated[int, Path(ge=0, le=LARGEST_SEQ)]) -> Response:
     """What shows that record `seq` is in the log of the oldest checkpoint that covers it."""
     require(actor, Permission.AUDIT_READ)
-    async with parts.db.reading() as conn:
-        covering = await checkpoints.covering(conn, seq + 1)
-        if covering is None:
-            raise NotFound("audit record under a checkpoint", str(seq))
-        path = await proofs.inclusion(conn, seq, covering.size)
-    return json_response({"seq": seq, "proof": _encoded(path), "checkpoint": _shown(covering)})
+    with reported():
+        async with parts.db.reading() as conn:
+            covering = await checkpoints.covering(conn, seq + 1)
+            if covering is None:
+                raise NotFound("audit record under a checkpoint", str(seq))
+            path = await proofs.inclusion(conn, seq, covering.size)
+        return json_response({"seq": seq, "proof": _encoded(path), "checkpoint": _shown(covering)})
 
 
 @router.get("/consistency")
@@ -62,8 +67,9 @@ async def consistency(
 ) -> Response:
     """What shows that the log of `to` records begins with that of `from` records."""
     require(actor, Permission.AUDIT_READ)
-    async with parts.db.reading() as conn:
-        path = await proofs.consistency(conn, old_size, new_size)
+    with reported():
+        async with parts.db.reading() as conn:
+            path = await proofs.consistency(conn, old_size, new_size)
     return json_response({"from": old_size, "to": new_size, "proof": _encoded(path)})
 
 

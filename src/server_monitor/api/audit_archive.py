@@ -8,6 +8,7 @@ from pydantic import Field
 
 from server_monitor.api.deps import ActorDep, Body, ConsoleDep, json_response, require
 from server_monitor.audit import holds
+from server_monitor.audit.damage import reported
 from server_monitor.audit.holds import Hold
 from server_monitor.audit.housekeeping import Failed, Housekeeping, Standing, record_request
 from server_monitor.audit.sealing import Row
@@ -31,7 +32,8 @@ async def segments(parts: ConsoleDep, actor: ActorDep) -> Response:
     """The archive: each segment with its size and state, and when the next records leave the database."""
     require(actor, Permission.AUDIT_READ)
     standing = await parts.housekeeping.standing(datetime.now(UTC))
-    return json_response(_shown(parts.housekeeping, standing))
+    with reported():
+        return json_response(_shown(parts.housekeeping, standing))
 
 
 @router.post("/archive", status_code=202)
@@ -103,8 +105,8 @@ def _segment(row: Row) -> dict[str, Any]:
         "place": row.place,
         "key": row.key,
         "version": row.version,
-        "sha256": row.sha256.hex(),
-        "root": row.root.hex(),
+        "sha256": _hex(row.sha256),
+        "root": _hex(row.root),
         "size_bytes": row.size_bytes,
         "oldest_at": row.oldest_at,
         "newest_at": row.newest_at,
@@ -116,12 +118,18 @@ def _segment(row: Row) -> dict[str, Any]:
     }
 
 
+def _hex(digest: object) -> str | None:
+    """None for what somebody has put in its place."""
+    return digest.hex() if isinstance(digest, bytes) else None
+
+
 def _hold(hold: Hold) -> dict[str, Any]:
     return {
         "id": hold.id,
         "name": hold.name,
         "reason": hold.reason,
         "filters": dict(hold.filters),
+        "damaged": hold.is_damaged,
         "created_at": hold.created_at,
         "created_by": hold.created_by,
     }

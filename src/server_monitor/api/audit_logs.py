@@ -80,13 +80,13 @@ async def audit_logs(parts: ConsoleDep, actor: ActorDep, search: SearchQuery) ->
 
 @router.get("/audit-logs/{seq}")
 async def audit_log(parts: ConsoleDep, actor: ActorDep, seq: Annotated[int, Path(ge=0, le=LARGEST_SEQ)]) -> Response:
-    """One whole record, as it was written, and its leaf hash."""
+    """One whole record, as it was written, and its leaf hash; `{"unreadable": true}` for one that was tampered with."""
     require(actor, Permission.AUDIT_READ)
     async with parts.db.reading() as conn:
         body = (await conn.execute(select(audit_records.c.body).where(audit_records.c.seq == seq))).scalar()
     if body is None:
         raise NotFound("audit record", str(seq))
-    return json_response({"seq": seq, "hash": cells.item(seq, body).hash, "record": orjson.loads(body)})
+    return json_response(cells.whole_record(seq, body))
 
 
 @router.get("/export/audit/csv")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit.cells import Stored
+from server_monitor.audit.cells import Stored, as_bytes
 from server_monitor.audit.chain import META_LIMIT_BYTES
 from server_monitor.db.driver import on_sqlite, spelled
 from server_monitor.db.tables import audit_records
@@ -88,7 +88,7 @@ def _few(rows: Iterable[Stored]) -> Iterator[list[Stored]]:
     size_bytes = 0
     for row in rows:
         few.append(row)
-        size_bytes += len(row[1])
+        size_bytes += len(as_bytes(row[1]))
         if len(few) == AT_ONCE or size_bytes > AT_ONCE_BYTES:
             yield few
             few, size_bytes = [], 0

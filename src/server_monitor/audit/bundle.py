@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import checkpoints, export, intents, note, standalone, tree
+from server_monitor.audit import cells, checkpoints, export, intents, note, standalone, tree
 from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.search import Filters
@@ -68,6 +68,7 @@ class Bundle:
     checkpoint: str  # the signed note of its end
     pruned: Pruned | None = None  # what comes out of the archive, when it begins there
     rows: int = 0
+    unreadable: int = 0  # it carries whatever there is, and the verifier says what is wrong with it
     size_bytes: int = 0
     was_delivered: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -128,7 +129,7 @@ class Bundle:
             if not rows:
                 return
             following = rows[-1].seq + 1
-            yield [row.body for row in rows]
+            yield [cells.as_bytes(row.body) for row in rows]
 
     def _counted(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)

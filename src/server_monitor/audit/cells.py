@@ -10,13 +10,17 @@ CSV follows RFC 4180. It is made for people, so a cell that a spreadsheet could 
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 from msgspec import MsgspecError, Raw, Struct, json
 
-Stored = tuple[int, bytes]
-"""(seq, body) of one record."""
+Stored = tuple[int, Any]
+"""(seq, body) of one record as it was found: bytes, or whatever somebody has put there in their place."""
+
+Noticed = Callable[[int], None]
+"""Told the number of each record that cannot be read."""
 
 
 class Item(Struct, frozen=True, gc=False):
@@ -90,33 +94,39 @@ _WORD = r"(?:[0-9A-Za-z_.:/~][0-9A-Za-z_.:/~()@+-]*+)?+"
 _HARMLESS = re.compile(_AGENT + ",".join([_WORD] * 9))
 
 
-def csv_rows(records: Sequence[Stored]) -> bytes:
+def csv_rows(records: Sequence[Stored], unread: Noticed | None = None) -> bytes:
     """The records as rows, each ended by CR LF."""
-    return "".join([_csv_row(seq, body) for seq, body in records]).encode()
+    return "".join([_csv_row(seq, body, unread) for seq, body in records]).encode()
 
 
-def json_items(records: Sequence[Stored]) -> bytes:
+def json_items(records: Sequence[Stored], unread: Noticed | None = None) -> bytes:
     """The records as JSON objects with commas between them."""
-    items = _encode([item(seq, body) for seq, body in records])[1:-1]
+    items = _encode([item(seq, body, unread) for seq, body in records])[1:-1]
     if items.isascii() and b"\x7f" not in items:
         return items
     return _UNSEEN.sub(_written_out, items.decode()).encode()
 
 
-def json_lines(records: Sequence[Stored]) -> bytes:
-    """The very bytes that were hashed, a record a line."""
-    return b"".join([body + b"\n" for _, body in records])
+def json_lines(records: Sequence[Stored], unread: Noticed | None = None) -> bytes:
+    """The very bytes that were hashed, a record a line; in the place of one that cannot be read a line that says so."""
+    return b"".join([_line(seq, body, unread) for seq, body in records])
 
 
-def item(seq: int, body: bytes) -> Item:
+def as_bytes(body: Any) -> bytes:
+    """What stands where the bytes of a record should: the same, of text its bytes, of anything else none."""
+    if type(body) is bytes:
+        return body
+    return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else b""
+
+
+def item(seq: int, body: Any, unread: Noticed | None = None) -> Item:
     """The record's columns. A body that is no record, which only tampering makes, leaves all but three empty."""
-    digest = hashlib.sha256(b"\x00" + body).hexdigest()  # the leaf hash, as in `tree.leaf_hash`
-    try:
-        if not body.isascii():
-            body.decode()  # What is passed over is not checked by the decoder.
-        record = _decode(body)
-    except (MsgspecError, UnicodeDecodeError):
-        return Item(seq, *(None,) * 10, _UNREADABLE, digest)
+    record = _record(body)
+    if record is None:
+        if unread is not None:
+            unread(seq)
+        return Item(seq, *(None,) * 10, _UNREADABLE, _hash(as_bytes(body)))
+    digest = _hash(body)
     actor, target, source = record.actor, record.target, record.source
     # A short body cannot hold a long meta.
     meta = record.meta if len(body) <= META_LIMIT else shortened(record.meta)
@@ -135,6 +145,35 @@ def item(seq: int, body: bytes) -> Item:
         meta,
         digest,
     )
+
+
+def whole_record(seq: int, body: Any) -> dict[str, Any]:
+    """All of the record, and its hash."""
+    record = {"unreadable": True} if _record(body) is None else orjson.loads(body)
+    return {"seq": seq, "hash": _hash(as_bytes(body)), "record": record}
+
+
+def _record(body: Any) -> _Record | None:
+    if type(body) is not bytes:
+        return None
+    try:
+        if not body.isascii():
+            body.decode()  # What is passed over is not checked by the decoder.
+        return _decode(body)
+    except (MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(b"\x00" + body).hexdigest()  # the leaf hash, as in `tree.leaf_hash`
+
+
+def _line(seq: int, body: Any, unread: Noticed | None) -> bytes:
+    if _record(body) is not None and b"\n" not in body:
+        return bytes(body) + b"\n"
+    if unread is not None:
+        unread(seq)
+    return orjson.dumps({"hash": _hash(as_bytes(body)), "seq": seq, "unreadable": True}) + b"\n"
 
 
 def shortened(meta: Raw) -> Raw:
@@ -160,8 +199,8 @@ def guarded(text: str) -> str:
     return '"' + safe.replace('"', '""') + '"' if _QUOTED.search(safe) else safe
 
 
-def _csv_row(seq: int, body: bytes) -> str:
-    cells = item(seq, body)
+def _csv_row(seq: int, body: Any, unread: Noticed | None) -> str:
+    cells = item(seq, body, unread)
     words = (
         f"{cells.time or ''},{cells.user_id or ''},{cells.username or ''},{cells.action or ''},"
         f"{cells.target_type or ''},{cells.target_id or ''},{cells.outcome or ''},{cells.ip or ''}"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from server_monitor.errors import Unavailable
+from server_monitor.errors import Invalid, Unavailable
 from server_monitor.telemetry.logs import logger
 
 # Any column may hold anything: a number that is text, a hash of 31 bytes, nothing at all. A console that died of it
@@ -23,7 +23,7 @@ def reported() -> Iterator[None]:
     """
     try:
         yield
-    except DAMAGE as error:
+    except (*DAMAGE, Invalid) as error:  # Nobody has given it just now: it is stored, and was right when it was.
         _log.error("audit_log_damaged", exc_info=error)
         raise Unavailable(_said(error)) from error
 

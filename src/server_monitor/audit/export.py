@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import batches, cells, checkpoints, cursor, intents, pages
 from server_monitor.audit.batches import Shape
-from server_monitor.audit.cells import Stored
+from server_monitor.audit.cells import Noticed, Stored
 from server_monitor.audit.chain import AuditActor, AuditTarget, timestamp
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.cursor import Place
@@ -41,7 +41,7 @@ JSONL = "jsonl"
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     {CSV: "text/csv; charset=utf-8", JSON: "application/json", JSONL: "application/x-ndjson"}
 )
-_FORMATTERS: Mapping[str, Callable[[Sequence[Stored]], bytes]] = MappingProxyType(
+_FORMATTERS: Mapping[str, Callable[[Sequence[Stored], Noticed], bytes]] = MappingProxyType(
     {CSV: cells.csv_rows, JSON: cells.json_items, JSONL: cells.json_lines}
 )
 _BEGINS: Mapping[str, bytes] = MappingProxyType({CSV: cells.CSV_HEADER, JSON: b'{"items":['})
@@ -82,6 +82,7 @@ class Export:
     conn: AsyncConnection
     pruned: Pruned | None = None  # what it may lack
     rows: int = 0
+    unreadable: int = 0  # of them: only tampering makes such records
     size_bytes: int = 0
     was_delivered: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -101,7 +102,10 @@ class Export:
         """The whole text, at most a thousand records at a time."""
         if begin := _BEGINS.get(self.format):
             yield self._counted(begin)
-        shape = Shape(_FORMATTERS[self.format], b"," if self.format == JSON else b"", BATCH, BATCH_BYTES)
+        formatter = _FORMATTERS[self.format]
+        shape = Shape(
+            lambda records: formatter(records, self._unread), b"," if self.format == JSON else b"", BATCH, BATCH_BYTES
+        )
         async with aclosing(batches.chunks(self.conn, self.page.records, shape)) as made:
             async for count, chunk in made:
                 self.rows += count
@@ -112,6 +116,9 @@ class Export:
 
     def delivered(self) -> None:
         self.was_delivered = True
+
+    def _unread(self, _seq: int) -> None:
+        self.unreadable += 1
 
     def _counted(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)
@@ -152,6 +159,9 @@ class Sent(Protocol):
     def rows(self) -> int: ...
 
     @property
+    def unreadable(self) -> int: ...
+
+    @property
     def size_bytes(self) -> int: ...
 
     @property
@@ -166,6 +176,7 @@ async def record_end(db: Database, actor: AuditActor, target: AuditTarget, sent:
     meta: dict[str, object] = {"rows": 0, "bytes": 0}
     if sent is not None:
         meta = {"rows": sent.rows, "bytes": sent.size_bytes, "sha256": sent.digest.hexdigest()}
+        meta |= {"unreadable": sent.unreadable} if sent.unreadable else {}
     is_success = sent is not None and sent.was_delivered
     outcome, reason = ("success", None) if is_success else ("failure", "export.cut_off")
     await intents.end(db, "audit.export", actor, target, outcome=outcome, meta=meta, reason=reason)

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import log
+from server_monitor.audit import log, reading
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_records
@@ -65,12 +65,27 @@ async def recover(conn: AsyncConnection, node: str, boot_id: str = log.BOOT_ID) 
     begun = select(c.seq, c.body).where(c.action.in_(OUTCOMES), c.outcome.is_(None), ~has_ended)
     events = []
     for seq, body in (await conn.execute(begun.order_by(c.seq))).all():
-        record = orjson.loads(body)
+        record = _intent(body)
+        if record is None:
+            continue
         is_alive = record["ts_src"]["boot_id"] == boot_id and _is_alive(record["meta"])
         if record["node"] == node and not is_alive:
             events.append(_recovered(seq, record))
     await log.append(conn, *events)
     return len(events)
+
+
+def _intent(body: Any) -> Mapping[str, Any] | None:
+    """The record as `begin` writes it; None when it was damaged since: that is for `audit verify` to say."""
+    if reading.read(body) is None:
+        return None
+    record: Mapping[str, Any] = orjson.loads(body)
+    target, meta, clock = record.get("target"), record.get("meta"), record.get("ts_src")
+    is_whole = (
+        isinstance(meta, dict) and type(meta.get("pid")) is int and isinstance(clock, dict) and "boot_id" in clock
+    )
+    has_target = isinstance(target, dict) and {"type", "id"} <= set(target)
+    return record if is_whole and has_target and "node" in record and record["action"] in OUTCOMES else None
 
 
 def _recovered(seq: int, record: Mapping[str, Any]) -> Event:

@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit import checkpoints, intents
+from server_monitor.audit import checkpoints, intents, reading
 from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.audit.checkpoints import Signer
 from server_monitor.audit.retention import State
@@ -33,6 +33,7 @@ WHOLE_S = 4 * 3600.0
 SILENT_S = 600.0  # a store may take its time, with all its retries
 RETRY_S = 5.0
 LINE_LIMIT_BYTES = 16 * 1024 * 1024  # far more than a report has
+LOOKED_AT = 20  # of the newest verdicts, for one that can be read
 SAID = 20  # findings, and as many warnings, that the record of a verdict keeps
 TEXT_LIMIT = 400
 
@@ -168,18 +169,22 @@ async def places(conn: AsyncConnection) -> list[str]:
 async def last(conn: AsyncConnection) -> Last | None:
     """The newest verdict that the log holds, whoever asked for it: the console or a command."""
     c = audit_records.c
-    newest = select(c.seq, c.body).where(c.action == ACTION, c.outcome.is_not(None)).order_by(c.seq.desc()).limit(1)
-    row = (await conn.execute(newest)).one_or_none()
-    if row is None:
-        return None
-    record = orjson.loads(row.body)
+    newest = select(c.seq, c.body).where(c.action == ACTION, c.outcome.is_not(None)).order_by(c.seq.desc())
+    for row in await conn.execute(newest.limit(LOOKED_AT)):
+        if reading.read(row.body) is not None:
+            return _last(row.seq, orjson.loads(row.body))
+    return None
+
+
+def _last(seq: int, record: Mapping[str, Any]) -> Last:
+    said = record.get("meta")
     return Last(
-        row.seq,
+        seq,
         record["ts"],
         record["actor"]["name"],
         record["outcome"],
         record.get("reason"),
-        record.get("meta", {}),
+        said if isinstance(said, Mapping) else {},
     )
 
 

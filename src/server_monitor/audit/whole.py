@@ -158,6 +158,7 @@ class WholeExport:
     snapshot: int
     checkpoint: str  # the signed note of a tree that holds every record of the export
     rows: int = 0
+    unreadable: int = 0  # of them: only tampering makes such records
     size_bytes: int = 0
     was_delivered: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -169,7 +170,7 @@ class WholeExport:
             yield self._counted(begin)
         separator = b"," if form == export.JSON else b""
         async for batch in self._limited():
-            chunk = await asyncio.to_thread(_FORMATTERS[form], batch)
+            chunk = await asyncio.to_thread(_FORMATTERS[form], batch, self._unread)
             chunk = chunk if self.rows == 0 else separator + chunk
             self.rows += len(batch)
             yield self._counted(chunk)
@@ -178,6 +179,9 @@ class WholeExport:
 
     def delivered(self) -> None:
         self.was_delivered = True
+
+    def _unread(self, _seq: int) -> None:
+        self.unreadable += 1
 
     def _counted(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)

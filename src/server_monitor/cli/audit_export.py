@@ -44,6 +44,7 @@ class Done:
     rows: int
     size_bytes: int
     sha256: str
+    unreadable: int  # of the rows
     pruned: "Pruned | None"
 
 
@@ -100,6 +101,11 @@ def export(  # noqa: PLR0917  # One for each option.
         )
         return
     say(f"{done.rows:,} records, {done.size_bytes:,} bytes, SHA-256 {done.sha256}.")
+    if done.unreadable:
+        say(
+            f"{done.unreadable:,} of them cannot be read, and their rows say so: the log was tampered with. "
+            "Run `audit verify`."
+        )
     if done.pruned is not None:
         until = f"{done.pruned.before:%Y-%m-%d %H:%M} UTC"
         say(
@@ -109,9 +115,10 @@ def export(  # noqa: PLR0917  # One for each option.
 
 
 def _lacking(done: Done) -> dict[str, object]:
+    unreadable: dict[str, object] = {"unreadable": done.unreadable} if done.unreadable else {}
     if done.pruned is None:
-        return {}
-    return {"first_seq": done.pruned.first_seq, "pruned_before": done.pruned.before}
+        return unreadable
+    return {**unreadable, "first_seq": done.pruned.first_seq, "pruned_before": done.pruned.before}
 
 
 async def _export(form: Format, given: dict[str, str], limit: int | None, where: Where, archive: str | None) -> Done:
@@ -129,11 +136,15 @@ async def _export(form: Format, given: dict[str, str], limit: int | None, where:
         if archive is None:
             async with export.started(place.db, signer, settings.jwt_secret, wanted, actor=actor) as running:
                 await _write(running, where, running.page.count)
-            done = Done(running.rows, running.size_bytes, running.digest.hexdigest(), running.pruned)
+            done = Done(
+                running.rows, running.size_bytes, running.digest.hexdigest(), running.unreadable, running.pruned
+            )
         else:
             async with whole.started(place.db, signer, wanted, archive or None, actor=actor) as everything:
                 await _write(everything, where, None)
-            done = Done(everything.rows, everything.size_bytes, everything.digest.hexdigest(), None)
+            done = Done(
+                everything.rows, everything.size_bytes, everything.digest.hexdigest(), everything.unreadable, None
+            )
         # So that the log shows from now on that this is what was exported; no console may run that would sign it.
         async with place.db.transaction() as conn:
             await checkpoints.make(conn, signer, "critical", datetime.now(UTC))

@@ -67,6 +67,15 @@ class Instant(TypeDecorator[datetime]):
         return datetime.fromisoformat(value)  # Reads the Z as UTC, twenty times as fast as strptime.
 
 
+class Bytes(LargeBinary):
+    """Bytes, or in SQLite whatever somebody has put in their place: it is read as it is, to be shown as damaged."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> None:
+        """The drivers return bytes by themselves."""
+
+
 Document = JSON().with_variant(JSONB(), "postgresql")
 Seq = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -376,7 +385,7 @@ audit_records = Table(
     "audit_records",
     metadata,
     Column("seq", Seq, primary_key=True, autoincrement=False),  # leaf index, from 0, without a gap
-    Column("body", LargeBinary, nullable=False),  # canonical bytes: what is hashed; see audit/chain.py
+    Column("body", Bytes, nullable=False),  # canonical bytes: what is hashed; see audit/chain.py
     # Derived from `body`, for searching. The verifier compares them with it.
     Column("id", String(36), nullable=False),
     Column("ts", Instant, nullable=False),
@@ -421,7 +430,7 @@ audit_checkpoints = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("size", Seq, nullable=False, index=True),
-    Column("root", LargeBinary(32), nullable=False),
+    Column("root", Bytes(32), nullable=False),
     Column("note", Text, nullable=False),  # the signed note; see audit/note.py
     Column("made_at", Instant, nullable=False),
     Column("why", String(32), nullable=False),  # grown, quiet, start, stop, critical, archive, key
@@ -437,8 +446,8 @@ audit_segments = Table(
     Column("place", Text, nullable=False),  # the archive's URL, without credentials
     Column("key", Text, nullable=False),  # the object's name in it
     Column("version", Text),  # the object's version, where the store has them
-    Column("sha256", LargeBinary(32), nullable=False),
-    Column("root", LargeBinary(32), nullable=False),  # of the tree of end_seq leaves
+    Column("sha256", Bytes(32), nullable=False),
+    Column("root", Bytes(32), nullable=False),  # of the tree of end_seq leaves
     Column("size_bytes", BigInteger, nullable=False),
     Column("oldest_at", Instant, nullable=False),
     Column("newest_at", Instant, nullable=False),

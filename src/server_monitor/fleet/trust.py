@@ -105,7 +105,16 @@ async def _reported(conn: AsyncConnection, server_id: str) -> set[str]:
             *about, audit_records.c.action == "host_key.changed", audit_records.c.seq > since
         )
     )
-    return {orjson.loads(body)["meta"]["offered"] for body in bodies}
+    return {offered for body in bodies if (offered := _offered(body)) is not None}
+
+
+def _offered(body: bytes) -> str | None:
+    """What a record says was offered; None for one that cannot be read any more, so that it is reported anew."""
+    try:
+        offered = orjson.loads(body)["meta"]["offered"]
+    except (ValueError, TypeError, LookupError):
+        return None
+    return offered if isinstance(offered, str) else None
 
 
 async def _trust(

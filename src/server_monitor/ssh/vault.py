@@ -227,7 +227,7 @@ async def require_consoles_key(conn: AsyncConnection, vault: Vault) -> None:
     """
     newest = select(audit_records.c.body).where(audit_records.c.action == "system.start")
     body = await conn.scalar(newest.order_by(audit_records.c.seq.desc()).limit(1))
-    named = None if body is None else orjson.loads(body)["meta"].get("vault_key")
+    named = _vault_key(body)
     if named is not None:
         fits = named == vault.key_id
     else:
@@ -239,6 +239,14 @@ async def require_consoles_key(conn: AsyncConnection, vault: Vault) -> None:
             "Give this command the console's own settings, KEY_VAULT_MASTER_KEY or KEY_VAULT_MASTER_KEY_FILE among "
             "them. If the key was changed, restart the console first."
         )
+
+
+def _vault_key(body: bytes | None) -> object:
+    """What the record of a start names; None when there is none, or none that can be read any more."""
+    try:
+        return None if body is None else orjson.loads(body)["meta"].get("vault_key")
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
 
 
 async def _add(conn: AsyncConnection, vault: Vault, name: str, plain: bytes, key: PrivateKey | None) -> Credential:

@@ -32,6 +32,7 @@ export interface AuditRecord {
   change?: { paths: { p: string; old: unknown; new: unknown }[] };
   meta?: Record<string, unknown>;
   cause?: { parent_seq?: number };
+  unreadable?: true; // somebody has damaged it, and it has nothing else
 }
 
 export interface Checkpoint {
@@ -112,6 +113,7 @@ export interface Hold {
   filters: Record<string, string>;
   created_at: string;
   created_by: string;
+  damaged: boolean; // its filters cannot be read, so it holds everything
 }
 
 /** The filters as the address bar and the console name them. */
