@@ -31,7 +31,7 @@ from tests.tasks.site import ASKER
 class Asked:
     """The policy, where what runs on several hosts takes a second person; it counts how often it is asked."""
 
-    rule: Rule = field(default_factory=lambda: rule_of(Judge(RuleSet(approve_above_hosts=1), ShellParser())), PATIENCE_S)
+    rule: Rule = field(default_factory=lambda: rule_of(Judge(RuleSet(approve_above_hosts=1), ShellParser())))
     times: int = 0
 
     async def __call__(
