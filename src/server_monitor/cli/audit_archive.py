@@ -98,7 +98,7 @@ def list_(as_json: AsJson = False) -> None:
 
     found = run(work)
     if as_json:
-        emit([_shown(one) for one in found])
+        emit({"items": [_shown(one) for one in found]})
         return
     rows = [
         (h.name, " ".join(f"{name}={value}" for name, value in h.filters.items()) or "everything", h.reason)

@@ -1,18 +1,20 @@
 """The commands of the program. Each parses words, calls one function, and prints."""
 
+import errno
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from server_monitor.cli import audit, policy, runs, server, token, user
 from server_monitor.cli.lean import lean_imports
-from server_monitor.cli.output import WRONG_USAGE, emit, fail, run, say, whole, workplace
+from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, run, say, whole, workplace
 from server_monitor.cli.run import run_command
 
 app = typer.Typer(
@@ -27,6 +29,8 @@ app.add_typer(user.app, name="user", help="The people who may log in.")
 app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
 app.add_typer(policy.app, name="policy", help="The rules for commands: what they say about one, and what they are.")
 app.add_typer(token.app, name="token", help="API tokens for programs.")
+
+_TAKES_NO_MORE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE})
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataDir = Annotated[
@@ -45,7 +49,7 @@ class Role(StrEnum):
 
 
 @app.command()
-def serve(  # Typer's options.
+def serve(  # noqa: PLR0917  # Typer's options.
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless set.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 9083 unless set, 0 for a free one.")] = None,
     data_dir: DataDir = None,
@@ -55,6 +59,7 @@ def serve(  # Typer's options.
     role: Annotated[
         list[Role] | None, typer.Option(help="Only all: this version runs every role in one process.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the console until it is told to stop."""
     if role and set(role) != {Role.ALL}:
@@ -71,7 +76,7 @@ def serve(  # Typer's options.
         settings = Settings.load(
             api_host=host, api_port=port, data_dir=data_dir, allow_plain_http=allow_plain_http or None
         )
-        return await serve_console(settings, announce=_announce)
+        return await serve_console(settings, announce=_announce_as_json if as_json else _announce)
 
     import uvloop
 
@@ -98,8 +103,8 @@ def migrate(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def openapi() -> None:
-    """Print the API's description as an OpenAPI document."""
+def openapi(as_json: AsJson = True) -> None:  # noqa: ARG001  # The same either way; every command takes it.
+    """Print the API's description as an OpenAPI document, which is JSON."""
     from server_monitor.lifecycle.wiring import described
 
     emit(described().openapi())
@@ -122,20 +127,64 @@ def main() -> None:
     os.umask(0o077)  # Whatever is written, by libraries too, may hold what is nobody else's business.
     sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     try:
+        _require_text(sys.argv[1:])
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.Abort:
         fail_exit("Stopped.", 130)
     except TyperException as error:
-        say(error.format_message().replace("Value error, ", ""))
-        sys.exit(WRONG_USAGE)
+        fail_exit(error.format_message().replace("Value error, ", ""), WRONG_USAGE)
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
+        _flush()
+    except OSError as error:
+        _give_up(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail_exit(words: str, code: int) -> None:
+def _require_text(words: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 can be stored nowhere; only a command that is judged may hold them."""
+    if list(words[:2]) == ["policy", "check"]:
+        return
+    for number, word in enumerate(words, 1):
+        if not _is_text(word):
+            fail_exit(f"Argument {number} is not UTF-8 text: {word!a}", WRONG_USAGE)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up(error)
+
+
+def _give_up(error: OSError) -> NoReturn:
+    """End with words when standard output takes no more. Raises every other error again: it names a file."""
+    if error.filename is not None or error.errno not in _TAKES_NO_MORE:
+        raise error
+    # What is left in the buffer would be tried once more at the end, and end in a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:  # Whoever closed a pipe has seen enough.
+        say(f"Standard output takes no more: {os.strerror(error.errno or 0)}.")
+    sys.exit(FAILED)
+
+
+def fail_exit(words: str, code: int) -> NoReturn:
     say(words)
     sys.exit(code)
+
+
+def _announce_as_json(url: str, setup_url: str | None) -> None:
+    emit({"url": url, "setup_url": setup_url})
+    sys.stdout.flush()
 
 
 def _announce(url: str, setup_url: str | None) -> None:

@@ -108,7 +108,7 @@ def show(run_id: RunId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def output(run_id: RunId, server: OneServer = "") -> None:
+def output(run_id: RunId, server: OneServer = "", as_json: AsJson = False) -> None:
     """What a run printed: of one server all that is kept, of several grouped by what is alike."""
     from server_monitor.cli.run_screen import Screen, show_grouped, show_stored
     from server_monitor.lifecycle.worker import outputs_of
@@ -122,7 +122,9 @@ def output(run_id: RunId, server: OneServer = "") -> None:
             wanted = [task for task in tasks if not server or server in {task.server_name, task.server_id}]
             if not wanted:
                 fail(f"This run has no task on {server!r}.")
-            if len(wanted) > 1:
+            if as_json:
+                emit(await document(place, run_id, wanted))
+            elif len(wanted) > 1:
                 await show_grouped(place, run_id)
             else:
                 writers = Screen([wanted[0].server_name]).writers(wanted[0].server_name)

@@ -1,13 +1,14 @@
 """`server-monitor token`: API tokens for programs."""
 
 import re
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from server_monitor.auth.actor import Scope
-from server_monitor.cli.output import emit, run, say, table, workplace
+from server_monitor.cli.output import WRONG_USAGE, emit, run, say, table, workplace
 
 if TYPE_CHECKING:
     from server_monitor.auth.credentials import NewToken, Token
@@ -36,13 +37,14 @@ def create(
     async def work() -> "NewToken":
         async with workplace() as place, place.db.transaction() as conn:
             owner = await users.find(conn, user, actor=place.actor)
-            return await credentials.create(conn, owner.id, name, scope, days, actor=place.actor)
+            new = await credentials.create(conn, owner.id, name, scope, days, actor=place.actor)
+            # Before it is made for good: one whose secret nobody has seen would work, and be good for nothing.
+            _print(new, as_json)
+            return new
 
-    new = run(work)
+    new = run(work, when_invalid=WRONG_USAGE)
     if as_json:
-        emit(_document(new.token) | {"token": new.secret})
         return
-    typer.echo(new.secret)
     say(f"Keep it now, it is not shown again. It works until {new.token.expires_at:%Y-%m-%d} as {new.token.user_name}.")
 
 
@@ -93,6 +95,14 @@ def revoke(
         emit({"id": token_id, "revoked": True})
     else:
         say("The token no longer works.")
+
+
+def _print(new: "NewToken", as_json: bool) -> None:
+    if as_json:
+        emit(_document(new.token) | {"token": new.secret})
+    else:
+        sys.stdout.write(new.secret + "\n")
+    sys.stdout.flush()
 
 
 def days_of(period: str) -> int:
