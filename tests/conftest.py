@@ -31,6 +31,12 @@ structlog.configure(
 pytest_plugins = ["tests.support.disk", "tests.support.sshd"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one that begins at the end would have the other processes wait for it."""
+    slow = {item.path for item in items if item.get_closest_marker("long") or item.get_closest_marker("browser")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file at the newest version, to be copied by each test."""
