@@ -571,7 +571,7 @@ class Execution:
                 return outcome
             if self._stop_for is not None:
                 tries += 1
-                if tries >= self._timing.signal_tries:
+                if tries >= self._timing.signal_tries or self._loop.time() >= self._unanswered_until_s:
                     return await self._unconfirmed(self._stop_for, "its host cannot be reached")
             # Only here: however long the database was waited for, its host is asked once more.
             if self._loop.time() >= give_up_s:
