@@ -237,12 +237,12 @@ async def test_a_dry_run_tells_where_and_starts_nothing(shell: Shell) -> None:
 
 
 async def test_servers_that_do_not_exist_and_wrong_numbers_are_told(shell: Shell) -> None:
-    _, err = await shell.run("run", "true", "--on", "one,nix,group:none", code=1)
+    _, err = await shell.run("run", "true", "--on", "one,nix,group:none", code=3)
     assert [line.split("; ")[0] for line in err.splitlines()] == [
         "selector: There is no server “nix”",
         "selector: There is no group “none”.",
     ]
-    _, err = await shell.run("run", " ", "--on", "one", "--timeout", "0", "--max-parallel", "0", code=1)
+    _, err = await shell.run("run", " ", "--on", "one", "--timeout", "0", "--max-parallel", "0", code=3)
     assert [line.split(":")[0] for line in err.splitlines()] == ["command", "timeout_seconds", "max_parallel"]
     await shell.run("run", "true", code=3)
     _, err = await shell.run("run", "true", "--on", "one", "--secret", "NOT_SET_ANYWHERE", code=3)

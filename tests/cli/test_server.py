@@ -56,7 +56,7 @@ async def test_wrong_usage_exits_3_and_every_mistake_is_told(server: Run) -> Non
     assert (await server("add", "a", "--label", "novalue"))[0] == 3
     assert (await server("add", "a", "--key", "x", "--password-stdin"))[0] == 3
     code, _, err = await server("add", "a\nb", "--host", "-x", "--port", "0")
-    assert code == 1
+    assert code == 3
     assert [line.split(":")[0] for line in err.splitlines()] == ["name", "host", "port"]
 
 

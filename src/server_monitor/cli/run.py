@@ -46,12 +46,10 @@ def run_command(  # noqa: PLR0917  # Typer's options.
             "groups has to carry all the labels.",
         ),
     ],
-    timeout: Annotated[
-        int | None, typer.Option(min=1, max=86_400, help="Seconds it may take; TASKS_DEFAULT_TIMEOUT unless set.")
-    ] = None,
-    max_parallel: Annotated[int, typer.Option(min=1, max=1000, help="Servers at once.")] = 50,
-    max_failures: Annotated[int | None, typer.Option(min=1, help="So many failed servers stop the run.")] = None,
-    canary: Annotated[int, typer.Option(min=0, help="So many servers first; the others when all of them succeed.")] = 0,
+    timeout: Annotated[int | None, typer.Option(help="Seconds it may take; TASKS_DEFAULT_TIMEOUT unless set.")] = None,
+    max_parallel: Annotated[int, typer.Option(help="Servers at once.")] = 50,
+    max_failures: Annotated[int | None, typer.Option(help="So many failed servers stop the run.")] = None,
+    canary: Annotated[int, typer.Option(help="So many servers first; the others when all of them succeed.")] = 0,
     reason: Annotated[str, typer.Option(help="Why, for the audit log and whoever approves it.")] = "",
     secret: Annotated[
         list[str] | None,
@@ -91,7 +89,7 @@ def run_command(  # noqa: PLR0917  # Typer's options.
             placed = await asking.ask(place.db, rule, vault(place), order, selector, actor=place.actor)
             return await see(place, placed, as_json=as_json)
 
-    raise typer.Exit(run(work))
+    raise typer.Exit(run(work, when_invalid=WRONG_USAGE))
 
 
 async def see(place: Workplace, placed: "Placed", *, as_json: bool) -> int:

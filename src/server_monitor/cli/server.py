@@ -47,7 +47,7 @@ def add(  # noqa: PLR0917  # Typer's options.
     name: Annotated[str, typer.Argument(help="What to call it.")],
     host: Annotated[str, typer.Option(help="DNS name or address; the name unless set.")] = "",
     user: Annotated[str, typer.Option(help="The account to log in as; yours unless set.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="SSH port.")] = 22,
+    port: Annotated[int, typer.Option(help="SSH port.")] = 22,
     key: Annotated[Path | None, typer.Option(help="Store this private key and log in with it.")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Log in with the password on standard input.")
