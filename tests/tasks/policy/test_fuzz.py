@@ -157,7 +157,7 @@ WORST |= {
     "text in many commands": "x=" + "a" * 4000 + "; " + "echo $x; " * 600,
 }
 # Function calls of the engine, which count its work whatever the machine does meanwhile.
-MAX_WORK = 500_000
+MAX_WORK = 400_000
 
 
 def work(judge: Judge, command: str, context: Context) -> int:

@@ -25,6 +25,10 @@ def _cd(call: Call) -> Parts:
     if target.text == "-":
         old = call.state.vars.get("OLDPWD")
         target = Field(old.values[0]) if old else target
+    search = call.state.vars.get("CDPATH")
+    folder = (text_of(search.values[0]) or "").partition(":")[0] if search else ""
+    if folder not in ("", ".") and not target.prefix.startswith(("/", ".")):
+        target = Field(joined((folder + "/",), target.parts), target.span)
     _move(target, call)
     return ()
 

@@ -101,8 +101,9 @@ def _dialects(context: Context) -> tuple[Dialect, ...]:
 
 def _walked(text: str, context: Context, parse: Parse, dialect: Dialect, *, before: Account) -> Account:
     raw = text.encode("utf-8", "surrogatepass")
-    # A second reading spends what the first has left.
-    account = Account(raw, parse, dialect, looked_at=before.looked_at, patterns=before.patterns)
+    account = Account(raw, parse, dialect)
+    if before.is_spent:  # What was too much to read once is not read again.
+        account.looked_at, account.patterns = before.looked_at, before.patterns
     whole = (0, len(raw))
     walker = Walker(account, fresh_state(context.user, context.secret_names), invoke, dialect, carrier=whole)
     try:

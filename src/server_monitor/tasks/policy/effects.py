@@ -53,6 +53,8 @@ def judge(call: Call) -> None:
         return
     if rows := BY_PROGRAM.get(call.name):
         _judge_rows(call, rows)
+    if call.name in ("systemctl", "dbus-update-activation-environment"):
+        _judge_settings(call)
     checks = CHECKS.get(call.name, ())
     for check in checks:
         check(call)
@@ -222,6 +224,14 @@ def _judge_command_value(name: str, value: Parts, walker: Walker, span: tuple[in
     if len(walker.account.findings) == before and name not in PROMPTS:
         why = f"makes programs run a command by the variable {name}"
         walker.find("rce.loaded_library", why, span, resolved=f"{name}={text}")
+
+
+def _judge_settings(call: Call) -> None:
+    """Variables for all that a manager of processes starts from then on."""
+    for arg in call.args:
+        name, equals, value = arg.prefix.partition("=")
+        if equals and name.isidentifier():
+            judge_variable(name, (value, *arg.parts[1:]), call.walker, arg.span)
 
 
 def judge_unset(names: list[str], call: Call) -> None:

@@ -117,8 +117,11 @@ def _changes(call: Call, kind: InPlace, options: Options) -> bool:
 def _changed(operand: Field, does: str, call: Call, *, is_tree: bool) -> None:
     place = searching.meant(call.place(operand))
     find = call.walker.find
+    is_relative = not operand.prefix.startswith("/")
+    if is_relative and place.text == call.state.home:
+        return
     if searching.is_found(place):
-        if (lost := searching.loss(place, call.state)) is not None:
+        if (lost := searching.change(place, call.state, is_relative=is_relative)) is not None:
             rule = "fs.overwrite_critical_file" if lost.is_certain else "opaque.target"
             find(rule, f"{does} {lost.what}", operand.span)
     elif (is_tree or not place.is_exact) and (loss := paths.tree_loss(place, call.state)):

@@ -52,6 +52,15 @@ def loss(place: Place, state: State, *, is_relative: bool = False) -> Loss | Non
     return Loss(f"files by name all over {root}", False) if is_wide(root) else None
 
 
+def change(place: Place, state: State, *, is_relative: bool) -> Loss | None:
+    """The same when everything that it finds is changed. Below where the task starts, that is what tools are for."""
+    if place.text == state.home and is_relative:
+        return None
+    if place.tail and not is_by_name(place):
+        return None  # A name that a command makes from the one that was found, such as `{}.bak`.
+    return loss(place, state)
+
+
 def meant(place: Place) -> Place:
     """The one file that a search by its name can only mean, when a host needs it; else the place as it is."""
     file = paths.file_loss(place) if is_by_name(place) and place.tail else None

@@ -16,9 +16,9 @@ MAX_COMMANDS = 512
 MAX_STEPS = 2_000
 MAX_PARSES = 8
 # Characters of all simple commands, those in wrappers counted each time, and twice those of scripts inside.
-MAX_LOOKED_AT = 24_000
+MAX_LOOKED_AT = 16_000
 MAX_DEPTH = 12
-MAX_PATTERNS = 100
+MAX_PATTERNS = 60
 MAX_OF_ONE_RULE = 64  # More of a kind than that say nothing new.
 MAX_PAYLOAD = 10_000
 
@@ -111,6 +111,10 @@ class Account:
         del self.findings[begin:]
         for finding in kept:
             self.report(finding)
+
+    @property
+    def is_spent(self) -> bool:
+        return self.looked_at > MAX_LOOKED_AT or self.patterns > MAX_PATTERNS
 
     def pattern(self) -> None:
         """Count a place that is a pattern, which is tried against every place that a host needs."""

@@ -17,6 +17,7 @@ _CODE_OPTIONS = {
     ),
     "difftool": named("x extcmd"),
     "send-email": named("sendmail-cmd to-cmd cc-cmd header-cmd"),
+    "grep": named("O open-files-in-pager"),
     "fetch": named("upload-pack"),
     "pull": named("upload-pack"),
     "clone": named("u upload-pack"),

@@ -54,7 +54,7 @@ def _judge_write(place: Place, file: Field, content: Parts, walker: Walker, *, i
     walker.account.look(COST_OF_A_WRITE)
     span = file.span
     found = special(place) or _account_or_name(place, content, is_appended=is_appended)
-    found = found or _critical(place, content, walker.state, is_appended=is_appended)
+    found = found or _critical(place, file, content, walker.state, is_appended=is_appended)
     if found is not None:
         rule, why = found
         walker.find(rule, why, span, resolved=f"> {file.shown}")
@@ -264,7 +264,7 @@ def _authorized_keys(path: str, content: Parts, *, is_appended: bool) -> tuple[s
     return "perm.escalation", f"lets whoever has a key log in, through {path}"
 
 
-def _critical(place: Place, content: Parts, state: State, *, is_appended: bool) -> tuple[str, str] | None:
+def _critical(place: Place, file: Field, content: Parts, state: State, *, is_appended: bool) -> tuple[str, str] | None:
     path = place.text
     if (
         paths.is_in(path, "/boot")
@@ -274,7 +274,8 @@ def _critical(place: Place, content: Parts, state: State, *, is_appended: bool) 
         return "kernel.boot", f"changes {path}, which the host starts from"
     if path.endswith("/default.target"):
         return "sys.default_target", "changes what the host starts into"
-    if searching.is_found(place) and (lost := searching.loss(place, state)) is not None:
+    is_relative = not file.prefix.startswith("/")
+    if searching.is_found(place) and (lost := searching.change(place, state, is_relative=is_relative)) is not None:
         verb = "empties" if not content else "overwrites"
         rule = "fs.truncate_critical" if not content else "fs.overwrite_critical_file"
         return (rule if lost.is_certain else "opaque.target"), f"{verb} {lost.what}"
