@@ -10,7 +10,7 @@ import re
 
 from server_monitor.tasks.policy import ansi_c, constants, gtfo, python_code, scripts
 from server_monitor.tasks.policy.calls import Call, again
-from server_monitor.tasks.policy.options import named, split
+from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.removing import removal
 from server_monitor.tasks.policy.values import (
     Field,
@@ -148,6 +148,7 @@ def _interpreter(call: Call) -> None:
     for piece in code:
         for parts in (piece.parts, *piece.alts):
             judge_code(call.name, flat(parts), call, piece.span)
+    _judge_file_option(options, call)
     if call.name == "python":
         _python_module(options.value("m"), options.operands, call)
     if code or options.has("m", "version", "V", "v", "help", "h"):
@@ -168,6 +169,12 @@ def _interpreter(call: Call) -> None:
             call.walker.find("opaque.interpreter", f"runs {call.name} code from its standard input", call.span)
             return
         judge_code(call.name, given, call, call.span)
+
+
+def _judge_file_option(options: Options, call: Call) -> None:
+    file = options.value("f", "F", "File") if call.name in ("expect", "php", "pwsh") else None
+    if file is not None:
+        _file(file, call)
 
 
 def _clustered(args: list[Field], code: frozenset[str]) -> list[Field]:

@@ -343,6 +343,13 @@ def unzip(call: Call) -> None:
         _unpacked(options.value("d"), call)
 
 
+def dpkg_unpack(call: Call) -> None:
+    """`dpkg -x PACKAGE DIRECTORY`: what is in a package, put anywhere."""
+    options = split(call.args, named("root admindir D"))
+    if options.has("x", "X", "extract", "vextract") and len(options.operands) > 1:
+        _unpacked(options.operands[1], call)
+
+
 def cpio(call: Call) -> None:
     options = split(call.args, named("D F H directory"))
     if options.has("i", "extract", "p", "pass-through"):
@@ -536,6 +543,8 @@ CHECKS: dict[str, Callable[[Call], None]] = {
     "unzip": unzip,
     "7z": unzip,
     "cpio": cpio,
+    "dpkg": dpkg_unpack,
+    "dpkg-deb": dpkg_unpack,
     "pax": cpio,
     "mount": mount,
     "umount": umount,

@@ -43,6 +43,9 @@ _HOOKS = named(
     "post-commit pre-rebase post-checkout post-merge pre-push pre-receive post-receive post-update "
     "reference-transaction push-to-checkout pre-auto-gc post-rewrite sendemail-validate fsmonitor-watchman"
 )
+_NODE_CONFIGURATION = re.compile(
+    r"(?:gulpfile|Gruntfile|(?:webpack|vite|vitest|jest|rollup|babel|next|eslint|postcss|metro)\.config)\.[cm]?[jt]s"
+)
 _UNIT = re.compile(r"\.(service|timer|socket|path|mount|conf)$")
 _EXEC = re.compile(r"^\s*(?:Exec\w+|OnFailure|ListenStream)\s*=\s*[-@:+!|]*\s*(.+?)\s*$", re.MULTILINE)
 _RUN = re.compile(r"(?:RUN|PROGRAM)\+?=\"([^\"]+)\"")
@@ -99,6 +102,8 @@ def _kind_of_project(name: str) -> Callable[[str, str], list[str]] | None:
         "manage.py",
     ):
         return lambda _path, text: [f"python3 -c {_quoted(text)}"]
+    if _NODE_CONFIGURATION.fullmatch(name):
+        return lambda _path, text: [f"node -e {_quoted(text)}"]
     if name == "package.json":
         return _package_scripts
     if name in _PROJECT_FILES or name.endswith((".cmake", ".gradle", ".ninja", ".just")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from server_monitor.tasks.policy import scripts, version_control
 from server_monitor.tasks.policy.calls import Call, again
@@ -268,6 +269,8 @@ HARMLESS_PROGRAMS = named(
 
 
 def _is_harmless_git(arg: str, text: str) -> bool:
+    if arg.startswith("core.hooksPath=") and not text.startswith(("/", "~")) and ".." not in text:
+        return True  # Hooks of the repository itself; one that the task writes is judged where it is written.
     return ("alias." in arg and not text.startswith("!") and "!" not in arg.partition("=")[2][:1]) or text in (
         "",
         "cat",
@@ -278,9 +281,12 @@ def _is_harmless_git(arg: str, text: str) -> bool:
     )
 
 
+_TAKES_COMMAND = re.compile(r"-[a-zA-Z]*[cS]|--cmd")
+
+
 def _vi(call: Call) -> None:
     """Editor commands: `:!cmd`, `:w file`, `:e` and scripts."""
-    commands = [call.args[i + 1] for i, arg in enumerate(call.args[:-1]) if arg.text in ("-c", "--cmd", "-S")]
+    commands = [following for arg, following in pairwise(call.args) if _TAKES_COMMAND.fullmatch(arg.text or "")]
     commands += [known((arg.text or "")[1:], arg.span) for arg in call.args if (arg.text or "").startswith("+")]
     for command in commands:
         text = (command.text or command.shown).lstrip(": ")
@@ -313,9 +319,9 @@ def _editor_writes(call: Call, commands: list[str]) -> None:
     for arg in call.args:
         if skip:
             skip = False
-        elif arg.text in ("-c", "--cmd", "-S", "-u", "-i", "-s", "-T", "-p"):
+        elif _TAKES_COMMAND.fullmatch(arg.text or "") or arg.text in ("-u", "-i", "-s", "-T", "-p"):
             skip = arg.text not in ("-s", "-p")
-        elif not arg.prefix.startswith(("-", "+")) and arg.text:
+        elif not arg.prefix.startswith(("-", "+")) and arg.parts:
             write(arg, (Gap(Source.FILE),), call.walker, is_appended=False)
 
 

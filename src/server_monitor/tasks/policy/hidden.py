@@ -8,6 +8,7 @@ is judged; that something runs is no finding by itself.
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import pairwise
 
 from server_monitor.tasks.policy import carriers, guessed, programs, scripts
@@ -28,6 +29,8 @@ _READS = READERS | named(
     "less more most bat diff cmp wc file stat md5sum sha1sum sha256sum tar zip scp rsync chown test source . tee dd "
     "install mktemp readlink realpath du split curl wget aws gpg openssl logger mail docker kubectl shellcheck"
 )
+_LANGUAGES = {"py": "python", "rb": "ruby", "js": "node", "mjs": "node", "cjs": "node", "ts": "node", "pl": "perl"}
+_LANGUAGES |= {"lua": "lua", "php": "php", "tcl": "tclsh", "exp": "expect"}
 _PIPE = re.compile(r"^(?:-\w|--[\w-]+=)?\s*[|!]\s*([A-Za-z_./({$\"'].*)", re.DOTALL)
 
 
@@ -50,7 +53,9 @@ def judge(call: Call) -> None:
         _nmap(call)
 
 
-_TAKES_A_COMMAND = re.compile(r"--?(?:[\w-]+-)?(?:c|x|e|exec|execute|command|cmd|run|shell|hook|on-\w+)")
+_TAKES_A_COMMAND = re.compile(
+    r"--?(?:[\w-]+-)?(?:c|x|e|exec|execute|command|cmd|run|shell|hook|on-\w+|launcher|wrapper|runner)"
+)
 
 
 def _guess(call: Call) -> None:
@@ -65,8 +70,8 @@ def _guess(call: Call) -> None:
     for option, value in pairwise(texts):
         if _TAKES_A_COMMAND.fullmatch(option):
             guessed.texts([value], call.name, call.span, walker)
-    values = [text.partition("=") for text in texts if text.startswith("-") and "=" in text]
-    codes = [value for option, _, value in values if _TAKES_A_COMMAND.fullmatch(option)]
+    values = [text.partition("=") for text in texts if "=" in text]
+    codes = [v for option, _, v in values if option.isidentifier() or _TAKES_A_COMMAND.fullmatch(option)]
     guessed.texts(codes, call.name, call.span, walker)
 
 
@@ -75,8 +80,12 @@ def _files(call: Call) -> None:
     if call.name in _READS or call.name in carriers.CODE_OPTIONS or call.name in ("awk", "make"):
         return
     for arg in call.args:
-        for file in call.written_files(arg):
-            guessed.texts(guessed.lines(file), call.name, arg.span, call.walker)
+        for text in call.written_files(arg):
+            guessed.texts(guessed.lines(text), call.name, arg.span, call.walker)
+            language = _LANGUAGES.get((arg.text or "").rpartition(".")[2])
+            if language is not None:
+                code = partial(carriers.judge_code, language, (text,), call, arg.span)
+                guessed.denials(code, call.walker)
 
 
 def _run(text: str, arg: Field, call: Call) -> None:

@@ -124,6 +124,8 @@ def _changed(operand: Field, does: str, call: Call, *, is_tree: bool) -> None:
         if (lost := searching.change(place, call.state, is_relative=is_relative)) is not None:
             rule = "fs.overwrite_critical_file" if lost.is_certain else "opaque.target"
             find(rule, f"{does} {lost.what}", operand.span)
+        elif does in ("encrypts", "wipes") and place.text in searching.BROAD:
+            find("opaque.target", f"{does} files by name all over {place.text}", operand.span)
     elif (is_tree or not place.is_exact) and (loss := paths.tree_loss(place, call.state)):
         find("fs.overwrite_critical_file", f"{does} everything in {loss}", operand.span)
     elif loss := paths.file_loss(place):
