@@ -62,7 +62,9 @@ def decide(command: str, context: Context, rules: RuleSet, parse: Parse, *, pars
         findings.append(Finding(stopped.rule, stopped.why, stopped.span))
     else:
         for dialect in _dialects(context):
-            account = _walked(text, context, parse, dialect, before=account)
+            if account.is_spent:
+                break  # What was too much to read once is not read again.
+            account = _walked(text, context, parse, dialect)
             findings += account.findings
     findings += _of_context(context, rules, account)
     findings += _of_patterns(text, rules, account, is_read=stopped is None)
@@ -99,11 +101,9 @@ def _dialects(context: Context) -> tuple[Dialect, ...]:
     return ("bash",) if context.shell == "bash" else ("posix", "bash")
 
 
-def _walked(text: str, context: Context, parse: Parse, dialect: Dialect, *, before: Account) -> Account:
+def _walked(text: str, context: Context, parse: Parse, dialect: Dialect) -> Account:
     raw = text.encode("utf-8", "surrogatepass")
     account = Account(raw, parse, dialect)
-    if before.is_spent:  # What was too much to read once is not read again.
-        account.looked_at, account.patterns = before.looked_at, before.patterns
     whole = (0, len(raw))
     walker = Walker(account, fresh_state(context.user, context.secret_names), invoke, dialect, carrier=whole)
     try:

@@ -211,10 +211,22 @@ def tree_loss(place: Place, state: State) -> str | None:
         return loss
     if place.text != "/" and is_system(place.text) and not in_any(place.text, critical.EXEMPT):
         return place.text if depth(place.text) <= 3 else None
-    for path in (*critical.SYSTEM_TREES, *critical.CONTAINERS, *critical.STATE_TREES, state.home):
-        if path != "/" and may_hold(place, path):
-            return path
-    return None
+    whole = next((whole for path, whole in _WHOLES.items() if may_be(place, path)), None)
+    return whole or (state.home if may_hold(place, state.home) else None)
+
+
+def _wholes() -> dict[str, str]:
+    """The trees that a host cannot lose and the directories above them, each with the first tree that goes with it."""
+    found: dict[str, str] = {}
+    for tree in (*critical.SYSTEM_TREES, *critical.CONTAINERS, *critical.STATE_TREES):
+        path = tree
+        while tree != "/" and path not in found:
+            found[path] = tree
+            path = path.rpartition("/")[0] or "/"
+    return found
+
+
+_WHOLES = _wholes()
 
 
 def _content_loss(path: str, state: State) -> str | None:

@@ -18,7 +18,7 @@ MAX_PARSES = 8
 # Characters of all simple commands, those in wrappers counted each time, and twice those of scripts inside.
 MAX_LOOKED_AT = 16_000
 MAX_DEPTH = 12
-MAX_PATTERNS = 60
+MAX_PATTERNS = 50
 MAX_OF_ONE_RULE = 64  # More of a kind than that say nothing new.
 MAX_PAYLOAD = 10_000
 
