@@ -69,6 +69,7 @@ async def test_a_long_output_says_how_much_of_it_was_sent(site: Site) -> None:
 
     assert (group["stdout_sent_bytes"], task["stdout_sent_bytes"], group["stdout_bytes"]) == (16_384, 65_536, 100_000)
     assert len(group["stdout"]) == 16_384
+    assert group["stderr"] == "", "of what printed nothing, nothing is missing"
 
 
 async def two_groups(site: Site, status: str = "failed") -> tuple[list[Server], list[str], Placed]:

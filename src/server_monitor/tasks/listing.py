@@ -179,7 +179,8 @@ async def heads(conn: AsyncConnection, task_ids: Sequence[str], most_bytes: int)
         func.substr(column, 1, most_bytes).label(column.name) for column in (task_output.c.stdout, task_output.c.stderr)
     ]
     found = await conn.execute(select(task_output.c.task_id, *cut).where(task_output.c.task_id.in_(task_ids)))
-    return {row.task_id: {"stdout": row.stdout, "stderr": row.stderr} for row in found}
+    # SQLite's substr makes NULL of what is empty.
+    return {row.task_id: {"stdout": row.stdout or b"", "stderr": row.stderr or b""} for row in found}
 
 
 def _tasks(actor: Actor) -> Select[Any]:
