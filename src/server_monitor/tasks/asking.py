@@ -89,6 +89,7 @@ async def retry(
         failed = await placing.retried_servers(conn, run_id)
         seen = await listing.servers_of(conn, run_id, actor=actor)
         there = {server.id: server for server in await server_rows.listing(conn, actor=actor)}
+    _require_anywhere(actor)
     if missing := sorted(set(run.secret_names) - secrets.keys()):
         raise Invalid([FieldError(f"secrets.{name}", "is needed again; it was not kept") for name in missing])
     left_out = _left_out(failed, seen, there, actor)
