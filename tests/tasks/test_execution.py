@@ -74,7 +74,7 @@ async def test_long_output_is_seen_while_it_comes_and_kept_whole(site: Site) -> 
         await until(lambda: site.outputs.live(row.id) is not None)
         live = site.outputs.live(row.id)
         assert live is not None
-        begun = await asyncio.wait_for(anext(live.read_on("stdout", PATIENCE_S)), PATIENCE_S)
+        begun = await asyncio.wait_for(anext(live.read_on("stdout", 0)), PATIENCE_S)
         (host.home / "go").touch()
         [row] = await site.ended(placed)
 
