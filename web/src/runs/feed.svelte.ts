@@ -4,7 +4,7 @@ import * as api from "../api";
 import { fleet } from "../fleet.svelte";
 import * as calls from "./calls";
 import type { Outputs, Progress, RunDetail, Task } from "./calls";
-import { in_order, progress_of, with_news, type News } from "./states";
+import { in_order, is_over, progress_of, with_news, type News } from "./states";
 
 const ASK_MS = 1_000;
 /** While the live connection tells what moves, asking only has to catch what it missed. */
@@ -34,6 +34,7 @@ export class RunFeed {
   #complete = false;
   #asking = false;
   #acted = false;
+  #ask_again = false;
 
   constructor(run_id: string) {
     this.id = run_id;
@@ -58,6 +59,8 @@ export class RunFeed {
     this.#acted = true;
     this.#tasks_due_at = this.#outputs_due_at = 0;
     clearTimeout(this.#timer);
+    // An answer that is on its way may not know of it yet.
+    this.#ask_again = this.#asking;
     void this.#ask();
   }
 
@@ -87,31 +90,35 @@ export class RunFeed {
     } finally {
       this.#asking = false;
     }
-    if (signal.aborted || this.missing || this.#complete) return;
+    if (signal.aborted || this.missing) return;
+    if (this.#ask_again) return this.now();
+    if (this.#complete) return;
     const pause_ms = this.#failures > 0 ? Math.min(ASK_LONGEST_MS, ASK_MS * 2 ** this.#failures) : fleet.is_told(this.id) ? ASK_TOLD_MS : ASK_MS;
     this.#timer = setTimeout(() => void this.#ask(), pause_ms);
   }
 
   async #fetch(signal: AbortSignal): Promise<void> {
     const run = await calls.run(this.id, signal);
-    const is_over = run.progress.open === 0;
+    const all_over = run.progress.open === 0;
     const moved = !same(progress_of(this.tasks), run.progress);
     const ended = run.progress.total - run.progress.open;
     // What was asked to end moves nothing yet, and is seen in its tasks only.
     const told = this.#acted || run.cancelled_at !== (this.run ?? run).cancelled_at;
     this.#acted = false;
-    if (is_over || told || (moved && Date.now() >= this.#tasks_due_at)) {
-      this.tasks = in_order(await calls.tasks(this.id, signal));
+    if (all_over || told || (moved && Date.now() >= this.#tasks_due_at)) {
+      const answer = in_order(await calls.tasks(this.id, signal));
+      // A frame may have overtaken it: what is over does not open again.
+      this.tasks = with_news(answer, this.tasks.filter((task) => is_over(task.status)));
       this.#tasks_due_at = Date.now() + Math.max(ASK_MS, this.tasks.length * TASK_MS);
     }
     this.run = run;
-    if (run.progress.total > 1 && ended !== this.#ended_seen && (is_over || Date.now() >= this.#outputs_due_at)) {
+    if (run.progress.total > 1 && ended !== this.#ended_seen && (all_over || Date.now() >= this.#outputs_due_at)) {
       const begun = performance.now();
       this.groups = (await calls.outputs(this.id, signal)).items;
       this.#ended_seen = ended;
       this.#outputs_due_at = Date.now() + Math.max(OUTPUTS_MS, OUTPUTS_SHARE * (performance.now() - begun));
     }
-    this.#complete = is_over;
+    this.#complete = all_over;
   }
 }
 
