@@ -438,6 +438,8 @@ export const en = {
     next: "Next in the list",
     previous: "Previous in the list",
     run_it: "Run what is written",
+    in_audit: "In the audit log",
+    close_record: "Close the record",
     then: "then",
   },
 
