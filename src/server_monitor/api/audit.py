@@ -85,9 +85,9 @@ async def start_verification(parts: ConsoleDep, actor: ActorDep) -> Response:
 async def verification(parts: ConsoleDep, actor: ActorDep) -> Response:
     """How far a verification is, if one runs, and the last verdict: when, by whom, and what was found."""
     require(actor, Permission.AUDIT_READ)
+    running = parts.verifying.running  # before the verdict, which is written before it is None
     async with parts.db.reading() as conn:
         last = await verifying.last(conn)
-    running = parts.verifying.running
     return json_response(
         {
             "running": None if running is None else _running(running),
