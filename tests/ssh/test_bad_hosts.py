@@ -14,7 +14,7 @@ from server_monitor.ssh.pool import Limits, Pool, Target
 from tests.ssh.conftest import Fleet, MakePool
 from tests.support import bad_hosts
 from tests.support.bad_hosts import FakeSshd, Proxy, bad_host, fake_sshd
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sshd import PasswordUser
 
 SSHServerProcess = asyncssh.SSHServerProcess[bytes]
@@ -280,24 +280,21 @@ async def test_a_host_that_refuses_the_channel_is_told_apart(pool: Pool, fleet: 
 
 
 async def test_hosts_that_never_answer_hold_up_nobody_who_is_connected(make_pool: MakePool, fleet: Fleet) -> None:
-    pool = make_pool(Limits(connect_concurrency=5, connect_timeout_s=2.0))
+    pool = make_pool(Limits(connect_concurrency=5, connect_timeout_s=2 * PATIENCE_S))
     async with fake_sshd(says_hello) as good, bad_host(bad_hosts.never_answers) as silent:
         target = await reach(fleet, good)
         await hello(pool, target)
         bad_targets = [await fleet.add(silent.host, silent.port) for _ in range(5)]
+        waiting = [asyncio.create_task(pool.connect(bad_target)) for bad_target in bad_targets]
+        await until(lambda: silent.open == 5)
 
-        async with asyncio.TaskGroup() as tasks:
-            for bad_target in bad_targets:
-                tasks.create_task(refusal(pool, bad_target))
-            for _ in range(20):
-                assert await hello(pool, target) == b"hello\n"
-            assert silent.open == 5
+        for _ in range(20):
+            assert await hello(pool, target) == b"hello\n"
 
-
-async def refusal(pool: Pool, target: Target) -> str:
-    with pytest.raises(Unreachable) as failure:
-        await pool.connect(target)
-    return failure.value.reason
+        assert silent.open == 5
+        for connecting in waiting:
+            connecting.cancel()
+        await asyncio.wait(waiting)
 
 
 async def never_ends(process: SSHServerProcess) -> None:
