@@ -17,6 +17,7 @@ from server_monitor.auth.actor import Actor, ActorKind, Role
 from server_monitor.db import migrate
 from server_monitor.db.engine import Database
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import Postgres
 
 # How fast a machine is says nothing about the code: no test is timed, and none fails because others are busy.
@@ -120,7 +121,7 @@ async def console(tmp_path: Path) -> AsyncIterator[ConsoleProcess]:
 async def browser(console: ConsoleProcess) -> AsyncIterator[Browser]:
     """The first admin's browser, logged in to the running console."""
     assert console.setup_token is not None
-    async with httpx2.AsyncClient(base_url=console.url, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S) as client:
         page = Browser(client)
         await page.set_up(console.setup_token)
         yield page

@@ -18,6 +18,7 @@ from tests.audit.test_verify_database import SIGNER, verdicts_of_bundle
 from tests.support import forger as forging
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.forger import ACTOR
+from tests.support.patience import PATIENCE_S
 
 
 async def written(db: Database, path: Path) -> bundle.Bundle:
@@ -37,7 +38,7 @@ async def actions(db: Database) -> list[tuple[str, str | None]]:
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The verifier as an auditor starts it: alone, with nothing but the standard library."""
     return subprocess.run(
-        [sys.executable, "-I", "-S", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-I", "-S", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -41,7 +41,7 @@ TAMPERED = {
 
 
 def tamper(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path, timeout=20)) as connection, connection:
+    with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as connection, connection:
         for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("PRAGMA ignore_check_constraints = 1")

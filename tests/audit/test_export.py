@@ -169,7 +169,7 @@ async def fill(console: ConsoleProcess) -> None:
 async def abandon(console: ConsoleProcess, browser: Browser, *, closing: bool = True) -> http.client.HTTPConnection:
     """Begin an export and read only its first bytes."""
     cookie = "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())
-    connection = http.client.HTTPConnection(console.url.removeprefix("http://"), timeout=20)
+    connection = http.client.HTTPConnection(console.url.removeprefix("http://"), timeout=PATIENCE_S)
 
     def begin() -> None:
         connection.request("GET", f"{CSV}?limit=50000", headers={"Cookie": cookie})

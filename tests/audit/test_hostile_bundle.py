@@ -19,6 +19,7 @@ from server_monitor.audit.note import Verifier
 from server_monitor.audit.verify import Aspect, Verdict
 from tests.audit.test_vectors import BUNDLE, LOG
 from tests.audit.test_verify_database import _verified
+from tests.support.patience import PATIENCE_S
 
 OLDEST = "3.9"  # that is promised to an auditor
 VKEY = LOG["vkey"]
@@ -39,7 +40,9 @@ _JSON = st.recursive(
 def python() -> str:
     """The oldest Python that has to do, where there is one."""
     found = shutil.which(f"python{OLDEST}")
-    asked = found and subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    asked = found and subprocess.run(
+        [found, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     return found if found and asked and OLDEST in asked.stdout else sys.executable
 
 
@@ -126,7 +129,7 @@ def test_a_malformed_manifest_ends_in_words(tmp_path: Path, changed: dict[str, A
     (tmp_path / "key.txt").write_text(VKEY)
 
     command = [python(), "-I", "-S", standalone.__file__, str(tmp_path), "--public-key", str(tmp_path / "key.txt")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     assert (ended.returncode, ended.stderr) == (3, ""), ended
     assert "cannot be checked: " in ended.stdout

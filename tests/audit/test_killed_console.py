@@ -96,7 +96,7 @@ def _is_in(database: Path, phase: str, before: int) -> bool:
 
 
 def _asked(database: Path, question: str) -> int:
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=PATIENCE_S)) as connection:
         return int(connection.execute(question).fetchone()[0])
 
 

@@ -31,7 +31,7 @@ def verified(bundle: Path, *arguments: str | Path) -> subprocess.CompletedProces
     with tarfile.open(bundle) as archive:
         archive.extract("verify.py", bundle.parent, filter="data")
     command = [sys.executable, "-I", "-S", bundle.parent / "verify.py", bundle, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 async def test_an_auditor_reads_verifies_and_exports_and_changes_nothing(tmp_path: Path, visitor: Visitor) -> None:

@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -170,7 +171,7 @@ def test_a_disk_that_takes_a_part_is_a_failure(tmp_path: Path, unbuffered: str) 
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=out,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

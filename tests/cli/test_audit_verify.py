@@ -16,6 +16,7 @@ from server_monitor.db.engine import Database
 from tests.support import forger as forging
 from tests.support.forger import Forger
 from tests.support.keeping import housekeeping, later
+from tests.support.patience import PATIENCE_S
 
 PROGRAM = Path(sys.executable).with_name("server-monitor")
 NODE = "test-node"
@@ -191,7 +192,7 @@ def test_an_export_is_proven_with_a_bundle_and_a_key(pruned: Path, tmp_path: Pat
         if verifier == "ours":
             return run("", "verify", "--bundle", bundle, *words)
         command = [sys.executable, "-I", "-S", standalone.__file__, bundle, *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     honest = proven()
     content = export.read_bytes()

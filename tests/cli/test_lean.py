@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.support.patience import PATIENCE_S
+
 _IMPORT = """
 import sys
 
@@ -20,6 +22,8 @@ print(spawned, [name for name in unused if sys.modules[name] is not None])
 
 
 def test_it_runs_no_other_program_and_loads_nothing_that_it_does_not_use() -> None:
-    done = subprocess.run([sys.executable, "-c", _IMPORT], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT], check=True, capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
     assert done.stdout == "[] []\n", done.stderr

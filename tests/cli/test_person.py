@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 ASK = """
 import os, sys
 from server_monitor.cli.output import person
@@ -26,7 +28,7 @@ def person(as_account: str | None = None, **environment: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     return told.stdout.strip()
 

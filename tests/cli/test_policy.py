@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 PROGRAM = Path(sys.executable).with_name("server-monitor")
 
 
@@ -20,7 +22,7 @@ def run(
         cwd=folder,
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

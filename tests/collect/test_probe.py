@@ -13,6 +13,7 @@ import pytest
 from server_monitor.collect import linux, probe
 from server_monitor.collect.lines import Disk, Filesystem, Hello, Line, ProcessCount, Reading, decode, text
 from tests.support.awks import AWKS, CAPTURES, COMMANDS, run_probe
+from tests.support.patience import PATIENCE_S
 
 SHELLS = (["dash", "-c"], ["bash", "-c"], ["busybox", "ash", "-c"], ["zsh", "-c"], ["fish", "-c"], ["tcsh", "-c"])
 HOSTS = tuple(sorted(path.parent.name for path in CAPTURES.glob("*/expected.json")))
@@ -217,7 +218,9 @@ def test_a_host_without_the_files_still_answers(awk: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("shell", [shell for shell in SHELLS if shutil.which(shell[0])], ids=lambda shell: shell[0])
 def test_any_login_shell_starts_the_probe(shell: list[str]) -> None:
-    finished = subprocess.run([*shell, probe.command()], check=False, input=b"t\n", capture_output=True, timeout=20)
+    finished = subprocess.run(
+        [*shell, probe.command()], check=False, input=b"t\n", capture_output=True, timeout=PATIENCE_S
+    )
     assert finished.stderr == b""
     hello, answer = finished.stdout.splitlines()
     assert isinstance(decode(hello), Hello)
@@ -248,7 +251,7 @@ def test_finds_the_awk_that_a_host_has(tmp_path: Path, there: list[str], expecte
         check=False,
         input=b"",
         capture_output=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         env={"PATH": str(tmp_path)},
     )
     assert finished.stdout.decode().startswith(expected)

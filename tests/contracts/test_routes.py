@@ -199,7 +199,7 @@ class People:
 
     async def page(self, role: str) -> Browser:
         """A fresh browser of a fresh person with this role."""
-        client = httpx2.AsyncClient(base_url=self._console.url, timeout=20)
+        client = httpx2.AsyncClient(base_url=self._console.url, timeout=PATIENCE_S)
         page = Browser(await self._exits.enter_async_context(client))
         if role != "anonymous":
             person = {"name": name(role), "password": PASSWORD, "role": role}

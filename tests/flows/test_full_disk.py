@@ -33,7 +33,7 @@ async def change_until_refused(browser: Browser, name: str = "g") -> httpx2.Resp
 
 async def test_a_full_disk_stops_changes_and_nothing_else(small_disk: Path, console_on_it: ConsoleProcess) -> None:
     assert console_on_it.setup_token is not None
-    async with httpx2.AsyncClient(base_url=console_on_it.url, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=console_on_it.url, timeout=PATIENCE_S) as client:
         browser = Browser(client)
         await browser.set_up(console_on_it.setup_token)
         assert (await browser.get("/api/ready")).status_code == 200

@@ -56,7 +56,7 @@ class Site:
             self.browser.client.base_url = self.console.url
             return
         assert self.console.setup_token is not None
-        self.browser = Browser(httpx2.AsyncClient(base_url=self.console.url, timeout=20))
+        self.browser = Browser(httpx2.AsyncClient(base_url=self.console.url, timeout=PATIENCE_S))
         await self.browser.set_up(self.console.setup_token)
 
     async def get(self, path: str) -> Any:
@@ -235,7 +235,7 @@ async def test_another_console_takes_over_from_one_that_no_longer_beats(
         (two.data_dir / "audit").mkdir(parents=True)
         shutil.copy(one.data_dir / "audit" / "signing_key", two.data_dir / "audit" / "signing_key")
         await two.start()
-        other.browser = Browser(httpx2.AsyncClient(base_url=two.url, timeout=20))
+        other.browser = Browser(httpx2.AsyncClient(base_url=two.url, timeout=PATIENCE_S))
         await other.browser.log_in()
         await asyncio.sleep(5)  # the lease of three beats has to be over before the commands are
         for host in hosts:

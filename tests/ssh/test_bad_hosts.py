@@ -75,7 +75,7 @@ async def says_hello(process: SSHServerProcess) -> None:
 
 
 async def hello(pool: Pool, target: Target) -> bytes:
-    return (await command.run(pool, target, "hello", timeout_s=10, output_limit_bytes=100)).stdout
+    return (await command.run(pool, target, "hello", timeout_s=PATIENCE_S, output_limit_bytes=100)).stdout
 
 
 async def test_a_host_that_asks_for_the_password_by_another_name_gets_it(pool: Pool, fleet: Fleet) -> None:
@@ -160,7 +160,9 @@ async def test_a_flood_of_output_is_cut_to_the_limit_and_the_end_is_still_known(
         process.exit(7)
 
     async with fake_sshd(floods) as fake:
-        finished = await command.run(pool, await reach(fleet, fake), "yes", timeout_s=30, output_limit_bytes=1000)
+        finished = await command.run(
+            pool, await reach(fleet, fake), "yes", timeout_s=PATIENCE_S, output_limit_bytes=1000
+        )
 
     assert finished.stdout == b"y" * 1000
     assert finished.truncated

@@ -28,7 +28,7 @@ def host(sshds: Sshds, tmp_path: Path) -> Sshd:
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "busybox").symlink_to(BUSYBOX)
-    subprocess.run([BUSYBOX, "--install", "-s", str(programs)], check=True, capture_output=True, timeout=10)
+    subprocess.run([BUSYBOX, "--install", "-s", str(programs)], check=True, capture_output=True, timeout=PATIENCE_S)
     login = f'exec env -i PATH={programs} {programs}/sh -c "$SSH_ORIGINAL_COMMAND"'
     return sshds.start(options={"ForceCommand": login})
 

@@ -10,6 +10,7 @@ from server_monitor.errors import Unreachable
 from server_monitor.ssh import command
 from server_monitor.ssh.pool import Pool, Target
 from tests.ssh.conftest import Fleet, key_of
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import PasswordUser, Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
@@ -19,7 +20,7 @@ async def test_a_command_gives_its_output_and_its_exit_status(pool: Pool, fleet:
     target = await fleet.add_sshd(sshd)
 
     finished = await command.run(
-        pool, target, "cat; echo oops >&2; exit 3", timeout_s=10, output_limit_bytes=1000, stdin=b"in\n"
+        pool, target, "cat; echo oops >&2; exit 3", timeout_s=PATIENCE_S, output_limit_bytes=1000, stdin=b"in\n"
     )
 
     assert (finished.exit_status, finished.stdout, finished.stderr) == (3, b"in\n", b"oops\n")
@@ -30,7 +31,7 @@ async def test_output_over_the_limit_is_cut_and_the_end_still_known(pool: Pool, 
     target = await fleet.add_sshd(sshd)
 
     finished = await command.run(
-        pool, target, "head -c 5000000 /dev/zero; exit 4", timeout_s=20, output_limit_bytes=1000
+        pool, target, "head -c 5000000 /dev/zero; exit 4", timeout_s=PATIENCE_S, output_limit_bytes=1000
     )
 
     assert (len(finished.stdout), finished.truncated, finished.exit_status) == (1000, True, 4)
@@ -38,7 +39,7 @@ async def test_output_over_the_limit_is_cut_and_the_end_still_known(pool: Pool, 
 
 async def test_output_of_exactly_the_limit_is_not_cut(pool: Pool, fleet: Fleet, sshd: Sshd) -> None:
     finished = await command.run(
-        pool, await fleet.add_sshd(sshd), "head -c 1000 /dev/zero", timeout_s=20, output_limit_bytes=1000
+        pool, await fleet.add_sshd(sshd), "head -c 1000 /dev/zero", timeout_s=PATIENCE_S, output_limit_bytes=1000
     )
 
     assert (len(finished.stdout), finished.truncated) == (1000, False)
@@ -68,7 +69,7 @@ async def test_a_command_whose_caller_gave_up_is_stopped_as_well(pool: Pool, use
     await pool.connect(user_target)
     seconds = 10_000 + os.getpid()
     running = asyncio.ensure_future(
-        command.run(pool, user_target, f"exec sleep {seconds}", timeout_s=60, output_limit_bytes=1000)
+        command.run(pool, user_target, f"exec sleep {seconds}", timeout_s=PATIENCE_S, output_limit_bytes=1000)
     )
     pid = await asyncio.to_thread(pid_of, ["sleep", str(seconds)])
 
@@ -96,7 +97,9 @@ async def gone(pid: int) -> None:
 async def test_a_command_cut_off_by_a_lost_connection_is_no_result(pool: Pool, fleet: Fleet, sshd: Sshd) -> None:
     target = await fleet.add_sshd(sshd)
     await pool.connect(target)
-    running = asyncio.ensure_future(command.run(pool, target, "sleep 1000", timeout_s=60, output_limit_bytes=1000))
+    running = asyncio.ensure_future(
+        command.run(pool, target, "sleep 1000", timeout_s=PATIENCE_S, output_limit_bytes=1000)
+    )
     await asyncio.to_thread(sshd.wait_for_log, "Starting session")
 
     sshd.drop_connections()

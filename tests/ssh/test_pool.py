@@ -24,7 +24,7 @@ WATCHED = {"LogLevel": "DEBUG1"}
 
 
 async def output(pool: Pool, target: Target, text: str = "echo here") -> bytes:
-    finished = await command.run(pool, target, text, timeout_s=10, output_limit_bytes=100_000)
+    finished = await command.run(pool, target, text, timeout_s=PATIENCE_S, output_limit_bytes=100_000)
     return finished.stdout
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from server_monitor.errors import Invalid
 from server_monitor.ssh.private_keys import MOST_KDF_ROUNDS, kdf_rounds, parse_stored_key, read_private_key
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import make_key
 
 
@@ -30,7 +31,9 @@ def test_keys_of_every_accepted_type_are_read(tmp_path: Path, kind: str) -> None
     key = read_private_key(path.read_text())
 
     public = path.with_suffix(".pub").read_text().split()
-    printed = subprocess.run(["ssh-keygen", "-lf", str(path)], check=True, capture_output=True, text=True, timeout=10)
+    printed = subprocess.run(
+        ["ssh-keygen", "-lf", str(path)], check=True, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert key.public_key == " ".join(public[:2])
     assert key.key_type == public[0]
     assert key.fingerprint == printed.stdout.split()[1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server_monitor.collect import probe
+from tests.support.patience import PATIENCE_S
 
 COMMANDS = {
     "mawk": ("mawk", "-W", "interactive"),
@@ -31,7 +32,7 @@ def run_probe(awk: str, ticks: Sequence[str], root: Path | None = None, path: st
         check=False,
         input="".join(f"{tick}\n" for tick in ticks).encode(),
         capture_output=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         env=environment,
     )
     assert finished.returncode == 0, finished.stderr

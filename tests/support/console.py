@@ -13,7 +13,6 @@ import httpx2
 
 from tests.support.patience import PATIENCE_S
 
-START_TIMEOUT_S = 30
 PASSWORD = "correct horse battery staple"
 ADMIN = "ada"
 
@@ -42,7 +41,7 @@ class ConsoleProcess:
                 cwd=self.data_dir.parent,
                 env={**os.environ, "LOG_FORMAT": "json", "DISK_RESERVE_MIB": "0", **self.environment},
             )
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self._read_announcement()
 
     async def run(self, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:

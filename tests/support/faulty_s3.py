@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.support.patience import PATIENCE_S
+
 _HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -96,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815  # What http.server looks for.
 
     def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(urlsplit(self.server.proxy.upstream).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(self.server.proxy.upstream).netloc, timeout=PATIENCE_S)
         try:
             connection.request(self.command, self.path, body, dict(self.headers.items()))
             answer = connection.getresponse()

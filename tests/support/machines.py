@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 Prefix = tuple[str, ...]
 
 SHELLS = tuple(name for name in ("dash", "bash", "busybox") if shutil.which(name))
@@ -77,14 +79,14 @@ def on_disk_of(kib: int, path: Path, image: Path) -> str:
     """A disk of that size at `path`."""
     with image.open("wb") as file:
         file.truncate(kib * 1024)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True, capture_output=True, timeout=20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True, capture_output=True, timeout=PATIENCE_S)
     return f"mount -o loop {image} {path}"
 
 
 def require_namespaces() -> None:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip(NEEDS_ROOT)
-    tried = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True, timeout=20)
+    tried = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True, timeout=PATIENCE_S)
     if tried.returncode != 0:
         pytest.skip(NEEDS_ROOT)
 
@@ -103,9 +105,9 @@ def on_a_real_disk(preferred: Path) -> Iterator[Path]:
 
 def _kind(path: Path) -> str:
     words = ["stat", "-f", "-c", "%T", str(path)]
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout.strip()
 
 
 def _applets() -> list[str]:
-    listed = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True, timeout=10)
+    listed = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True, timeout=PATIENCE_S)
     return listed.stdout.split()

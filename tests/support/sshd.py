@@ -27,9 +27,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 MISSING = "Debian's openssh-server is needed: apt install openssh-server"
-START_TIMEOUT_S = 10.0
 
 _BASE_OPTIONS: Mapping[str, str] = {
     "ListenAddress": "127.0.0.1",
@@ -107,7 +108,7 @@ class Sshd:
     def fingerprint(self, kind: str = "ed25519") -> str:
         """`SHA256:…`, as ssh-keygen prints it."""
         command = ["ssh-keygen", "-l", "-E", "sha256", "-f", str(self.host_keys[kind])]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.split()[1]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout.split()[1]
 
     def start(self) -> None:
         """Listen, on the same port as before when it ran before."""
@@ -124,7 +125,7 @@ class Sshd:
             return
         self.drop_connections()
         self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=PATIENCE_S)
         self._process = None
         self._log.join()
 
@@ -214,10 +215,10 @@ class Sshd:
         )
         self._log.follow(self._process)
         try:
-            self._log.wait_for(rf"Server listening on \S+ port {port}\.", START_TIMEOUT_S, fresh=True)
+            self._log.wait_for(rf"Server listening on \S+ port {port}\.", PATIENCE_S, fresh=True)
         except AssertionError:
             self._process.kill()
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=PATIENCE_S)
             self._process = None
             return False
         return True
@@ -331,11 +332,11 @@ def ssh_agent(directory: Path, *keys: Path) -> Iterator[str]:
         for key in keys:
             command = ["ssh-add", "-q", str(key)]
             environment = {**os.environ, "SSH_AUTH_SOCK": path}
-            subprocess.run(command, check=True, capture_output=True, timeout=10, env=environment)
+            subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S, env=environment)
         yield path
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_S)
 
 
 def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
@@ -368,7 +369,7 @@ class _Log:
 
     def join(self) -> None:
         if self._thread is not None:
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=PATIENCE_S)
             self._thread = None
 
     def wait_for(self, pattern: str, timeout_s: float, *, fresh: bool = False) -> str:
@@ -399,7 +400,7 @@ class _Log:
 
 
 def _wait_for_socket(path: str) -> None:
-    give_up_at = time.monotonic() + START_TIMEOUT_S
+    give_up_at = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up_at:
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.connect(path)
@@ -415,4 +416,4 @@ def _free_port() -> int:
 
 
 def _run(command: Sequence[str], stdin: str | None = None) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=30, input=stdin)
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S, input=stdin)

@@ -27,6 +27,7 @@ from server_monitor.tasks.output import (
 )
 from server_monitor.tasks.secrets import Mask
 from tests.support.machines import NEEDS_ROOT
+from tests.support.patience import PATIENCE_S
 
 TASK = "01890000-0000-7000-8000-0000000000ab"
 SMALL = Sizes(head_bytes=100, file_bytes=TAIL_BYTES + 10_000)
@@ -353,12 +354,12 @@ def full(tmp_path: Path) -> Iterator[Path]:
     where = tmp_path / "small"
     where.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(where)]
-    if subprocess.run(mount, check=False, capture_output=True, timeout=10).returncode != 0:
+    if subprocess.run(mount, check=False, capture_output=True, timeout=PATIENCE_S).returncode != 0:
         pytest.skip(NEEDS_ROOT)
     try:
         yield where
     finally:
-        subprocess.run(["umount", "-l", str(where)], check=True, timeout=10)
+        subprocess.run(["umount", "-l", str(where)], check=True, timeout=PATIENCE_S)
 
 
 async def test_on_a_full_disk_what_is_kept_has_no_gap_and_the_task_says_that_it_is_not_all(full: Path) -> None:

@@ -41,7 +41,7 @@ from tests.support.machines import (
     require_namespaces,
     without,
 )
-from tests.support.patience import is_written, until
+from tests.support.patience import PATIENCE_S, is_written, until
 from tests.tasks.talks import Talk, lives
 
 KEY = "0123456789abcdef" * 2
@@ -552,7 +552,7 @@ def test_every_login_shell_hands_every_script_on_unchanged(login_shell: str, hom
             input=script.stdin,
             capture_output=True,
             env=environment,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
         said[name] = done.stdout.decode().replace(f"sm1 {KEY} ", "")
 

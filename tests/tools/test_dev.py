@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / "tools" / "dev.py"
 
@@ -14,7 +16,7 @@ DEV = ROOT / "tools" / "dev.py"
 def dev(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **({"PATH": str(path)} if path else {})}
     return subprocess.run(
-        [sys.executable, DEV, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, DEV, *arguments], env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
