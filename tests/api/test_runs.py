@@ -14,6 +14,7 @@ from server_monitor.db.engine import Database
 from server_monitor.db.tables import group_members, groups, servers, task_output, tasks
 from server_monitor.fleet.servers import Server
 from server_monitor.tasks.placing import Placed
+from server_monitor.tasks.run import Status
 from tests.support.api import Site, site_on
 from tests.tasks.runs import add_servers, place, task_rows
 
@@ -100,6 +101,21 @@ async def test_a_retry_leaves_out_what_is_gone_and_says_so(site: Site) -> None:
     assert [task["server_id"] for task in again["tasks"]] == [chosen[0].id]
     [left_out] = again["left_out"]
     assert (left_out["server_name"], "deleted" in left_out["sentence"]) == (chosen[1].name, True)
+
+
+@pytest.mark.parametrize("cause", ["not_confirmed", "unreachable", "connection_lost", "cannot_tell"])
+async def test_a_retry_leaves_out_where_the_command_may_still_run(site: Site, cause: str) -> None:
+    admin = await site.person(Role.ADMIN)
+    chosen, _, placed = await two_groups(site)
+    async with site.db.transaction() as conn:
+        unsure = update(tasks).values(status=Status.INTERRUPTED, cause=cause)
+        await conn.execute(unsure.where(tasks.c.server_id == chosen[1].id))
+
+    again = await admin.ask("POST", f"/api/runs/{placed.run_id}/retry-failed", {}, status=202)
+
+    assert [task["server_id"] for task in again["tasks"]] == [chosen[0].id]
+    [left_out] = again["left_out"]
+    assert (left_out["server_name"], "may still run" in left_out["sentence"]) == (chosen[1].name, True)
 
 
 async def test_a_retry_of_a_run_beyond_ones_groups_tries_ones_own(site: Site) -> None:

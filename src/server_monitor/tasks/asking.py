@@ -14,10 +14,12 @@ from server_monitor.fleet.servers import Server
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, placing, rows
 from server_monitor.tasks.clearing import Rule
-from server_monitor.tasks.placing import Placed, Ruled
+from server_monitor.tasks.placing import Failed, Placed, Ruled
 from server_monitor.tasks.run import SERVERS_MAX, Order
 
 LEFT_OUT_TOLD = 3
+GONE = "This server has been deleted, or is not yours to see any more."
+MAY_STILL_RUN = "The command may still run there. Look at the server first, and name it in a new run."
 SHELL = "bash"  # what a command is judged for; a host without it is judged again, for its sh
 
 
@@ -82,6 +84,8 @@ async def retry(
 ) -> Retried:
     """Ask again for what a run did, where it did not succeed and where the asker may still run commands.
 
+    Where the command may still run it is not asked for: a person looks at the host first, and names it in a new run.
+
     The run's secrets are gone, so they are given again. Raises as `ask` does, and Invalid when no server is left.
     """
     async with db.reading() as conn:
@@ -93,7 +97,8 @@ async def retry(
     if missing := sorted(set(run.secret_names) - secrets.keys()):
         raise Invalid([FieldError(f"secrets.{name}", "is needed again; it was not kept") for name in missing])
     left_out = _left_out(failed, seen, there, actor)
-    again = [one for one in failed if one in there and selection.obstacle(there[one], actor) is None]
+    left = {one.server_id for one in left_out}
+    again = [one for one in failed if one in there and one not in left]
     if not again:
         words = "; ".join(f"{one.server_name or 'others'}: {one.sentence}" for one in left_out[:LEFT_OUT_TOLD])
         raise Invalid.one("servers", f"none of those that failed can be tried again. {words}")
@@ -113,16 +118,18 @@ async def retry(
 
 
 def _left_out(
-    failed: Mapping[str, str], seen: Collection[str] | None, there: Mapping[str, Server], actor: Actor
+    failed: Mapping[str, Failed], seen: Collection[str] | None, there: Mapping[str, Server], actor: Actor
 ) -> list[LeftOut]:
     """`seen` are the servers whose tasks of the run the asker may see; None for all."""
     found: list[LeftOut] = []
-    for server_id, name in failed.items():
+    for server_id, one in failed.items():
         if server_id not in there:
             if seen is None or server_id in seen:
-                found.append(LeftOut(server_id, name, "This server has been deleted, or is not yours to see any more."))
+                found.append(LeftOut(server_id, one.name, GONE))
         elif obstacle := selection.obstacle(there[server_id], actor):
-            found.append(LeftOut(server_id, name, OBSTACLES[obstacle]))
+            found.append(LeftOut(server_id, one.name, OBSTACLES[obstacle]))
+        elif one.may_still_run:
+            found.append(LeftOut(server_id, one.name, MAY_STILL_RUN))
     unseen = sum(seen is not None and server_id not in seen and server_id not in there for server_id in failed)
     if unseen:
         found.append(LeftOut(None, None, f"{unseen:,} more of the run's servers are not yours to see."))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 CAUSES: Mapping[str, str] = MappingProxyType(
     {
@@ -38,5 +39,18 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "policy_changed": "The command policy changed before its turn came, and does not allow it any more.",
         "not_judged": "The console failed to judge it again before its turn came, and its log says why.",
         "user_gone": "Whoever asked for it may not run commands there any more.",
+    }
+)
+
+# Of an interrupted task: its command may run on, or may begin once its host is heard of again.
+MAY_STILL_RUN: Final = frozenset(
+    {
+        "not_confirmed",
+        "cannot_tell",
+        "unreachable",
+        "connection_lost",
+        "console_died",
+        "console_failed",
+        "server_removed",
     }
 )

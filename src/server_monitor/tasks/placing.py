@@ -17,7 +17,7 @@ from server_monitor.errors import Conflict
 from server_monitor.fleet.selection import Chosen, Selector
 from server_monitor.fleet.servers import Server
 from server_monitor.ssh.vault import Vault
-from server_monitor.tasks import secrets
+from server_monitor.tasks import causes, secrets
 from server_monitor.tasks.rows import (
     NAMES_IN_RECORD,
 )
@@ -48,6 +48,16 @@ class Placed:
     run_id: str
     status: Status
     tasks: Sequence[tuple[str, Server, Status]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A server on which a run did not succeed, by the name that it had then. Nobody knows of some whether its command
+    is over.
+    """
+
+    name: str
+    may_still_run: bool
 
 
 async def place(  # noqa: PLR0917
@@ -157,16 +167,19 @@ def _placed_event(  # noqa: PLR0917
     )
 
 
-async def retried_servers(conn: AsyncConnection, run_id: str) -> dict[str, str]:
-    """The servers on which a run did not succeed, by id, with the names that they had then.
+async def retried_servers(conn: AsyncConnection, run_id: str) -> dict[str, Failed]:
+    """The servers on which a run did not succeed, by id.
 
     Raises Conflict while it is not over, or when there are none.
     """
-    wanted = select(tasks.c.server_id, tasks.c.server_name, tasks.c.status).where(tasks.c.run_id == run_id)
-    rows = (await conn.execute(wanted.order_by(tasks.c.position))).all()
+    columns = tasks.c.server_id, tasks.c.server_name, tasks.c.status, tasks.c.cause
+    wanted = select(*columns).where(tasks.c.run_id == run_id).order_by(tasks.c.position)
+    rows = (await conn.execute(wanted)).all()
     if any(Status(row.status) in OPEN for row in rows):
         raise Conflict("This run is not over yet.")
-    failed = {row.server_id: row.server_name for row in rows if Status(row.status) in RETRIED}
+    unsure = {row.server_id for row in rows if row.status == Status.INTERRUPTED and row.cause in causes.MAY_STILL_RUN}
+    retried = [row for row in rows if Status(row.status) in RETRIED]
+    failed = {row.server_id: Failed(row.server_name, row.server_id in unsure) for row in retried}
     if not failed:
         raise Conflict("This run succeeded everywhere; there is nothing to try again.")
     return failed
