@@ -309,10 +309,11 @@ class Supervisor:
         verdicts, self._verdicts = self._verdicts, {}
         found, self._facts = self._facts, {}
         try:
-            if verdicts:
-                await self._record_verdicts(list(verdicts.values()))
+            # In this order: where a server counts as online, what its host says of itself is known, its boot above all.
             if found:
                 await self._record_facts(found)
+            if verdicts:
+                await self._record_verdicts(list(verdicts.values()))
         except Unavailable as error:
             # They are still true: keep them, unless something newer has come.
             self._verdicts = {**verdicts, **self._verdicts}
