@@ -151,8 +151,8 @@ async def test_a_killed_export_is_a_failure_after_the_next_start(console: Consol
 
     await console.kill()
     connection.close()
-    port = int(console.url.rpartition(":")[2])
-    await console.start(port=port)
+    await console.start()
+    browser.client.base_url = console.url
 
     ended = await finished(browser)
     assert (ended["outcome"], ended["meta_json"]) == ("failure", {"recovered": True})

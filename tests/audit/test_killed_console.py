@@ -56,14 +56,12 @@ async def _killed_again_and_again(
     size = database.stat().st_size
     chance = random.Random(seed_of_kills)
     for phase in PHASES:
-        await console.start()
-        await _reached(database, console, phase)
+        await _started_until(database, console, phase)
         await asyncio.to_thread(time.sleep, chance.uniform(0, 0.4))  # The moment is the point, not the wait for it.
         await console.kill()
         await _require_nothing_lost(console.data_dir, node, url)
 
-    await console.start()
-    await _reached(database, console, "done")
+    await _started_until(database, console, "done")
     assert await console.stop() == 0
     await _require_nothing_lost(console.data_dir, node, url)
     assert _asked(database, "SELECT min_index FROM audit_head") >= OLD
@@ -75,13 +73,31 @@ async def _killed_again_and_again(
     assert code == 0, out + said
 
 
-async def _reached(database: Path, console: ConsoleProcess, phase: str) -> None:
-    """Return when the console has come to this phase, or has ended its run before."""
+async def _started_until(database: Path, console: ConsoleProcess, phase: str) -> None:
+    """Start it, and return when it has come to this phase or has ended its run, which may be before it says `ready`.
+
+    However long the run takes: what ends the wait is that nothing moves any more.
+    """
     runs = console.log.count("audit_housekeeping_done")
     before = _asked(database, "SELECT min_index FROM audit_head")
-    async with asyncio.timeout(PATIENCE_S):
-        while not _is_in(database, phase, before) and console.log.count("audit_housekeeping_done") == runs:  # noqa: ASYNC110  # Another process.
+    await console.start()
+    loop, moved = asyncio.get_running_loop(), None
+    async with asyncio.timeout(PATIENCE_S) as patience:
+        while not _is_in(database, phase, before) and console.log.count("audit_housekeeping_done") == runs:
+            assert "audit_housekeeping_failed" not in console.log, console.log
+            if moved != (moved := _progress(database)):
+                patience.reschedule(loop.time() + PATIENCE_S)
             await asyncio.sleep(0.02)
+
+
+def _progress(database: Path) -> tuple[int, ...]:
+    """What changes as housekeeping goes on."""
+    return (
+        _asked(database, "SELECT count(*) FROM audit_segments"),
+        _asked(database, "SELECT count(*) FROM audit_segments WHERE verified_at IS NOT NULL"),
+        _asked(database, "SELECT min_index FROM audit_head"),
+        _asked(database, "PRAGMA freelist_count"),
+    )
 
 
 def _is_in(database: Path, phase: str, before: int) -> bool:

@@ -6,7 +6,10 @@ leaves neither.
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import insert
 
@@ -33,6 +36,13 @@ async def change(db: Database, identity: str, *, gives_up: bool = False) -> None
             raise GaveUp
 
 
+async def insist(work: Callable[[], Awaitable[None]]) -> None:
+    """Again and again while the database is too busy: then nothing was changed."""
+    while True:
+        with suppress(Unavailable):
+            return await work()
+
+
 async def changes(db: Database, name: str, writers: int, each: int) -> list[str]:
     """The identities of those that were acknowledged, by so many at once."""
     done: list[str] = []
@@ -40,11 +50,9 @@ async def changes(db: Database, name: str, writers: int, each: int) -> list[str]
     async def write(writer: int) -> None:
         for number in range(each):
             identity = f"{name}-{writer}-{number}"
-            try:
-                await change(db, identity, gives_up=(writer + number) % 3 == 2)
-            except (GaveUp, Unavailable):
-                continue
-            done.append(identity)
+            with suppress(GaveUp):
+                await insist(partial(change, db, identity, gives_up=(writer + number) % 3 == 2))
+                done.append(identity)
 
     async with asyncio.TaskGroup() as tasks:
         for writer in range(writers):
