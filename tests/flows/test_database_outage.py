@@ -11,11 +11,10 @@ import httpx2
 import pytest
 
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.long
-
-RECOVERED_WITHIN_S = 10.0
 
 
 @pytest.fixture
@@ -41,14 +40,14 @@ async def ready(browser: Browser) -> httpx2.Response:
     return await browser.get("/api/ready")
 
 
-async def until(ask: Callable[[], Awaitable[httpx2.Response]], status: int, timeout_s: float) -> httpx2.Response:
+async def until(ask: Callable[[], Awaitable[httpx2.Response]], status: int) -> httpx2.Response:
     """The first answer with this status."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if (answer := await ask()).status_code == status:
             return answer
         await asyncio.sleep(0.05)
-    pytest.fail(f"not {status} within {timeout_s:.0f} s; the last answer is {answer.text}")
+    pytest.fail(f"not {status} within {PATIENCE_S:.0f} s; the last answer is {answer.text}")
 
 
 @pytest.mark.parametrize("take_away", [Postgres.stop, Postgres.kill])
@@ -71,17 +70,17 @@ async def test_the_console_outlives_its_database(
 
     async with asyncio.TaskGroup() as tasks:
         writers = [tasks.create_task(write_for_ever(writer)) for writer in range(4)]
-        await until(lambda: make_group("before"), 201, RECOVERED_WITHIN_S)
+        await until(lambda: make_group("before"), 201)
         for outage in range(3):
             await asyncio.to_thread(take_away, server)
-            not_ready = await until(lambda: ready(browser), 503, RECOVERED_WITHIN_S)
+            not_ready = await until(lambda: ready(browser), 503)
             refused = await make_group("during")
             assert console.is_running, console.log
             assert not_ready.json()["checks"]["database"]["status"] == "fail"
             assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
 
             await asyncio.to_thread(server.start)
-            await until(lambda: ready(browser), 200, RECOVERED_WITHIN_S)
+            await until(lambda: ready(browser), 200)
             assert (await make_group(f"after {outage}")).status_code == 201
         for writer in writers:
             writer.cancel()

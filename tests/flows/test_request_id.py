@@ -7,6 +7,7 @@ import websockets
 from websockets.exceptions import InvalidStatus
 
 from tests.support.console import Browser, ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -17,12 +18,14 @@ async def test_a_live_socket_answers_its_handshake_with_the_id(console: ConsoleP
     address = console.url.replace("http://", "ws://") + "/ws/live"
     cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.client.cookies.items())}
 
-    async with websockets.connect(address, origin=console.url, additional_headers=GIVEN | cookies) as socket:
+    async with websockets.connect(
+        address, origin=console.url, additional_headers=GIVEN | cookies, open_timeout=PATIENCE_S
+    ) as socket:
         assert socket.response is not None
         assert socket.response.headers["X-Request-Id"] == "a-caller.1"
         assert json.loads(await socket.recv())["type"] == "hello"
     with pytest.raises(InvalidStatus) as refused:
-        async with websockets.connect(address, additional_headers=GIVEN):
+        async with websockets.connect(address, additional_headers=GIVEN, open_timeout=PATIENCE_S):
             pass
 
     answer = refused.value.response

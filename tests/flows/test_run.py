@@ -32,7 +32,9 @@ async def test_a_run_is_watched_from_its_beginning_to_its_end(
     abouts: set[str] = set()
     async with (
         asyncio.timeout(PATIENCE_S),
-        websockets.connect(address, origin=console.url, additional_headers={"Cookie": cookies}) as socket,
+        websockets.connect(
+            address, origin=console.url, additional_headers={"Cookie": cookies}, open_timeout=PATIENCE_S
+        ) as socket,
     ):
         await socket.send(orjson.dumps({"type": "watch", "run": "never-existed"}).decode())
         await socket.send(orjson.dumps({"type": "watch", "run": run_id}).decode())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -210,6 +211,36 @@ async def test_killed_again_and_again_nothing_runs_twice(tmp_path: Path, hosts: 
         assert code == 0, (out, err)
 
 
+async def stop_in_its_tracks(console: ConsoleProcess, database_url: str) -> None:
+    """Freeze it where it holds no lock: in the middle of a transaction it would hold up everybody else as well."""
+    in_a_transaction = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+    database = await asyncpg.connect(database_url)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                os.kill(console.pid, signal.SIGSTOP)
+                if not await database.fetchval(in_a_transaction):
+                    return
+                os.kill(console.pid, signal.SIGCONT)
+                await asyncio.sleep(0.05)
+    finally:
+        await database.close()
+
+
+async def taken_over(database_url: str) -> None:
+    """Until every task is claimed a second time: the lease of three beats is over before the commands are."""
+    database = await asyncpg.connect(database_url)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while await database.fetchval("SELECT count(*) FROM tasks WHERE fence > 1") < HOSTS:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    finally:
+        await database.close()
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped in its tracks"])
 async def test_another_console_takes_over_from_one_that_no_longer_beats(
     tmp_path: Path, hosts: Sequence[Sshd], postgres_url: str, how: str
@@ -230,14 +261,14 @@ async def test_another_console_takes_over_from_one_that_no_longer_beats(
         if how == "killed":
             await one.kill()
         else:
-            os.kill(one.pid, signal.SIGSTOP)
+            await stop_in_its_tracks(one, postgres_url)
         # The log of one database has one key, which whoever keeps it has to hold.
         (two.data_dir / "audit").mkdir(parents=True)
         shutil.copy(one.data_dir / "audit" / "signing_key", two.data_dir / "audit" / "signing_key")
         await two.start()
         other.browser = Browser(httpx2.AsyncClient(base_url=two.url, timeout=PATIENCE_S))
         await other.browser.log_in()
-        await asyncio.sleep(5)  # the lease of three beats has to be over before the commands are
+        await taken_over(postgres_url)
         for host in hosts:
             (host.home / "go").touch()
         tasks = await other.finished(run_id)

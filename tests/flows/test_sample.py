@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,17 @@ async def test_the_consoles_own_machine_is_live_at_one_second_while_somebody_loo
     times: list[float] = []
     async with (
         asyncio.timeout(PATIENCE_S),
-        websockets.connect(address, origin=console.url, additional_headers={"Cookie": cookies}) as socket,
+        websockets.connect(
+            address, origin=console.url, additional_headers={"Cookie": cookies}, open_timeout=PATIENCE_S
+        ) as socket,
     ):
         await socket.send(orjson.dumps({"type": "subscribe", "servers": [own["id"]], "rate_s": 1}).decode())
-        while len(times) < 5:
+        # The machine may be too busy for one sample or another; without anybody who looks no two were this close.
+        while not any(0.5 < later - earlier < 3 for earlier, later in pairwise(times)):
             message = orjson.loads(await socket.recv())
             if message["type"] == "samples" and own["id"] in message["servers"]:
                 times.append(datetime.fromisoformat(message["at"]).timestamp())
                 values = message["servers"][own["id"]]
     assert "memory_available_bytes" in values
-    assert 0.5 < times[-1] - times[-2] < 3
     answer = await browser.get(f"/api/servers/{own['id']}/metrics", params={"metric": "cpu_percent"})
     assert answer.json()["metric"] == "cpu_percent"
