@@ -101,7 +101,7 @@ class Site:
     @asynccontextmanager
     async def dispatcher(self, owner: str = "one", **limits: Any) -> AsyncIterator[Dispatcher]:
         async with AsyncExitStack() as stack:
-            pool = Pool(self.db, VAULT, PoolLimits(connect_timeout_s=5))
+            pool = Pool(self.db, VAULT, PoolLimits(connect_timeout_s=PATIENCE_S))
             stack.push_async_callback(pool.close)
             made = Dispatcher(
                 self.db, owner, Hosts(pool.open_channel), self.outputs, VAULT, allow, MemoryBus(), Limits(**limits)
@@ -157,9 +157,9 @@ class Site:
         """End the commands that still run on the hosts."""
         for host in self.sshds.all:
             for pid in host.home.glob(".local/state/server-monitor/tasks/*/pid"):
-                words = pid.read_text().split()
-                if words and psutil.pid_exists(int(words[0])):
-                    with suppress(ProcessLookupError):
+                with suppress(FileNotFoundError, ProcessLookupError):  # Its host may be tidying up right now.
+                    words = pid.read_text().split()
+                    if words and psutil.pid_exists(int(words[0])):
                         os.killpg(int(words[0]), signal.SIGKILL)
 
 

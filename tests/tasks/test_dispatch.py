@@ -23,7 +23,7 @@ from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.placing import Placed
 from tests.support.fleet import actions, records
 from tests.support.machines import machine, read_only
-from tests.support.patience import is_written, until
+from tests.support.patience import PATIENCE_S, is_written, until
 from tests.support.sshd import Sshd
 from tests.tasks.runs import claim, statuses
 from tests.tasks.site import ASKER, COUNT, Site, count
@@ -346,7 +346,7 @@ async def test_a_command_that_ran_too_long_while_the_console_was_down_is_ended_w
     site: Site,
 ) -> None:
     host, server = await site.start()
-    placed = await site.place(server, command=f"{COUNT}; sleep 60", timeout_s=1)
+    placed = await site.place(server, command=f"{COUNT}; sleep 60", timeout_s=3)
     await begin_and_die(site, placed, host, -1)
     async with site.worker():
         [row] = await site.ended(placed)
@@ -367,7 +367,7 @@ async def begin_and_die(site: Site, placed: Placed, host: Sshd, hours: int) -> N
 # --- stop -------------------------------------------------------------------------------------------------------------
 
 
-async def stopped(worker: Dispatcher, within_s: float = 5.0) -> None:
+async def stopped(worker: Dispatcher, within_s: float) -> None:
     await worker.drain(within_s)
 
 
@@ -390,10 +390,10 @@ async def test_a_stop_leaves_commands_running_and_the_next_start_finds_them(site
 async def test_a_stop_that_is_set_to_interrupt_ends_commands_and_says_so(site: Site) -> None:
     host, server = await site.start()
     placed = await site.place(server, command="echo $$ >~/pid; sleep 60")
-    async with site.worker(reattach=False) as worker:
+    async with site.worker(reattach=False, ending_s=PATIENCE_S) as worker:
         worker.wake()
         await until(lambda: is_written(host.home / "pid"))
-        await stopped(worker, 4)
+        await stopped(worker, PATIENCE_S)
         [row] = await site.ended(placed)
 
     assert (row.status, row.cause) == ("interrupted", "console_stopped")
@@ -402,11 +402,11 @@ async def test_a_stop_that_is_set_to_interrupt_ends_commands_and_says_so(site: S
 async def test_a_stop_interrupts_what_runs_attached(site: Site, disk: Path) -> None:
     _, server = await site.start(lambda directory: machine(read_only(directory / "home")))
     placed = await site.place(server, command=f"echo $$ >{disk}/began; sleep 60")
-    async with site.worker() as worker:
+    async with site.worker(ending_s=PATIENCE_S) as worker:
         worker.wake()
         await until((disk / "began").exists)
         await site.until(placed, lambda rows: rows[0].mode == "attached")
-        await stopped(worker)
+        await stopped(worker, PATIENCE_S)
         [row] = await site.ended(placed)
 
     assert (row.status, row.cause) == ("interrupted", "console_stopped")
@@ -430,6 +430,14 @@ async def test_a_stop_at_any_moment_loses_no_result(site: Site) -> None:
         assert all(count(host)[row.id] == 1 for host, server in started for row in found if row.server_id == server.id)
 
 
+def another_process(sqlite_url: str) -> sqlite3.Connection:
+    """What it would have of the database. It waits its turn for the lock, in a thread: the worker may be about to
+    write, and needs this loop to come to an end with it.
+    """
+    path = str(make_url(sqlite_url).database)
+    return sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+
+
 async def test_a_stop_takes_nothing_back_of_what_waits_for_the_database(
     site: Site, sqlite_url: str, disk: Path
 ) -> None:
@@ -439,8 +447,8 @@ async def test_a_stop_takes_nothing_back_of_what_waits_for_the_database(
     async with site.worker(reattach=False) as worker:
         worker.wake()
         await until((disk / "began").exists)
-        with closing(sqlite3.connect(str(make_url(sqlite_url).database), isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with closing(another_process(sqlite_url)) as other:
+            await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")
             (disk / "go").touch()
             await until(lambda: bool(worker._ended))
             with capture_logs() as said:
@@ -463,7 +471,6 @@ async def test_while_the_database_takes_nothing_results_wait_and_are_stored_then
     """Another process holds SQLite's write lock for longer than anybody waits for it."""
     host, server = await site.start()
     attached = await site.start(lambda directory: machine(read_only(directory / "home")))
-    path = make_url(sqlite_url).database
     async with site.worker() as worker:
         placed = await site.place(server, command=f"{COUNT}; until test -e ~/go; do sleep 0.05; done; exit 3")
         also = await site.place(
@@ -472,11 +479,11 @@ async def test_while_the_database_takes_nothing_results_wait_and_are_stored_then
         worker.wake()
         await until((host.home / "count").exists)
         await until((disk / "began").exists)
-        with closing(sqlite3.connect(str(path), isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
+        with closing(another_process(sqlite_url)) as other, capture_logs() as said:
+            await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")
             (host.home / "go").touch()
             (disk / "go").touch()
-            await asyncio.sleep(6)  # longer than BUSY_TIMEOUT_S: what is meant is the failure, not the wait
+            await until(lambda: any(one["event"] == "tasks_not_stored" and one["waiting"] for one in said))
             other.execute("COMMIT")
         [row] = await site.ended(placed)
         [other_row] = await site.ended(also)

@@ -40,7 +40,6 @@ log = logger(__name__)
 TURN_EVERY_S: Final = 2.0
 GATHER_S: Final = 0.005  # what ends within this time shares a transaction
 AT_ONCE: Final = 16  # tasks that begin, or are acknowledged, before somebody else is served
-ENDING_S: Final = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
 HOUSEKEEPING_EVERY_S: Final = 15.0
 
 
@@ -51,6 +50,7 @@ class Limits:
     heartbeat_s: float = 5.0
     file_bytes: int = 1_073_741_824
     reattach: bool = True  # commands outlive the console's own stop
+    ending_s: float = 7.0  # what ending a command may take: five seconds from TERM to KILL, and the words about it
     give_up: timedelta = timedelta(minutes=60)
 
 
@@ -119,7 +119,7 @@ class Dispatcher:
     async def drain(self, within_s: float) -> None:
         """Begin nothing more, give what runs its time, then leave it to the next start, or end it if so chosen."""
         self._is_draining = True
-        grace_s = max(0.0, within_s - ENDING_S) if self._to_be_ended() else within_s
+        grace_s = max(0.0, within_s - self._limits.ending_s) if self._to_be_ended() else within_s
         await self._wait_for_ends(grace_s)
         if to_be_ended := self._to_be_ended():
             for execution in to_be_ended:

@@ -54,7 +54,9 @@ class Timing:
     follow_after_s: float = 0.5
     follow_again_s: float = 1.0
     settle_s: float = 30.0  # for the last bytes, as long as none come
-    signal_s: float = 20.0
+    signal_s: float = 30.0
+    result_s: float = 10.0  # from the word that it is gone to the one about how it ended
+    caught_up_s: float = 5.0  # for the first bytes of whoever reads along, where nobody knows how many there are
     signal_tries: int = 3
     unanswered_s: float = 15.0
     retry_first_s: float = 1.0
@@ -149,7 +151,8 @@ class _Follower:
         self._at = {name: live.taken_bytes(name) for name in live.streams}
         self.channel: Channel | None = None
         self.is_closed = False
-        self.last_s = asyncio.get_running_loop().time()
+        self.began_s = asyncio.get_running_loop().time()
+        self.has_come = False
         self.on_news: Callable[[], None] = lambda: None
 
     @property
@@ -172,7 +175,7 @@ class _Follower:
 
     def _take(self, name: str, data: bytes) -> None:
         self._at[name] = self._live.add_at(name, self._at[name], data)
-        self.last_s = asyncio.get_running_loop().time()
+        self.has_come = True
         self.on_news()
 
 
@@ -370,7 +373,7 @@ class Execution:
         assert talk.channel is not None
         self._signalled = why
         talk.channel.write_eof()
-        until_s = self._loop.time() + self._timing.unanswered_s
+        until_s = self._loop.time() + self._timing.signal_s
         while not talk.is_closed and self._loop.time() < until_s:
             await talk.next(until_s - self._loop.time())
         if not talk.is_closed:
@@ -462,13 +465,27 @@ class Execution:
         return False
 
     async def _read_what_comes(self) -> None:
-        """Follow while there is more, where nobody knows how much there is."""
-        most = sum(self._offsets()) + 2 * self._file_bytes
-        seen: tuple[int, int] | None = None
-        while self._offsets() != seen and sum(self._offsets()) < most:
-            seen = self._offsets()
+        """Follow until no more comes, where nobody knows how much there is."""
+        seen = self._offsets()
+        most = sum(seen) + 2 * self._file_bytes
+        began_s = news_s = self._loop.time()
+        while sum(seen) < most:
             await self._follow()
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.1)
+            now_s = self._loop.time()
+            if self._offsets() != seen:
+                seen, news_s = self._offsets(), now_s
+            elif now_s - news_s >= self._timing.follow_again_s and self._has_caught_up(began_s, now_s):
+                return
+
+    def _has_caught_up(self, began_s: float, now_s: float) -> bool:
+        """Would whoever reads along have said something by now? A busy host takes its time to begin with it."""
+        reading_since_s = began_s
+        if self._follower is not None and not self._follower.is_closed:
+            reading_since_s = min(began_s, self._follower.began_s)
+            if self._follower.has_come:
+                return True
+        return now_s - reading_since_s >= self._timing.caught_up_s
 
     def _offsets(self) -> tuple[int, int]:
         return self._live.taken_bytes("stdout"), self._live.taken_bytes("stderr")
@@ -542,13 +559,14 @@ class Execution:
 
     async def _result_after_all(self, talk: _Conversation) -> Outcome | None:
         """The host says that it is gone: what remains is how it ended, if it could still write that down."""
-        for _ in range(50):
-            word = await talk.next(0.1)
+        until_s = self._loop.time() + self._timing.result_s
+        while (left_s := until_s - self._loop.time()) > 0:
+            word = await talk.next(left_s)  # None also whenever more of its output comes
             if isinstance(word, Ended):
                 return await self._finished(word)
             if isinstance(word, Absent):
                 return await self._gone(word)  # KILL took the shell around it too.
-            if talk.is_closed:
+            if word is None and talk.is_closed:
                 break
         if self._signalled is None:
             return None

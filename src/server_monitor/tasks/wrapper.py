@@ -47,6 +47,7 @@ GO: Final = b"go\n"
 NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 LONGEST_LINE: Final = 256  # bytes of a line of ours; a longer one is not ours
 KEY_CHARACTERS: Final = 32
+PID_WITHIN_S: Final = 10  # so long the shell around a command may take to begin
 TOMBSTONE_MINUTES: Final = 24 * 60
 TICKS_A_SECOND: Final = 100  # in which Linux tells when a process started, wherever it runs
 LEFTOVER_MINUTES: Final = 7 * 24 * 60
@@ -93,6 +94,13 @@ _OURS = (
     "case $v in *SERVER_MONITOR_TASK_ID=$id*) return 0;; esac; fi; done; return 1; };"
 )
 _READ_PID = 'p=; t0=; b0=; test -s "$d/pid" && read -r p t0 b0 <"$d/pid";'
+
+# Between `mkdir` and the pid file lie a few milliseconds, and seconds on a host that is very busy: `out` is made as the
+# first thing after `mkdir`, so where there is one and no pid file, one may still come. A tombstone has neither.
+_AWAIT_PID = (
+    f'{_READ_PID} n=0; while test -z "$p" && test -d "$d" && test $n -lt {PID_WITHIN_S}'
+    f' && {{ test $n -lt 1 || test -e "$d/out"; }}; do sleep 1; n=$((n+1)); {_READ_PID} done;'
+)
 _READ_EXIT = 'e=; test -s "$d/exit" && { read -r e <"$d/exit" || e=; };'
 _SAY_APART = (
     'set -- "$1" $(wc -c <"$d/out" 2>/dev/null || echo 0) $(wc -c <"$d/err" 2>/dev/null || echo 0);',
@@ -174,9 +182,7 @@ _ATTACH = " ".join(
         *_PRELUDE,
         _ALIVE,
         'test -d "$d" || { echo "sm1 $k none $boot"; exit 0; };',
-        _READ_PID,
-        # Between `mkdir` and the pid file lie a few milliseconds; after a second nothing is going to come.
-        f'if test -z "$p" && test -d "$d"; then sleep 1; {_READ_PID} fi;',
+        _AWAIT_PID,
         f'if alive; then {_START_TIME} </proc/$$/stat; echo "sm1 $k start $boot $((t-t0))"; : >"$d/followed";',
         'while alive; do sleep 1; echo "sm1 $k alive"; done; fi;',
         _READ_EXIT,
@@ -201,7 +207,9 @@ _FOLLOW = " ".join(
 # Keeps what a command prints within $1 bytes a stream on the host, while it runs.
 _WATCH = " ".join(
     (
-        "read -r p t0 b0 <pid || exit 0; boot=$b0; d=.; most=$1;",
+        "d=.;",
+        _AWAIT_PID,
+        'test -n "$p" || exit 0; boot=$b0; most=$1;',
         _ALIVE,
         "while alive; do",
         "for f in out err; do n=$(wc -c <$f) || exit 0;",
@@ -217,7 +225,7 @@ _SIGNAL = " ".join(
         "id=$1;",
         _ALIVE,
         _OURS,
-        _READ_PID,
+        _AWAIT_PID,
         'if alive; then :; else echo "sm1 $k ended"; exit 0; fi;',
         'if shell || ours; then :; else echo "sm1 $k still"; exit 0; fi;',
         "kill -15 -$p 2>/dev/null; n=0;",
