@@ -27,11 +27,16 @@ from tests.tasks.runs import GRACE, add_servers, place, place_in, run_row, set_s
 from tests.tasks.site import ASKER
 
 
+def real_rule(rules: RuleSet) -> Rule:
+    """The console's own, however long the parser takes."""
+    return rule_of(Judge(rules, ShellParser(deadline_s=PATIENCE_S)))
+
+
 @dataclass(slots=True)
 class Asked:
     """The policy, where what runs on several hosts takes a second person; it counts how often it is asked."""
 
-    rule: Rule = field(default_factory=lambda: rule_of(Judge(RuleSet(approve_above_hosts=1), ShellParser())))
+    rule: Rule = field(default_factory=lambda: real_rule(RuleSet(approve_above_hosts=1)))
     times: int = 0
 
     async def __call__(
@@ -134,7 +139,7 @@ async def test_a_server_that_is_gone_takes_no_right_from_whoever_asked(
     async with db.transaction() as conn:
         await conn.execute(delete(servers).where(servers.c.id == pair[0].id))
 
-    assert await cleared(Clearing(db, rule_of(Judge(RuleSet(), ShellParser())), PATIENCE_S)) == [placed.run_id]
+    assert await cleared(Clearing(db, real_rule(RuleSet()), PATIENCE_S)) == [placed.run_id]
     assert [row.cause for row in await task_rows(db, placed)] == ["server_unfit", None]
 
 

@@ -11,10 +11,11 @@ from server_monitor.tasks.judge import Judge, rules_of
 from server_monitor.tasks.policy.decide import RuleSet
 from server_monitor.tasks.policy.verdict import Context, Mode, Ruling
 from server_monitor.tasks.shell_parser import ShellParser
+from tests.support.patience import PATIENCE_S
 
 
 async def test_commands_are_judged_side_by_side() -> None:
-    judge = Judge(RuleSet(), ShellParser())
+    judge = Judge(RuleSet(), ShellParser(deadline_s=PATIENCE_S))
 
     verdicts = await asyncio.gather(*(judge.judge(c, Context()) for c in ["ls", "reboot", "uptime", "rm -rf /"] * 5))
 

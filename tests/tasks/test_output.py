@@ -340,7 +340,7 @@ async def test_closed_files_stay_closed_and_leave_no_descriptor(outputs: Outputs
         await live.end(0)
         outputs.forget(f"{TASK}{number}")
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what others have left may be closed meanwhile
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------

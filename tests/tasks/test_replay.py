@@ -19,6 +19,7 @@ from server_monitor.tasks.rulings import rule_of
 from server_monitor.tasks.run import Order
 from server_monitor.tasks.shell_parser import ShellParser
 from tests.support.fleet import ADMIN, VAULT
+from tests.support.patience import PATIENCE_S
 from tests.tasks.runs import add_servers
 
 SINCE = timedelta(days=1)
@@ -27,7 +28,7 @@ ABOVE_TWO = RuleSet(approve_above_hosts=2)
 
 async def run(db: Database, rules: RuleSet, command: str, on: list[Server], *, secrets: tuple[str, ...] = ()) -> str:
     """A run as the console takes it, with the verdict on it."""
-    judge = Judge(rules, ShellParser())
+    judge = Judge(rules, ShellParser(deadline_s=PATIENCE_S))
     actor: Actor = ADMIN
     try:
         ruled = await rule_of(judge)(command, "bash", on, actor, secrets)

@@ -10,6 +10,7 @@ from server_monitor.tasks.policy.verdict import Context, Ruling
 from server_monitor.tasks.run import Order
 from server_monitor.tasks.secret_names import is_name_of_secret
 from server_monitor.tasks.shell_parser import ShellParser
+from tests.support.patience import PATIENCE_S
 
 NAMES = (
     "DB_PASSWORD PGPASSWORD AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY SSHPASS DATABASE_URL TOKEN GITHUB_TOKEN API_KEY "
@@ -25,7 +26,7 @@ OTHERS = (
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(RuleSet(), ShellParser())
+    return Judge(RuleSet(), ShellParser(deadline_s=PATIENCE_S))
 
 
 @pytest.mark.parametrize("name", NAMES.split())

@@ -8,18 +8,19 @@ import pytest
 from server_monitor.tasks.policy.parsing import ParserFailed, SyntaxWrong, TooComplex
 from server_monitor.tasks.policy.tree import CallExpr, Lit
 from server_monitor.tasks.shell_parser import ShellParser, found_program
+from tests.support.patience import PATIENCE_S
 
 
-def program(folder: Path, body: str, version: str = "v3.14.1") -> ShellParser:
+def program(folder: Path, body: str, version: str = "v3.14.1", *, deadline_s: float = PATIENCE_S) -> ShellParser:
     """A parser that answers `--version` and otherwise does what `body` says."""
     path = folder / "shfmt"
     path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && {{ echo {version}; exit 0; }}\n{body}\n')
     path.chmod(0o755)
-    return ShellParser(str(path), deadline_s=1)
+    return ShellParser(str(path), deadline_s=deadline_s)
 
 
 def test_the_tree_has_the_words_and_where_they_stand() -> None:
-    tree = ShellParser().parse("ls 'a b'")
+    tree = ShellParser(deadline_s=PATIENCE_S).parse("ls 'a b'")
 
     call = tree.stmts[0].cmd
     assert isinstance(call, CallExpr)
@@ -30,7 +31,7 @@ def test_the_tree_has_the_words_and_where_they_stand() -> None:
 
 
 def test_the_dialect_decides_what_is_right() -> None:
-    parser = ShellParser()
+    parser = ShellParser(deadline_s=PATIENCE_S)
 
     assert parser.parse("cat <(ls)", "bash").stmts
     with pytest.raises(SyntaxWrong):
@@ -40,18 +41,18 @@ def test_the_dialect_decides_what_is_right() -> None:
 @pytest.mark.parametrize(("text", "offset"), [("echo 'x", 5), ("ls\nif", 3), ("a )", 2)])
 def test_a_mistake_is_told_with_its_place(text: str, offset: int) -> None:
     with pytest.raises(SyntaxWrong) as caught:
-        ShellParser().parse(text)
+        ShellParser(deadline_s=PATIENCE_S).parse(text)
 
     assert caught.value.offset == offset
 
 
 def test_the_text_of_a_command_is_never_an_option() -> None:
-    assert ShellParser().parse("--version").stmts
+    assert ShellParser(deadline_s=PATIENCE_S).parse("--version").stmts
 
 
 def test_the_program_beside_this_one_is_used() -> None:
     assert found_program() is not None
-    assert ShellParser().version().startswith("3.")
+    assert ShellParser(deadline_s=PATIENCE_S).version().startswith("3.")
 
 
 def test_a_parser_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
@@ -73,8 +74,9 @@ def test_a_parser_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
     ],
 )
 def test_a_parser_that_misbehaves_is_a_failure(tmp_path: Path, body: str, says: str) -> None:
+    is_silent = says == "did not answer in time"
     with pytest.raises(ParserFailed, match=says):
-        program(tmp_path, body).parse("ls")
+        program(tmp_path, body, deadline_s=1 if is_silent else PATIENCE_S).parse("ls")
 
 
 @pytest.mark.parametrize("body", ["head -c 250000000 /dev/zero", "yes"])
@@ -127,6 +129,6 @@ def test_no_more_than_two_run_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
     assert 1 <= max(int(line) for line in count.read_text().split()) <= 2

@@ -12,11 +12,12 @@ from server_monitor.tasks.policy.state import fresh_state
 from server_monitor.tasks.policy.verdict import Context, Verdict
 from server_monitor.tasks.policy.walk import Walker
 from server_monitor.tasks.shell_parser import ShellParser
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="session")
 def parser() -> ShellParser:
-    return ShellParser()
+    return ShellParser(deadline_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
