@@ -149,7 +149,7 @@ def into_a_small_pipe(command: Sequence[str], environment: Mapping[str, str]) ->
         os.close(writer)
         with open(reader, "rb") as stream:
             data = stream.read()
-        return process.wait(60), data
+        return process.wait(PATIENCE_S), data
 
 
 SHORT_DISK = """

@@ -147,7 +147,7 @@ async def read_until(terminal: int, end: str) -> str:
 
 
 async def test_a_token_is_printed_once_and_works_until_it_is_revoked(console):
-    browser_of_ada = httpx2.AsyncClient(base_url=console.url)
+    browser_of_ada = httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S)
     async with browser_of_ada as client:
         await Browser(client).set_up(console.setup_token)
         code, out, _ = await console.run(
@@ -171,11 +171,13 @@ async def test_a_token_is_printed_once_and_works_until_it_is_revoked(console):
 
 async def test_a_user_disabled_at_the_shell_is_out_of_the_running_console_at_once(console, browser):
     await browser.send("POST", "/api/users", {"name": "olga", "password": PASSWORD, "role": "operator"})
-    async with httpx2.AsyncClient(base_url=console.url) as client:
+    async with httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S) as client:
         await Browser(client).log_in("olga")
         cookie = f"server_monitor_session={client.cookies['server_monitor_session']}"
         socket_url = console.url.replace("http", "ws") + "/ws/live"
-        async with connect(socket_url, origin=console.url, additional_headers={"Cookie": cookie}) as socket:
+        async with connect(
+            socket_url, origin=console.url, additional_headers={"Cookie": cookie}, open_timeout=PATIENCE_S
+        ) as socket:
             await socket.send('{"type":"subscribe","servers":"all","rate_s":1}')
             await socket.recv()
 
@@ -189,7 +191,7 @@ async def test_a_user_disabled_at_the_shell_is_out_of_the_running_console_at_onc
 async def test_setup_ends_when_the_shell_makes_the_first_admin(console):
     await add(console, ADMIN, "admin")
 
-    async with httpx2.AsyncClient(base_url=console.url) as client:
+    async with httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S) as client:
         body = {"token": console.setup_token, "username": "eve", "password": PASSWORD}
         assert (await client.post("/api/setup/initialize", json=body)).status_code == 410
         await Browser(client).log_in()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -122,7 +123,7 @@ async def into(shell: ConsoleProcess, stdout: int, *words: str | bytes) -> tuple
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "server_monitor", *words, env=environment, stdout=stdout, stderr=subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         out, said = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out or b"", said

@@ -162,9 +162,12 @@ async def test_a_console_that_dies_and_comes_back_is_watched_again_from_where_it
         lines = sorted([await running.stdout.readline(), await running.stdout.readline()])
         assert lines == [b"one | one\n", b"two | one\n"]
         await served.console.kill()
+        # A busy machine starts no console in ten seconds, after which this command would do the work itself.
+        running.send_signal(signal.SIGSTOP)
         for host in served.hosts:
             (home(host) / "go").touch()
         await served.console.start()
+        running.send_signal(signal.SIGCONT)
         out, err = await running.communicate()
     assert sorted(out.splitlines()) == [b"one | two", b"two | two"]
     assert (err.count(b"2 success"), running.returncode) == (1, 0)
@@ -279,8 +282,8 @@ async def test_a_second_interrupt_leaves_it_to_itself_and_it_is_found_again(shel
     for words in (b"Interrupt once more", b"Left it to itself"):
         working.send_signal(signal.SIGINT)
         async with asyncio.timeout(PATIENCE_S):
-            while words not in await working.stderr.readline():
-                pass
+            while words not in (line := await working.stderr.readline()):
+                assert line, f"it ended without saying: {words.decode()}"
     async with asyncio.timeout(PATIENCE_S):
         await working.wait()
     assert working.returncode == 130

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server_monitor.cli import interrupts
+from server_monitor.cli.interrupts import Interrupts
 from server_monitor.cli.inventory import vault
 from server_monitor.cli.output import (
     FAILED,
@@ -86,18 +88,19 @@ def run_command(  # noqa: PLR0917  # Typer's options.
             if dry_run:
                 return await _look(place, order, selector, as_json=as_json)
             rule = rulings.rule_of(rulings.judge_of(place.settings))
-            placed = await asking.ask(place.db, rule, vault(place), order, selector, actor=place.actor)
-            return await see(place, placed, as_json=as_json)
+            with interrupts.kept() as kept:
+                placed = await asking.ask(place.db, rule, vault(place), order, selector, actor=place.actor)
+                return await see(place, placed, kept, as_json=as_json)
 
     raise typer.Exit(run(work, when_invalid=WRONG_USAGE))
 
 
-async def see(place: Workplace, placed: "Placed", *, as_json: bool) -> int:
+async def see(place: Workplace, placed: "Placed", kept: Interrupts, *, as_json: bool) -> int:
     """Tell what became of what was asked for, and see it through when it begins. Returns the exit code."""
     from server_monitor.tasks.run import Status
 
     if placed.status is not Status.DENIED:
-        return await follow(place, placed.run_id, as_json=as_json)
+        return await follow(place, placed.run_id, kept, as_json=as_json)
     verdict = await _verdict_of(place, placed.run_id)
     if as_json:
         emit({"run_id": placed.run_id, "status": placed.status, "verdict": verdict, "tasks": []})
@@ -106,7 +109,7 @@ async def see(place: Workplace, placed: "Placed", *, as_json: bool) -> int:
     return FAILED
 
 
-async def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
+async def follow(place: Workplace, run_id: str, kept: Interrupts, *, as_json: bool) -> int:
     """See a run through. Returns the exit code."""
     from server_monitor.cli.run_follow import Follower
     from server_monitor.cli.run_screen import Screen, show_grouped, summarise
@@ -116,7 +119,7 @@ async def follow(place: Workplace, run_id: str, *, as_json: bool) -> int:
     async with place.db.reading() as conn:
         tasks = await listing.tasks_of(conn, run_id, actor=place.actor)
     with Screen([task.server_name for task in tasks], is_silent=as_json) as screen:
-        follower = Follower(place, run_id, screen)
+        follower = Follower(place, run_id, screen, kept)
         await follower.see_through()
     waits = any(task.status == Status.AWAITING_APPROVAL for task in follower.tasks)
     if as_json:

@@ -1,24 +1,23 @@
 """Sees a run through to its end: watches a console do it, or does the work where no console runs."""
 
 import asyncio
-import signal
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from server_monitor.bus.contract import Subject
+from server_monitor.cli.interrupts import Interrupts
 from server_monitor.cli.output import Workplace, say
 from server_monitor.cli.run_screen import Screen, Task, Writer, show_stored
 from server_monitor.errors import Conflict, Unavailable
@@ -68,12 +67,13 @@ class Shown:
 class Follower:
     """Follows one run. `is_left` says that the person did not want to wait for its end."""
 
-    def __init__(self, place: Workplace, run_id: str, screen: Screen) -> None:
+    def __init__(self, place: Workplace, run_id: str, screen: Screen, interrupts: Interrupts) -> None:
         self.tasks: Sequence[Task] = ()
         self.is_left = False
         self._place = place
         self._run_id = run_id
         self._screen = screen
+        self._interrupts = interrupts
         self._outputs = outputs_of(place.settings)
         self._shown: dict[str, Shown] = {}
         self._interrupted = False
@@ -88,7 +88,7 @@ class Follower:
     async def see_through(self) -> None:
         """Return when the run is over, when it waits for a second person, or when we are interrupted twice."""
         settings, db = self._place.settings, self._place.db
-        with _on_interrupt(self._interrupt):
+        with self._interrupts.heard_by(self._interrupt):
             while not await self._look():
                 if await somebody_works(settings, db):
                     await self._watch()
@@ -236,14 +236,3 @@ async def _from_here(outputs: Outputs, task_id: str, stream: str, offset: int) -
         async with aclosing(live.read_on(stream, offset)) as pieces:
             async for piece in pieces:
                 yield piece
-
-
-@contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """Ctrl+C does this instead of ending the program."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, act)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from server_monitor.cli import interrupts
 from server_monitor.cli.inventory import vault
 from server_monitor.cli.output import (
     NEEDS_DECISION,
@@ -142,7 +143,8 @@ def follow_run(run_id: RunId, as_json: AsJson = False) -> None:
         async with workplace() as place:
             async with place.db.reading() as conn:
                 await rows.get_run(conn, run_id, actor=place.actor)
-            return await follow(place, run_id, as_json=as_json)
+            with interrupts.kept() as kept:
+                return await follow(place, run_id, kept, as_json=as_json)
 
     raise typer.Exit(run(work))
 
@@ -227,10 +229,11 @@ def retry(
     async def work() -> int:
         async with workplace() as place:
             rule = rulings.rule_of(rulings.judge_of(place.settings))
-            retried = await asking.retry(place.db, rule, vault(place), run_id, secrets, actor=place.actor)
-            for one in retried.left_out:
-                say(f"Left out: {one.server_name or 'others'}: {one.sentence}")
-            return await see(place, retried.placed, as_json=as_json)
+            with interrupts.kept() as kept:
+                retried = await asking.retry(place.db, rule, vault(place), run_id, secrets, actor=place.actor)
+                for one in retried.left_out:
+                    say(f"Left out: {one.server_name or 'others'}: {one.sentence}")
+                return await see(place, retried.placed, kept, as_json=as_json)
 
     raise typer.Exit(run(work))
 
