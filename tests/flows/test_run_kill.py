@@ -70,7 +70,7 @@ class Site:
         """Ask for a command on all hosts; the id of the run."""
         assert self.browser is not None
         ids = [one["id"] for one in (await self.get("/api/servers"))["items"] if one["name"].startswith("kill-")]
-        body = {"command": command, "selector": {"servers": ids}, "timeout_seconds": 60}
+        body = {"command": command, "selector": {"servers": ids}, "timeout_seconds": 600}
         answer = await self.browser.send("POST", "/api/tasks", body)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["run_id"])

@@ -110,7 +110,7 @@ class Site:
             yield made
 
     async def place(self, *chosen: Server, command: str, **given: Any) -> Placed:
-        return await place(self.db, chosen, actor=ASKER, **{"command": command, "timeout_s": 60, **given})
+        return await place(self.db, chosen, actor=ASKER, **{"command": command, "timeout_s": 600, **given})
 
     async def run(self, dispatcher: Dispatcher, *chosen: Server, command: str, **given: Any) -> Sequence[Row[Any]]:
         """Run a command, and return its tasks once all have ended."""
