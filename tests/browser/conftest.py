@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.visitor import Fleet, Visitor, watch
-from tests.support.console import ConsoleProcess
+from tests.support.console import ConsoleProcess, lasting_port
 from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshds, ssh_agent
 
@@ -32,7 +32,9 @@ async def chromium() -> AsyncIterator[Browser]:
     _require(Path(CHROMIUM), "Debian's Chromium is needed: apt install chromium")
     _require(STATIC, "The UI is not built: make web")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES])
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*SWITCHES], timeout=PATIENCE_S * 1000
+        )
         try:
             yield browser
         finally:
@@ -43,7 +45,6 @@ async def chromium() -> AsyncIterator[Browser]:
 async def visitor(chromium: Browser) -> AsyncIterator[Visitor]:
     """Somebody at a browser. The test fails when a page broke the policy or threw an error, whatever else it saw."""
     context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
-    context.set_default_timeout(PATIENCE_S * 1000)
     expect.set_options(timeout=PATIENCE_S * 1000)
     one = await watch(context)
     try:
@@ -61,7 +62,7 @@ async def fleet(tmp_path: Path, sshds: Sshds) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
         socket = stack.enter_context(ssh_agent(tmp_path, first.directory / "login_key"))
         console = ConsoleProcess(tmp_path / "data", {"SSH_AUTH_SOCK": socket})
-        await console.start()
+        await console.start(port=lasting_port())
         try:
             yield Fleet(console, (first, second))
         finally:

@@ -149,9 +149,7 @@ async def test_a_command_is_run_and_found_again_by_keyboard(console: ConsoleProc
     await expect(page.get_by_role("link", name="echo by hand")).to_be_focused()
     await keys.press("Enter")
     await expect(output(page)).to_have_text("by hand")
-    await keys.press("g")
-    await keys.press("n")
-    await expect(page.get_by_role("heading", name="Run a command")).to_be_visible()
+    await visitor.press_both("g", "n", page.get_by_role("heading", name="Run a command"))
 
 
 async def test_what_failed_is_tried_again_and_what_runs_is_cancelled(
@@ -174,7 +172,7 @@ async def test_what_failed_is_tried_again_and_what_runs_is_cancelled(
     await expect(page.get_by_role("table", name="Runs, newest first").get_by_role("link")).to_have_count(2)
     await page.get_by_label("State").select_option("cancelled")
     await expect(page.get_by_role("table", name="Runs, newest first").get_by_role("link")).to_have_count(1)
-    assert "status=cancelled" in page.url
+    await expect(page).to_have_url(re.compile("status=cancelled"))
 
 
 async def test_a_second_person_decides(console: ConsoleProcess, visitor: Visitor, chromium: Browser) -> None:
@@ -282,7 +280,9 @@ async def test_a_saved_command_takes_values_as_words_only(console: ConsoleProces
     await expect(dialog.locator("pre")).to_have_text("echo 'it'\\''s $(id)'")
     await dialog.get_by_role("button", name="Take this command").click()
     await page.get_by_role("checkbox", name="Every server there is").check()
-    await run_here_from_form(page, await page.get_by_label("Command", exact=True).input_value())
+    taken = "echo 'it'\\''s $(id)'"
+    await expect(page.get_by_label("Command", exact=True)).to_have_value(taken)
+    await run_here_from_form(page, taken)
     await expect(output(page)).to_have_text("it's $(id)")
 
     await page.goto(f"{console.url}/snippets")
