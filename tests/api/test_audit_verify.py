@@ -81,9 +81,9 @@ async def test_an_archive_that_is_gone_is_not_called_broken(console: ConsoleProc
 
 async def test_a_killed_console_leaves_no_verdict_open(console: ConsoleProcess, browser: Browser) -> None:
     assert (await browser.send("POST", PATH)).status_code == 202
-    port = int(console.url.rpartition(":")[2])
     await console.kill()
-    await console.start(port=port)
+    await console.start()
+    browser.client.base_url = console.url
 
     last = (await browser.get(PATH)).json()["last"]
 
