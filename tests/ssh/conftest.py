@@ -18,6 +18,7 @@ from server_monitor.ssh import vault as vaults
 from server_monitor.ssh.hostkeys import HostKey
 from server_monitor.ssh.pool import Limits, Pool, Target
 from server_monitor.ssh.vault import Vault
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import PasswordUser, Sshd
 
 
@@ -27,6 +28,7 @@ def vault() -> Vault:
 
 
 MakePool = Callable[..., Pool]
+PATIENT = Limits(connect_timeout_s=PATIENCE_S)  # hosts that answer are not given up because the machine is busy
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ async def make_pool(sqlite_db: Database, vault: Vault) -> AsyncIterator[MakePool
     """Makes pools with the limits of the test; all are closed after it."""
     pools: list[Pool] = []
 
-    def make(limits: Limits = Limits(), *, agent_socket: str | None = None) -> Pool:  # noqa: B008  # Frozen.
+    def make(limits: Limits = PATIENT, *, agent_socket: str | None = None) -> Pool:
         pools.append(Pool(sqlite_db, vault, limits, agent_socket=agent_socket))
         return pools[-1]
 

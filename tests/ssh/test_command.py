@@ -58,7 +58,7 @@ async def user_target(fleet: Fleet, sshds: Sshds, password_user: PasswordUser) -
 
 
 async def test_a_command_that_does_not_end_is_stopped_on_the_host(pool: Pool, user_target: Target) -> None:
-    finished = await command.run(pool, user_target, "echo $$; exec sleep 1000", timeout_s=2.0, output_limit_bytes=1000)
+    finished = await command.run(pool, user_target, "echo $$; exec sleep 1000", timeout_s=5.0, output_limit_bytes=1000)
 
     assert finished.timed_out
     assert finished.exit_status is None
@@ -81,7 +81,7 @@ async def test_a_command_whose_caller_gave_up_is_stopped_as_well(pool: Pool, use
 
 
 def pid_of(arguments: list[str]) -> int:
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up_at:
         for process in psutil.process_iter(["cmdline"]):
             if process.info["cmdline"] == arguments:
@@ -91,7 +91,7 @@ def pid_of(arguments: list[str]) -> int:
 
 async def gone(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        await asyncio.to_thread(psutil.Process(pid).wait, 10)
+        await asyncio.to_thread(psutil.Process(pid).wait, PATIENCE_S)
 
 
 async def test_a_command_cut_off_by_a_lost_connection_is_no_result(pool: Pool, fleet: Fleet, sshd: Sshd) -> None:

@@ -39,6 +39,7 @@ from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs, Sizes
 from tests.support.fleet import VAULT
+from tests.support.patience import PATIENCE_S
 
 SECRET = SecretStr("a secret for tests that is long enough")
 
@@ -89,7 +90,7 @@ class Site:
 @asynccontextmanager
 async def site_on(db: Database, directory: Path, *, agent_socket: str | None = None) -> AsyncIterator[Site]:
     history = await History.open(directory / "history.sqlite3", Tiers())
-    pool = Pool(db, VAULT, Limits(connect_timeout_s=5), agent_socket=agent_socket)
+    pool = Pool(db, VAULT, Limits(connect_timeout_s=PATIENCE_S), agent_socket=agent_socket)
     signer = checkpoints.load_signer(directory, db.node)
     settings = Settings()
     archive = Archive(f"file://{directory}/archive")

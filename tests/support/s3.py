@@ -9,6 +9,8 @@ import boto3
 import httpx2
 from moto.server import ThreadedMotoServer
 
+from tests.support.patience import PATIENCE_S
+
 ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 
 
@@ -58,5 +60,7 @@ def locked_bucket(name: str = "audit", days: int | None = 365, mode: str = "COMP
             )
         yield Bucket(name, url, client)
     finally:
-        httpx2.post(f"{url}/moto-api/reset")  # Its buckets would outlive the server, in this process.
+        httpx2.post(
+            f"{url}/moto-api/reset", timeout=PATIENCE_S
+        )  # Its buckets would outlive the server, in this process.
         server.stop()

@@ -16,9 +16,7 @@ import secrets
 import shutil
 import socket
 import subprocess
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -84,7 +82,7 @@ class Sshd:
         self._authorized = [self.login_public_key, *authorized_keys]
         self._earlier_keys: dict[str, tuple[bytes, str]] = {}
         self._options = {**_BASE_OPTIONS, **(options or {})}
-        self._log = _Log()
+        self._log = _Log(directory / "log")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -127,7 +125,6 @@ class Sshd:
         self._process.terminate()
         self._process.wait(timeout=PATIENCE_S)
         self._process = None
-        self._log.join()
 
     def restart(self) -> None:
         self.stop()
@@ -184,19 +181,23 @@ class Sshd:
 
     @property
     def log(self) -> str:
-        return "\n".join(self._log.lines)
+        """What sshd has said until now: a line is here before the host does what follows it."""
+        return self._log.text()
 
-    def wait_for_log(self, pattern: str, timeout_s: float = 10.0) -> str:
-        """The first line that matches, once there is one. Raises AssertionError after the deadline."""
-        return self._log.wait_for(pattern, timeout_s)
+    def wait_for_log(self, pattern: str) -> str:
+        """The first line that matches, once there is one. Raises AssertionError when there never is.
+
+        It blocks: in a loop that the host waits for, call it in a thread.
+        """
+        return self._log.wait_for(pattern)
 
     def authentication_attempts(self) -> list[str]:
         """What sshd logged about anybody trying to log in as anybody, `none` requests included."""
         assert self._options["LogLevel"] == "DEBUG1", "start this host with LogLevel DEBUG1 to see attempts"
-        return [line for line in self._log.lines if "userauth-request" in line]
+        return [line for line in self.log.splitlines() if "userauth-request" in line]
 
     def connections_accepted(self) -> int:
-        return sum(line.startswith("Connection from") for line in self._log.lines)
+        return sum(line.startswith("Connection from") for line in self.log.splitlines())
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
@@ -210,12 +211,13 @@ class Sshd:
     def _listens(self, port: int) -> bool:
         config = self.directory / "sshd_config"
         config.write_text(self._config(port))
-        self._process = subprocess.Popen(
-            [*self._machine, SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        self._log.follow(self._process)
+        begins_at = len(self._log.text())
+        with self._log.path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._machine, SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=log
+            )
         try:
-            self._log.wait_for(rf"Server listening on \S+ port {port}\.", PATIENCE_S, fresh=True)
+            self._log.wait_for(rf"Server listening on \S+ port {port}\.", begins_at, while_running=self._process)
         except AssertionError:
             self._process.kill()
             self._process.wait(timeout=PATIENCE_S)
@@ -350,53 +352,30 @@ def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
 
 
 class _Log:
-    """What a process writes to stderr, kept by a thread so that the pipe never fills."""
+    """What sshd and its children write to stderr, in a file: what they have said is there when it was said."""
 
-    def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=50_000)
-        self._news = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._start = 0
-        self._total = 0
-        self._ended = True
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def follow(self, process: subprocess.Popen[bytes]) -> None:
-        self.join()
-        self._start = self._total
-        self._ended = False
-        self._thread = threading.Thread(target=self._read, args=(process,), daemon=True)
-        self._thread.start()
+    def text(self) -> str:
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
 
-    def join(self) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout=PATIENCE_S)
-            self._thread = None
-
-    def wait_for(self, pattern: str, timeout_s: float, *, fresh: bool = False) -> str:
+    def wait_for(
+        self, pattern: str, begins_at: int = 0, *, while_running: "subprocess.Popen[bytes] | None" = None
+    ) -> str:
+        """The first line from there on that matches. Raises AssertionError when none comes."""
         wanted = re.compile(pattern)
-        give_up_at = time.monotonic() + timeout_s
-        with self._news:
-            while True:
-                since = self._start - (self._total - len(self.lines)) if fresh else 0
-                for line in list(self.lines)[max(since, 0) :]:
-                    if wanted.search(line):
-                        return line
-                left_s = give_up_at - time.monotonic()
-                if left_s <= 0 or (self._ended and fresh):
-                    raise AssertionError(f"sshd never logged {pattern!r}:\n" + "\n".join(self.lines))
-                self._news.wait(left_s)
-
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        with process.stderr:
-            for raw in process.stderr:
-                with self._news:
-                    self.lines.append(raw.decode(errors="replace").rstrip())
-                    self._total += 1
-                    self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            # In this order: the last words of a process are here before its end is seen.
+            has_ended = while_running is not None and while_running.poll() is not None
+            text = self.text()
+            for line in text[begins_at:].splitlines():
+                if wanted.search(line):
+                    return line
+            if has_ended or time.monotonic() > give_up_at:
+                raise AssertionError(f"sshd never logged {pattern!r}:\n{text}")
+            time.sleep(0.01)
 
 
 def _wait_for_socket(path: str) -> None:
@@ -410,9 +389,12 @@ def _wait_for_socket(path: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One below those that the kernel hands out (ip(7), ip_local_port_range).
+
+    While the host is stopped no other program is given its port, to listen on or to connect from.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return lowest // 2 + secrets.randbelow(lowest // 2)
 
 
 def _run(command: Sequence[str], stdin: str | None = None) -> None:
