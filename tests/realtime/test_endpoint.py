@@ -2,14 +2,13 @@ import asyncio
 import json
 
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server_monitor.auth.actor import Role
 from server_monitor.bus.contract import Stopping, Subject, TaskState
 from server_monitor.realtime.endpoint import Rules
 from server_monitor.realtime.hub import Limits
-from tests.support.live import Directory, LiveConsole, next_watched, running_live
+from tests.support.live import Directory, LiveConsole, next_watched, opened, running_live
 from tests.support.patience import PATIENCE_S
 
 VALUES = {"cpu_percent": 12.5, "load1": 0.5, "filesystem_percent:/": 40.0}
@@ -31,7 +30,7 @@ async def live(directory: Directory):
 
 async def refused(url: str, **headers: str) -> int:
     with pytest.raises(InvalidStatus) as caught:
-        async with connect(url + "/ws/live", additional_headers=headers, proxy=None):
+        async with opened(url, headers):
             pass
     assert json.loads(caught.value.response.body or b"{}")["code"]
     return caught.value.response.status_code
@@ -63,7 +62,7 @@ async def test_nobody_gets_in_without_a_login(live: LiveConsole):
 
 async def test_a_bearer_token_needs_no_origin(live: LiveConsole):
     headers = {"Authorization": "Bearer ann"}
-    async with connect(live.url + "/ws/live", additional_headers=headers, proxy=None) as connection:
+    async with opened(live.url, headers) as connection:
         assert json.loads(await connection.recv())["type"] == "hello"
 
 
@@ -72,7 +71,7 @@ async def test_a_configured_origin_is_as_good_as_our_own(directory: Directory):
     headers = {"Cookie": "server_monitor_session=ann", "Origin": "https://console.example"}
     async with (
         running_live(directory, rules=rules) as live,
-        connect(live.url + "/ws/live", additional_headers=headers, proxy=None) as connection,
+        opened(live.url, headers) as connection,
     ):
         assert json.loads(await connection.recv())["type"] == "hello"
 
@@ -403,11 +402,11 @@ async def test_a_reader_that_stalls_is_dropped_and_slows_nobody(directory: Direc
     """One browser never reads; the other sees each sample, and the stalled one is gone after the deadline."""
     fleet = {f"server-{number}": {f"series:{index}": 1.0 for index in range(200)} for number in range(200)}
     directory.servers = set(fleet)
-    rules = Rules(send_timeout_s=0.3)
+    rules = Rules(send_timeout_s=2.0)  # long enough for the other to see many samples meanwhile
     async with (
         running_live(directory, Limits(flush_interval_s=0.005), rules) as live,
         live.screen("ann", max_queue=1) as reader,
-        live.screen("ann", max_queue=1) as stalled,
+        live.screen("ann", max_queue=1, close_timeout=0.1) as stalled,
     ):
         await stalled.watch(list(fleet))
         await reader.watch(["server-1"])

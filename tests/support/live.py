@@ -126,6 +126,18 @@ class Screen:
         return self.connection.close_code
 
 
+def opened(url: str, headers: Mapping[str, str], **options: Any) -> connect:
+    """The client's end of `/ws/live`. It asks for no signs of life: one that does not read would hear no answer."""
+    return connect(
+        url + "/ws/live",
+        additional_headers=headers,
+        proxy=None,
+        open_timeout=PATIENCE_S,
+        ping_interval=None,
+        **options,
+    )
+
+
 class LiveConsole:
     """A running endpoint: `publish` is what collectors do, `screen` is what browsers do."""
 
@@ -140,9 +152,7 @@ class LiveConsole:
     async def screen(self, name: str = "ann", **options: Any) -> AsyncIterator[Screen]:
         """The browser of a logged-in user, on our own page."""
         headers = {"Cookie": f"server_monitor_session={name}", "Origin": self.url.replace("ws://", "http://")}
-        async with connect(
-            self.url + "/ws/live", additional_headers=headers, compression=None, proxy=None, **options
-        ) as connection:
+        async with opened(self.url, headers, compression=None, **options) as connection:
             screen = Screen(connection)
             assert (await screen.next())["type"] == "hello"
             yield screen

@@ -53,11 +53,17 @@ def without(*paths: str) -> str:
 
 
 def logs_in_with(shell: str, directory: Path) -> str:
-    """Every account's login shell is this one."""
-    accounts = directory / "passwd"
+    """Every account's login shell is this one.
+
+    All of /etc is another one: a mount upon a single file is gone once anybody replaces that file, and other tests make
+    and remove accounts meanwhile.
+    """
+    etc = directory / "etc"
+    # What such a test has for a moment may be gone before it is copied.
+    subprocess.run(["cp", "-a", "/etc", str(etc)], check=False, capture_output=True, timeout=PATIENCE_S)
     lines = Path("/etc/passwd").read_text().splitlines()
-    accounts.write_text("".join(f"{line.rpartition(':')[0]}:{shell}\n" for line in lines))
-    return f"mount --bind {accounts} /etc/passwd"
+    (etc / "passwd").write_text("".join(f"{line.rpartition(':')[0]}:{shell}\n" for line in lines))
+    return f"mount --bind {etc} /etc"
 
 
 def boots_as(boot_id: str, directory: Path) -> str:
