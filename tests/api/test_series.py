@@ -122,12 +122,12 @@ async def _servers_that_are_not_there_are_not_found(browser: Browser) -> None:
 
 
 async def _strangers_see_nothing(browser: Browser, server: str) -> None:
-    async with httpx2.AsyncClient(base_url=browser.client.base_url) as stranger:
+    async with httpx2.AsyncClient(base_url=browser.client.base_url, timeout=PATIENCE_S) as stranger:
         for path in (f"/api/servers/{server}/metrics?metric=load1", "/api/series/catalogue"):
             assert (await stranger.get(path)).status_code == 401
     body = {"name": "eve", "password": "correct horse battery staple", "role": None}
     assert (await browser.send("POST", "/api/users", body)).status_code == 201
-    async with httpx2.AsyncClient(base_url=browser.client.base_url) as client:
+    async with httpx2.AsyncClient(base_url=browser.client.base_url, timeout=PATIENCE_S) as client:
         eve = Browser(client)
         await eve.log_in("eve")
         assert (await eve.get(f"/api/servers/{server}/metrics?metric=load1")).status_code == 404

@@ -21,7 +21,7 @@ from server_monitor.db.engine import Database
 from server_monitor.errors import AuditUnavailable, Invalid, TooMany
 from server_monitor.telemetry import metrics
 from tests.auth.conftest import NOON, PASSWORD, ROOT, SECRET, MakeUser
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 HOME = Source("192.0.2.10", "Firefox")
 STRANGER = Source("203.0.113.66", "curl")
@@ -97,7 +97,7 @@ async def test_a_user_who_is_disabled_while_their_password_is_checked_does_not_g
     ada = await make_user("ada")
     hashing = threading.Event()
     with STRANGERS.place() as place:
-        busy = place._threads.submit(hashing.wait, 20)
+        busy = place._threads.submit(hashing.wait, PATIENCE_S)
         login = asyncio.ensure_future(logins.login("ada", PASSWORD, HOME, NOON))
         await _until(lambda: _is_charged(db))
         await users.edit(db, ada.id, Edit(disabled=True), actor=ROOT)
@@ -232,14 +232,14 @@ async def test_a_full_queue_for_hashing_refuses_at_once():
 
 async def test_a_place_of_someone_who_gave_up_is_free_again_only_when_the_thread_is():
     lane = Lane("test", threads=1, waiting=0)
-    hashing = threading.Event()
+    begun, hashing = threading.Event(), threading.Event()
 
     async def give_up() -> None:
         with lane.place() as place:
-            await place._run(lambda: hashing.wait(20))
+            await place._run(lambda: (begun.set(), hashing.wait(PATIENCE_S)))
 
     task = asyncio.ensure_future(give_up())
-    await asyncio.sleep(0)
+    await until(begun.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

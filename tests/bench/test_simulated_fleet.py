@@ -26,7 +26,8 @@ def test_the_counters_of_a_simulated_host_make_believable_rates():
     assert isinstance(earlier, Reading)
     assert isinstance(later, Reading)
 
-    values = linux.rates(earlier, later, elapsed_s=1.0) | linux.gauges(later)
+    elapsed_s = max(later.uptime_s - earlier.uptime_s, 1.0)
+    values = linux.rates(earlier, later, elapsed_s) | linux.gauges(later)
 
     assert len(values) > 30
     assert all(0 <= value <= 100 for name, value in values.items() if "_percent" in name)

@@ -160,7 +160,7 @@ def test_a_hanging_filesystem_holds_up_no_tick(awk: str, tmp_path: Path) -> None
             for _ in range(3):
                 _ask(running, b"t\n", Reading)
             running.stdin.close()
-            assert running.wait(10) == 0
+            assert running.wait(PATIENCE_S) == 0
         finally:
             os.kill(stuck_pid, signal.SIGKILL)
 

@@ -326,5 +326,5 @@ def _mistakes(line: str, route: Route, role: str, answer: httpx2.Response, recor
 
 
 def _records(console: ConsoleProcess) -> int:
-    with closing(sqlite3.connect(console.data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(console.data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         return int(conn.execute("SELECT size FROM audit_head").fetchone()[0])

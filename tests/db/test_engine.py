@@ -148,7 +148,7 @@ async def test_a_session_that_the_server_ends_is_no_bug_of_ours(postgres_url: st
             async with db.transaction() as conn:
                 pid = await conn.scalar(text("SELECT pg_backend_pid()"))
                 async with other.transaction() as ending:
-                    await ending.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+                    await ending.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
                 await conn.execute(text("SELECT 1"))
 
         with pytest.raises(Unavailable, match="lost"):

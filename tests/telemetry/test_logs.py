@@ -1,22 +1,11 @@
 """What is written to the log."""
 
 import io
-import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from server_monitor.telemetry.logs import set_up_logs
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, configured = root.handlers, root.level, structlog.get_config()
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.configure(**configured)
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
