@@ -1,4 +1,4 @@
-"""A real console: the program itself in a process of its own, on a free port, to be stopped or killed."""
+"""A real console: the program itself in a process of its own, on a port of its own, to be stopped or killed."""
 
 import asyncio
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import unused_port
 
 PASSWORD = "correct horse battery staple"
 ADMIN = "ada"
@@ -38,7 +39,7 @@ class ConsoleProcess:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "server_monitor", "serve"),
-                *("--port", str(port), "--data-dir", str(self.data_dir), *arguments),
+                *("--port", str(port or unused_port()), "--data-dir", str(self.data_dir), *arguments),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=self.data_dir.parent,

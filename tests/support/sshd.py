@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import unused_port
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 MISSING = "Debian's openssh-server is needed: apt install openssh-server"
@@ -111,7 +112,7 @@ class Sshd:
     def start(self) -> None:
         """Listen, on the same port as before when it ran before."""
         for _ in range(5):
-            port = self.port or _free_port()
+            port = self.port or unused_port()
             if self._listens(port):
                 self.port = port
                 return
@@ -386,15 +387,6 @@ def _wait_for_socket(path: str) -> None:
             return
         time.sleep(0.005)
     raise RuntimeError("ssh-agent does not start")
-
-
-def _free_port() -> int:
-    """One below those that the kernel hands out (ip(7), ip_local_port_range).
-
-    While the host is stopped no other program is given its port, to listen on or to connect from.
-    """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    return lowest // 2 + secrets.randbelow(lowest // 2)
 
 
 def _run(command: Sequence[str], stdin: str | None = None) -> None:
