@@ -42,7 +42,9 @@ def test_imports_point_down() -> None:
 )
 def test_a_forbidden_import_is_noticed(tmp_path: Path, module: str, forbidden: str, contract: str) -> None:
     package = shutil.copytree(
-        ROOT / "src" / "server_monitor", tmp_path / "server_monitor", ignore=shutil.ignore_patterns("static")
+        ROOT / "src" / "server_monitor",
+        tmp_path / "server_monitor",
+        ignore=shutil.ignore_patterns("static", "__pycache__"),
     )
     with (package / module).open("a") as file:
         file.write(f"\n{forbidden}\n")
