@@ -322,7 +322,7 @@ def password_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Password
         _run(["chpasswd"], stdin=f"{user.name}:{user.password}\n")
         yield user
     finally:
-        _run(["userdel", user.name])
+        _run(["userdel", "--force", user.name])  # even if the kernel is still ending something of it
 
 
 @contextmanager
