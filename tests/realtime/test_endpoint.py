@@ -1,10 +1,12 @@
 import asyncio
 import json
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from server_monitor.auth.actor import Role
+from server_monitor.auth.actor import Actor, Role
 from server_monitor.bus.contract import Stopping, Subject, TaskState
 from server_monitor.realtime.endpoint import Rules
 from server_monitor.realtime.hub import Limits
@@ -383,6 +385,58 @@ async def test_browsers_fetch_the_list_again_only_when_servers_changed(live: Liv
         await screen.send(type="ping")
 
         assert (await screen.next())["type"] == "pong"
+
+
+@dataclass
+class SlowDirectory(Directory):
+    """Says late which of the `held` servers somebody may see, and then what was so when it was asked."""
+
+    held: frozenset[str] = frozenset()
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def still_valid(self, actor: Actor) -> Actor | None:
+        found = await super().still_valid(actor)
+        return None if found is None else replace(found)
+
+    async def find_servers(self, actor: Actor, ids: Collection[str]) -> frozenset[str]:
+        found = await super().find_servers(actor, ids)
+        if self.held == set(ids) and not self.asked.is_set():
+            self.asked.set()
+            await self.may_answer.wait()
+        return found
+
+
+async def test_what_was_asked_for_while_rights_were_looked_at_stays():
+    directory = SlowDirectory(servers={"one", "two"})
+    directory.log_in("ann")
+    async with asyncio.timeout(PATIENCE_S), running_live(directory) as live, live.screen() as screen:
+        await screen.watch(["one"])
+        directory.held = frozenset({"one"})
+        live.changed("group.members")
+        await directory.asked.wait()
+        await screen.watch(["two"])
+        directory.may_answer.set()
+        await screen.next("changed")
+        live.samples({"one": VALUES, "two": VALUES})
+
+        assert set((await screen.next("samples"))["servers"]) == {"two"}
+
+
+async def test_what_was_asked_for_before_a_right_was_lost_is_not_shown_after_it():
+    directory = SlowDirectory(servers={"one", "two"}, held=frozenset({"two"}))
+    directory.log_in("bob", visible={"two"})
+    async with asyncio.timeout(PATIENCE_S), running_live(directory) as live, live.screen("bob") as screen:
+        await screen.send(type="subscribe", servers=["two"])
+        await directory.asked.wait()
+        directory.visible["bob"] = set()
+        live.changed("group.members")
+        await screen.next("changed")
+        directory.may_answer.set()
+
+        while (frame := await screen.next())["type"] == "changed":
+            pass
+        assert (frame["type"], frame["code"]) == ("error", "not_found")
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

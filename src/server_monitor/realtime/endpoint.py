@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
@@ -32,6 +33,8 @@ _ABOUT_ACCESS = ("user.", "token.", "session.", "group.", "server.", "auth.logou
 _ABOUT_SERVERS = ("server.", "group.", "host_key.")
 # Audit actions after which the list of runs reads differently.
 _ABOUT_RUNS = ("task.",)
+
+Found = TypeVar("Found")
 
 log = logger(__name__)
 
@@ -225,13 +228,14 @@ class Live:
         self, connection: _Connection, message: messages.Subscribe | messages.Watch | messages.Unwatch
     ) -> None:
         if isinstance(message, messages.Subscribe):
-            interest = await self._interest(connection.actor, message)
+            interest = await _as_of_now(connection, lambda actor: self._interest(actor, message))
             connection.wanted = message
             self._hub.subscribe(connection.browser, interest)
             connection.browser.notice(messages.subscribed(message))
         else:
             run_id = message.run if isinstance(message, messages.Watch) else None
-            self._hub.watch(connection.browser, await self._watching(connection.actor, run_id))
+            watching = await _as_of_now(connection, lambda actor: self._watching(actor, run_id))
+            self._hub.watch(connection.browser, watching)
             connection.browser.notice(messages.watching(run_id))
 
     async def _interest(self, actor: Actor, wanted: messages.Subscribe) -> Interest:
@@ -314,11 +318,16 @@ class Live:
     async def _subscribe_again(self, connection: _Connection, wanted: messages.Subscribe) -> None:
         try:
             interest: Interest | None = await self._interest(connection.actor, wanted)
+            lost = None
         except NotFound as error:
-            connection.wanted, interest = None, None
-            connection.browser.notice(messages.error(error.code, str(error)))
-        if connection in self._connections:
-            self._hub.subscribe(connection.browser, interest)
+            interest, lost = None, error
+        # Something else may have been asked for meanwhile; it was judged on its own.
+        if connection not in self._connections or connection.wanted is not wanted:
+            return
+        self._hub.subscribe(connection.browser, interest)
+        if lost is not None:
+            connection.wanted = None
+            connection.browser.notice(messages.error(lost.code, str(lost)))
 
     async def _watch_again(self, connection: _Connection, earlier: Watching) -> None:
         try:
@@ -351,6 +360,15 @@ def _login(actor: Actor) -> tuple[object, ...]:
 def _bearer(header: str | None) -> str | None:
     scheme, _, token = (header or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+async def _as_of_now(connection: _Connection, ask: Callable[[Actor], Awaitable[Found]]) -> Found:
+    """What somebody may see; asked again when their rights were looked at meanwhile, which may have taken some away."""
+    while True:
+        actor = connection.actor
+        found = await ask(actor)
+        if connection.actor is actor:
+            return found
 
 
 def _problem(refusal: Refusal) -> JSONResponse:
