@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.visitor import Fleet, Visitor, watch
-from tests.support.console import ConsoleProcess, lasting_port
+from tests.support.console import ConsoleProcess
 from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshds, ssh_agent
 
@@ -62,7 +62,7 @@ async def fleet(tmp_path: Path, sshds: Sshds) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
         socket = stack.enter_context(ssh_agent(tmp_path, first.directory / "login_key"))
         console = ConsoleProcess(tmp_path / "data", {"SSH_AUTH_SOCK": socket})
-        await console.start(port=lasting_port())
+        await console.start()
         try:
             yield Fleet(console, (first, second))
         finally:

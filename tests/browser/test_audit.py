@@ -12,8 +12,9 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.visitor import Visitor
-from tests.support.console import PASSWORD, ConsoleProcess, lasting_port
+from tests.support.console import PASSWORD, ConsoleProcess
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import unused_port
 
 pytestmark = pytest.mark.browser
 
@@ -122,7 +123,7 @@ async def test_a_browser_keeps_the_evidence_that_it_has(tmp_path: Path, visitor:
     """An error is not "verified", and what contradicts the log does not take the place of what shows it."""
     page = visitor.page
     console = ConsoleProcess(tmp_path / "data")
-    port = lasting_port()
+    port = unused_port()
     await console.start(port=port)
     try:
         await visitor.set_up(console.url, console.setup_token)

@@ -35,7 +35,7 @@ async def shell(tmp_path: Path) -> ConsoleProcess:
 
 
 def bodies(shell: ConsoleProcess, action: str = "%") -> list[bytes]:
-    with closing(sqlite3.connect(shell.data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(shell.data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         rows = conn.execute("SELECT body FROM audit_records WHERE action LIKE ? ORDER BY seq", (action,))
         return [body for (body,) in rows]
 

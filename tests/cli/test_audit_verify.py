@@ -62,7 +62,7 @@ def test_an_own_log_is_verified_and_that_is_recorded(data_dir: Path) -> None:
     assert json.loads(ended.stdout)["verdicts"] == dict.fromkeys(
         ("integrity", "completeness", "authenticity"), "intact"
     )
-    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         assert conn.execute("SELECT action, outcome FROM audit_records ORDER BY seq DESC").fetchone() == (
             "audit.verify",
             "success",
@@ -82,7 +82,7 @@ def test_a_key_a_checkpoint_and_a_bundle_are_all_an_auditor_needs(data_dir: Path
 
 
 def test_a_changed_record_is_named(data_dir: Path) -> None:
-    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         conn.execute("DROP TRIGGER audit_records_are_never_changed")
         conn.execute("UPDATE audit_records SET actor_name = 'eve' WHERE seq = 7")
         conn.commit()
@@ -127,7 +127,9 @@ def test_checking_what_one_was_given_leaves_nothing_behind(data_dir: Path, tmp_p
 
 
 def test_a_database_that_is_busy_is_not_called_broken(data_dir: Path) -> None:
-    with closing(sqlite3.connect(data_dir / "server-monitor.sqlite3", isolation_level=None)) as conn:
+    with closing(
+        sqlite3.connect(data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S, isolation_level=None)
+    ) as conn:
         conn.execute("PRAGMA locking_mode=EXCLUSIVE")
         conn.execute("BEGIN EXCLUSIVE")
         conn.execute("DELETE FROM audit_prune_ticket")

@@ -34,7 +34,7 @@ async def add(shell: ConsoleProcess, name: str, role: str) -> tuple[int, str, st
 
 
 def records(shell: ConsoleProcess, action: str) -> list[dict]:
-    with closing(sqlite3.connect(shell.data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(shell.data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         rows = conn.execute("SELECT body FROM audit_records WHERE action = ? ORDER BY seq", (action,))
         return [orjson.loads(body) for (body,) in rows]
 

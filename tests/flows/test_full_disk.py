@@ -63,7 +63,7 @@ async def test_a_full_disk_stops_changes_and_nothing_else(small_disk: Path, cons
         assert console_on_it.is_running
 
     assert await console_on_it.stop() == 0
-    with closing(sqlite3.connect(console_on_it.data_dir / "server-monitor.sqlite3")) as connection:
+    with closing(sqlite3.connect(console_on_it.data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     code, out, said = await console_on_it.run("audit", "verify")
     assert code == 0, out + said

@@ -30,7 +30,7 @@ async def stopped_console(tmp_path: Path) -> AsyncIterator[ConsoleProcess]:
 
 
 def records(console: ConsoleProcess) -> list[dict[str, object]]:
-    with closing(sqlite3.connect(console.data_dir / "server-monitor.sqlite3")) as conn:
+    with closing(sqlite3.connect(console.data_dir / "server-monitor.sqlite3", timeout=PATIENCE_S)) as conn:
         return [orjson.loads(body) for (body,) in conn.execute("SELECT body FROM audit_records ORDER BY seq")]
 
 

@@ -3,12 +3,9 @@
 import asyncio
 import os
 import re
-import secrets
 import signal
-import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,19 +110,6 @@ class ConsoleProcess:
                 # Before anything asks for its state: whoever does so first takes the exit code away from `wait`.
                 await self._process.wait()
                 raise AssertionError(f"the console did not start:\n{said.decode()}\n{self.log}")
-
-
-def lasting_port() -> int:
-    """One below those that the kernel hands out (ip(7), ip_local_port_range).
-
-    While the console is stopped no other program is given its port, to listen on or to connect from.
-    """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = lowest // 2 + secrets.randbelow(lowest // 2)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Browser:
