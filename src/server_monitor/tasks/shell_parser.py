@@ -113,7 +113,7 @@ class ShellParser:
             _limit(child.pid)
             _send(child, text)
             written, complaint = _heard(child, deadline)
-            status = child.wait(max(0.0, deadline - time.monotonic()))
+            status = _status(child, deadline)
         except subprocess.TimeoutExpired:
             raise ParserFailed("The shell parser did not answer in time.") from None
         finally:
@@ -174,6 +174,27 @@ def _heard(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, byte
             if left[descriptor] >= 0:
                 parts[descriptor].append(chunk)
     return b"".join(parts[output]), b"".join(parts[complaint])
+
+
+def _status(child: subprocess.Popen[bytes], deadline: float) -> int:
+    """How the child ended. Raises TimeoutExpired at the deadline."""
+    if sys.platform == "linux":
+        _until_ended(child.pid, deadline)
+    return child.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _until_ended(pid: int, deadline: float) -> None:
+    """Wait for the end itself. `Popen.wait` with a deadline looks, sleeps and looks again, a millisecond for nothing."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return  # A kernel without it, or no descriptor is left: the slower way works too.
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
