@@ -14,11 +14,12 @@ from __future__ import annotations
 import msgspec
 
 
-class Position(msgspec.Struct, rename="pascal"):
+# A tree has no cycles, so the collector of those need not look at its thousands of nodes (`gc=False`).
+class Position(msgspec.Struct, rename="pascal", gc=False):
     offset: int = 0  # In bytes from the start of the text.
 
 
-class Node(msgspec.Struct, rename="pascal"):
+class Node(msgspec.Struct, rename="pascal", gc=False):
     """What has a place in the text; `end` is the byte after it."""
 
     pos: Position
@@ -48,17 +49,17 @@ class CmdSubst(Node, tag="CmdSubst", tag_field="Type"):
     reply_var: bool = False
 
 
-class Expansion(msgspec.Struct, rename="pascal"):
+class Expansion(msgspec.Struct, rename="pascal", gc=False):
     op: str = ""
     word: Word | None = None
 
 
-class Slice(msgspec.Struct, rename="pascal"):
+class Slice(msgspec.Struct, rename="pascal", gc=False):
     offset: ArithmExpr | None = None
     length: ArithmExpr | None = None
 
 
-class Replace(msgspec.Struct, rename="pascal"):
+class Replace(msgspec.Struct, rename="pascal", gc=False):
     all: bool = False
     orig: Word | None = None
     with_: Word | None = msgspec.field(default=None, name="With")

@@ -159,6 +159,8 @@ _PLAIN = re.compile(r"[\w@%+=:,./~^-]+")
 
 
 def _rendered(parts: Parts) -> str:
+    if len(parts) == 1 and isinstance(parts[0], str):  # Nearly all words are; the rest says the same of them.
+        return parts[0] if _PLAIN.fullmatch(parts[0]) else shlex.quote(parts[0])
     if not parts:
         return "''"
     if any(isinstance(part, str) and not _PLAIN.fullmatch(part) for part in parts):
