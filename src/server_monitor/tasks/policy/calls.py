@@ -110,14 +110,20 @@ class Call:
     env: Mapping[str, Parts] = field(default_factory=dict)
     word: Field = field(default_factory=lambda: Field(()))
     is_background: bool = False
-    _line: str | None = None
+    _rendered: str | None = field(default=None, init=False)
 
     @property
     def line(self) -> str:
         """The command as people are shown it."""
-        if self._line is None:
-            self._line = rendered([known(self.name), *self.args])
-        return self._line
+        name = rendered([known(self.name)])
+        return f"{name} {self.rendered}" if self.args else name
+
+    @property
+    def rendered(self) -> str:
+        """The arguments as patterns see them."""
+        if self._rendered is None:
+            self._rendered = rendered(self.args)
+        return self._rendered
 
     @property
     def state(self) -> State:

@@ -26,7 +26,7 @@ from server_monitor.tasks.policy.rules.records import SQL
 from server_monitor.tasks.policy.rules.rule import Match
 from server_monitor.tasks.policy.rules.table import BY_PROGRAM
 from server_monitor.tasks.policy.shell import SearchPath
-from server_monitor.tasks.policy.values import Parts, known, rendered, shown
+from server_monitor.tasks.policy.values import Parts, known, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -96,7 +96,7 @@ def _judge_row(call: Call, rule: str, row: Match, text: str) -> None:
 
 def arguments(call: Call) -> str:
     """The arguments as the tables see them; for programs that read a script, what they are given to read as well."""
-    text = rendered(call.args)
+    text = call.rendered
     if call.name in _SQL:
         text = re.sub(r"/\*.*?\*/|--[ \t][^\n]*", " ", text, flags=re.DOTALL)
     if call.stdin is not None and call.name in STDIN_SCRIPTS:

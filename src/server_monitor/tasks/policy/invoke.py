@@ -97,7 +97,7 @@ def _program(call: Call, word: str) -> Parts:
 
 def _note(call: Call) -> None:
     is_opaque = any(isinstance(part, Gap) for field in call.args for part in field.parts)
-    rest = rendered(call.args)
+    rest = call.rendered
     line = f"{rendered([known(call.name)])} {rest}".rstrip(" ")
     word = call.word.text or ""
     folder, slash, base = word.rpartition("/")
@@ -146,7 +146,7 @@ def _matched_name(call: Call, redirections: Redirections | None) -> Parts:
 def _aliased(call: Call, name: str) -> Parts:
     body = call.state.aliases.pop(name)
     try:
-        line = f"{body} {rendered(call.args)}" if call.args else body
+        line = f"{body} {call.rendered}" if call.args else body
         return call.walker.run_text(line, f"alias {name}", call.span)
     finally:
         call.state.aliases[name] = body

@@ -162,7 +162,11 @@ def is_in(path: str, tree: str) -> bool:
 
 
 def in_any(path: str, trees: Iterable[str]) -> bool:
-    return any(is_in(path, tree) for tree in trees)
+    # Each command asks this about dozens of trees, and nearly all of them begin otherwise.
+    for tree in trees:
+        if path.startswith(tree) and is_in(path, tree):
+            return True
+    return False
 
 
 def depth(path: str) -> int:
@@ -179,6 +183,12 @@ def may_be(place: Place, path: str) -> bool:
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
+
+
+def first_of(place: Place, candidates: Iterable[str]) -> str | None:
+    """The first of these paths that this place, which is a pattern, can be."""
+    match = _compiled(place.pattern).fullmatch
+    return next((path for path in candidates if match(path)), None)
 
 
 def may_hold(place: Place, path: str) -> bool:
@@ -211,8 +221,8 @@ def tree_loss(place: Place, state: State) -> str | None:
         return loss
     if place.text != "/" and is_system(place.text) and not in_any(place.text, critical.EXEMPT):
         return place.text if depth(place.text) <= 3 else None
-    whole = next((whole for path, whole in _WHOLES.items() if may_be(place, path)), None)
-    return whole or (state.home if may_hold(place, state.home) else None)
+    path = first_of(place, _WHOLES)
+    return _WHOLES[path] if path is not None else (state.home if may_hold(place, state.home) else None)
 
 
 def _wholes() -> dict[str, str]:
@@ -268,10 +278,13 @@ def file_loss(place: Place) -> str | None:
     if _is_program_tree(place.text + "/x"):
         return place.text
     if place.text.startswith("/etc") or place.text == "/":
-        for path in critical.FILES:
-            if may_be(place, path.replace("*", "any")) or may_be(place, path):
-                return path
+        path = first_of(place, _FILES)
+        return _FILES[path] if path is not None else None
     return None
+
+
+# Every way in which a file that a host cannot lose may be named, and how it is called.
+_FILES = {name: path for path in critical.FILES for name in (path.replace("*", "any"), path)}
 
 
 def _named_file(place: Place) -> str | None:

@@ -86,7 +86,11 @@ class Field:
     @property
     def text(self) -> str | None:
         """The whole text, when it is known."""
-        return text_of(self.parts)
+        # As `text_of`, without the call: this is asked of every word many times.
+        parts = self.parts
+        if len(parts) == 1:
+            return parts[0] if isinstance(parts[0], str) else None
+        return None if parts else ""
 
     @property
     def shown(self) -> str:

@@ -68,6 +68,7 @@ Atom: TypeAlias = str | Quoted | WordPart
 Segments: TypeAlias = tuple[Piece, ...]  # A field ends between two of them; none at all is what "$@" gives without one.
 
 _SPECIAL = re.compile(r"[\\~*?\[{]")
+_MORE_THAN_A_PATTERN = re.compile(r"[\\~{]")
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPE_IN_QUOTES = re.compile(r'\\([$`"\\\n])')
 _TILDE = re.compile(r"~([\w.+-]*)(?=/|$)")
@@ -79,6 +80,8 @@ def expand(word: Word, shell: Shell) -> list[Field]:
     if len(parts) == 1 and isinstance(parts[0], Lit) and not _SPECIAL.search(parts[0].value):
         return [Field((parts[0].value,), shell.located(word))]
     span = shell.located(word)
+    if len(parts) == 1 and isinstance(parts[0], Lit) and not _MORE_THAN_A_PATTERN.search(parts[0].value):
+        return [Field(globbed(parts[0].value), span)]
     found: list[Field] = []
     if braces.count(uncut := _atoms(parts)) > MAX_RANGE:
         shell.find("bomb.fill", "makes more words than memory holds", span)

@@ -10,6 +10,7 @@ from server_monitor.tasks.policy.options import named, split
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, joined, known
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*|BASH_FUNC_[^=]+(?:%%|\(\)))=(.*)", re.DOTALL)
+_SPLIT_STRING = re.compile(r"(?:-[iv0]*S|--split-string=?)(.*)", re.DOTALL)
 
 
 def assigned(fields: list[Field], call: Call) -> list[Field]:
@@ -52,11 +53,13 @@ def _split_strings(call: Call) -> list[Field]:
     """`env -S 'a b'`: the string cut into words in the place of the option."""
     found: list[Field] = []
     args = call.args
-    place = 0
+    place = looked_at = 0
     while place < len(args):
-        text = args[place].text or ""
-        match = re.fullmatch(r"(?:-[iv0]*S|--split-string=?)(.*)", text, re.DOTALL)
-        if match is None or any(not f.prefix.startswith("-") for f in found):
+        if any(not field.prefix.startswith("-") for field in found[looked_at:]):
+            return [*found, *args[place:]]  # Behind the first word that is none, nothing is an option of `env`.
+        looked_at = len(found)
+        match = _SPLIT_STRING.fullmatch(args[place].text or "")
+        if match is None:
             found.append(args[place])
             place += 1
             continue
