@@ -137,7 +137,7 @@ def _moved(path: str, links: dict[str, str]) -> str:
                 return normal(path[len(alias) :] or "/")
         if match := re.match(r"/proc/\d+/root(?=/|$)", path):
             return normal(path[match.end() :] or "/")
-    for link in sorted(links, key=len, reverse=True):
+    for link in sorted(links, key=len, reverse=True) if links else ():
         if is_in(path, link):
             return normal(links[link] + path[len(link) :])
     return path

@@ -131,10 +131,11 @@ def written(word: str, call: Call) -> Field | None:
     if "/" in word:
         path = paths.absolute(word, state)
         return known(path, call.word.span) if path is not None and path in state.files else None
+    # A link may give a file another name; without one, only a file of this name can be the program.
+    if not state.links and not any(path.endswith(f"/{word}") for path in state.files):
+        return None
     found = state.vars.get("PATH")
     search = (text_of(found.values[0]) if found else None) or PATH
-    if not state.files:
-        return None
     for folder in search.split(":"):
         path = paths.absolute(f"{folder or '.'}/{word}", state)
         if path is not None and path in state.files:
