@@ -10,6 +10,7 @@ from server_monitor.tasks.policy.calls import Call, Lookup, again
 from server_monitor.tasks.policy.options import Options, named, split
 from server_monitor.tasks.policy.parameters import target_of
 from server_monitor.tasks.policy.printing import formats, places
+from server_monitor.tasks.policy.printing.listed import listed
 from server_monitor.tasks.policy.state import Var
 from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, flat, joined, text_of
 from server_monitor.tasks.policy.words import split_text
@@ -345,7 +346,7 @@ def _complete(call: Call) -> Parts:
         call.walker.expand_text(list_.text or list_.shown)
     if (function := options.value("F")) and (function.text or "") in call.state.functions:
         again(call, [function], f"{call.name} -F", lookup=Lookup.FUNCTION)
-    return (Gap(Source.OUTPUT),) if call.name == "compgen" else ()
+    return listed(call, (Gap(Source.OUTPUT),)) if call.name == "compgen" else ()
 
 
 def _bind(call: Call) -> Parts:

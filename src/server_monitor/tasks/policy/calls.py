@@ -146,7 +146,7 @@ class Call:
 
     def input(self) -> Parts:
         """What the command reads: the files among its operands, else standard input."""
-        files = self._files()
+        files = self.files()
         if not files:
             return self.stdin if self.stdin is not None else (Gap(Source.INPUT),)
         return joined(*(self.walker.content(file) for file in files))
@@ -162,7 +162,8 @@ class Call:
                 found.append(shown(file.content))
         return list(dict.fromkeys(found))
 
-    def _files(self) -> list[Field]:
+    def files(self) -> list[Field]:
+        """The operands of a program that reads files which it names."""
         if self.name in ONLY_STDIN or self.name not in READERS:
             return []
         if self.name == "openssl":

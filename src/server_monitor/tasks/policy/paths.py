@@ -35,6 +35,8 @@ class Place:
 
 
 NOWHERE = Place("", "(?!)")  # What an empty word names.
+# The detail of a gap whose words are names of files below the place that follows.
+LISTED = "names in "
 UNKNOWN = Place("", ".*", Gap(Source.PARAMETER))
 
 
@@ -48,6 +50,9 @@ def place_of(parts: Parts, state: State) -> Place:
     first = parts[0]
     gap = next((part for part in parts if isinstance(part, Gap)), None)
     if not isinstance(first, str):
+        if isinstance(first, Gap) and first.detail.startswith(LISTED):
+            found = Gap(first.source, Shape.PATH, first.splits, "find names")
+            return _open_place(first.detail.removeprefix(LISTED), (found, *parts[1:]), found)
         is_name = isinstance(first, Gap) and first.shape is Shape.NAME and first.detail == "ls"
         if (isinstance(first, Gap) and not is_name) or state.cwd is None:
             return Place("", ".*", gap or Gap(Source.PARAMETER))
@@ -163,10 +168,7 @@ def is_in(path: str, tree: str) -> bool:
 
 def in_any(path: str, trees: Iterable[str]) -> bool:
     # Each command asks this about dozens of trees, and nearly all of them begin otherwise.
-    for tree in trees:
-        if path.startswith(tree) and is_in(path, tree):
-            return True
-    return False
+    return any(path.startswith(tree) and is_in(path, tree) for tree in trees)
 
 
 def depth(path: str) -> int:
@@ -209,6 +211,11 @@ def is_system(path: str) -> bool:
     if in_any(path, critical.EXEMPT):
         return False
     return in_any(path, critical.SYSTEM_TREES) or in_any(path, critical.STATE_TREES)
+
+
+def holds_the_system(path: str) -> bool:
+    """Are there files of the system at this path or below it, as against those of one process or no file?"""
+    return path == "/" or (is_system(path) and not is_in(path, "/proc") and path not in critical.HARMLESS_DEVICES)
 
 
 def tree_loss(place: Place, state: State) -> str | None:

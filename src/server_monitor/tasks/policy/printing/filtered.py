@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from server_monitor.tasks.policy import paths
 from server_monitor.tasks.policy.options import named
 from server_monitor.tasks.policy.printing import decoding
 from server_monitor.tasks.policy.values import (
@@ -66,6 +67,8 @@ def passed_on(call: Call, given: Parts) -> Parts:
     prefix = given[0] if call.name in ("grep", "sort", "head", "tail", "egrep", "uniq", "tac", "tee") else ""
     if isinstance(prefix, str) and prefix:
         return (prefix, replace(gap, source=source))
+    if gap.detail.startswith("find") and isinstance(given[0], str) and paths.holds_the_system(paths.normal(given[0])):
+        gap = replace(gap, detail=paths.LISTED + paths.normal(given[0]))
     return (replace(gap, source=source, shape=keeps),)
 
 

@@ -101,6 +101,8 @@ def _ls(call: Call) -> Parts:
         return operands[0].parts
     if len(operands) == 1 and any(a.prefix.startswith("-") and "d" in a.prefix for a in call.args):
         return operands[0].parts
+    if len(operands) == 1 and paths.is_critical_file(paths.absolute(operands[0].text or "", call.state) or ""):
+        return (f"{operands[0].text}\n",)
     return (Gap(Source.OUTPUT, Shape.NAME, detail="ls"),)
 
 

@@ -15,6 +15,7 @@ from server_monitor.tasks.policy.printing import formats
 from server_monitor.tasks.policy.printing.decoding import DECODERS
 from server_monitor.tasks.policy.printing.described import described
 from server_monitor.tasks.policy.printing.filtered import Filter, filtered
+from server_monitor.tasks.policy.printing.listed import listed
 from server_monitor.tasks.policy.printing.places import PLACES
 from server_monitor.tasks.policy.printing.process_numbers import PROCESS_NUMBERS
 from server_monitor.tasks.policy.printing.sources import SOURCES
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def printed(call: Call) -> Parts:
     """What this call writes to standard output."""
-    return endless.passed_on(call, _printed(call))
+    return listed(call, endless.passed_on(call, _printed(call)))
 
 
 def _printed(call: Call) -> Parts:
