@@ -184,7 +184,7 @@ def _status(child: subprocess.Popen[bytes], deadline: float) -> int:
 
 
 def _until_ended(pid: int, deadline: float) -> None:
-    """Wait for the end itself. `Popen.wait` with a deadline looks, sleeps and looks again: a millisecond for nothing."""
+    """Wait for the end itself. `Popen.wait` with a deadline looks, sleeps and looks again, a millisecond long."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
