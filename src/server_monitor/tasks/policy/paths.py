@@ -371,9 +371,12 @@ DISKS = (
 def is_secret(place: Place) -> bool:
     return in_any(place.text, critical.SECRETS) or (
         place.is_exact
-        and any(place.text.endswith(end) or f"{end}/" in place.text for end in critical.SECRET_ENDS)
+        and _SECRET.search(place.text) is not None
         and not place.text.endswith((".pub", "known_hosts", "authorized_keys", "/config"))
     )
+
+
+_SECRET = re.compile(rf"(?:{'|'.join(map(re.escape, critical.SECRET_ENDS))})(?:/|\Z)")
 
 
 def is_in_temporary(path: str) -> bool:
