@@ -1,8 +1,12 @@
 """The first look at a command: characters that a shell and a reader see differently, and sizes."""
 
+import subprocess
+from bisect import bisect_left
+
 import pytest
 
 from server_monitor.tasks.policy import gate
+from server_monitor.tasks.shell_parser import found_program
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,80 @@ def test_the_span_counts_bytes_of_utf8() -> None:
 
     assert stopped is not None
     assert stopped.span == (7, 10)
+
+
+# Each is repeated until the gate stops it: of every construct of the language one that the parser says much about.
+DENSE = [
+    *(
+        "a;",
+        "a\n",
+        "a|b;",
+        "a&&b;",
+        "a& ",
+        "! a; ",
+        "a ",
+        "\\a ",
+        "~/a ",
+        "a\\\n",
+        "'a' ",
+        '"a" ',
+        "''",
+        '""',
+        "$'a'",
+        "'a'\"b\"",
+    ),
+    *("$a", "$a ", "$$ ", '"$a" ', "${#a}", "${a:-b} ", "${a/b/c} ", "${a:1:2} ", "${a[1]} ", "${a:-${b:-c}} ", "a$"),
+    *("$(a) ", "`a` ", "<(a) ", "$((1+1)) ", "$((1+2+3+4+5+6+7+8)) ", "$[1+1+1+1] ", "((a=1));", "let 1+1+1+1+1;"),
+    *(
+        "a=b ",
+        "a=b;",
+        "a+=b ",
+        "a[1]=b ",
+        "a[b+c+d+e]=f ",
+        "${a[b+c+d+e+f]} ",
+        "a=(b c); ",
+        "x=$((a+b)) ",
+        "declare a=b c=d;",
+    ),
+    *(
+        "a >b <c 2>d; ",
+        "a 2>&1;",
+        "a<<<b;",
+        "cat <<E\nx\nE\n",
+        "(a); ",
+        "{ a; }; ",
+        "f(){ a; }; ",
+        "coproc a; ",
+        "time a; ",
+    ),
+    *(
+        "if a; then b; fi; ",
+        "case a in b) c;; esac; ",
+        "for i in a; do b; done; ",
+        "while a; do b; done; ",
+        "[[ a = b ]]; ",
+    ),
+    *("for ((i=0;i<1;i++)); do a; done; ", "(( a+b+c ? d : e ));", "@(a) ", "[ a ];", "# a b\n"),
+    "systemctl restart app-1 && echo done > /tmp/x\n",
+]
+
+
+@pytest.mark.parametrize("unit", DENSE)
+def test_what_passes_makes_the_parser_write_less_than_a_megabyte(unit: str) -> None:
+    """What a verdict costs at most is what the parser writes at most."""
+    start = "" if unit.endswith((";", "; ", "\n", "& ")) else "e "
+    counts = range(1, (gate.MAX_CHARACTERS - len(start)) // len(unit) + 1)
+    passing = bisect_left(counts, True, key=lambda count: gate.stopped(start + unit * count) is not None)
+    text = start + unit * passing
+
+    written = subprocess.run(
+        [found_program() or "", "-ln", "bash", "--to-json"], check=True, input=text.encode(), capture_output=True
+    )
+
+    assert len(written.stdout) < 850_000
+
+
+def test_a_long_script_of_everyday_lines_passes() -> None:
+    line = "systemctl restart app-{0} && echo done > /var/tmp/app-{0}.state\n"
+
+    assert gate.stopped("".join(line.format(number) for number in range(100))) is None

@@ -11,7 +11,7 @@ MAX_CHARACTERS = 10_000
 MAX_NESTING = 8
 # The same without regard to quotes, which a here-document can make this scan misread.
 MAX_ROUGH_NESTING = 20
-MAX_WORDS = 1_200
+MAX_SIZE = 1_000
 MAX_OPERATORS = 100
 MAX_ROUGH_OPERATORS = 400
 MAX_TERMS = 60
@@ -31,6 +31,10 @@ _INTERESTING = re.compile(r"""\\.|&&|\|\||['"`(){}|&;\n]|\$\(|\$'""", re.DOTALL)
 _SINGLE_QUOTED = re.compile(r"[^']*'")
 _DOLLAR_QUOTED = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _QUOTED_HEREDOC = re.compile(r"(?<=[^<]<<)-?[ \t]*(['\"])(\w+)\1[^\n]*\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
+_SUMS = re.compile(r"\(\((?:[^)]|\)(?!\)))*|\$\[[^]]*|\blet\b[^;&|\n]*|\w\[[^]\s]*")
+_FORMS = re.compile(r"\$\{[^}\s]*")
+_FORM_OPERATORS = re.compile(r"[-+/%^,:=?#@\[]+")
+_WORDS = re.compile(r"[^\s;&|<>]+")
 _STATEMENTS = re.compile(r"&&?|[;\n|<>]")
 _OPENS = re.compile(r"\b(?:if|while|until|for|case|select)\b|[({[]")
 _OPENS_OR_CLOSES = re.compile(r"\b(?:if|while|until|for|case|select|fi|done|esac)\b|[][(){}]")
@@ -80,10 +84,8 @@ def _too_complex(text: str) -> Stopped | None:
     whole = (0, len(text.encode()))
     # Nothing is expanded in the body of a here-document whose delimiter is quoted, and it is one word.
     text = _QUOTED_HEREDOC.sub("", text)
-    # About what each costs in the parser's output.
-    marks_too = 2 * len(_STATEMENTS.findall(text)) + 2 * text.count("$") + text.count('"') // 2
-    if len(text.split()) + marks_too > MAX_WORDS:
-        return Stopped("opaque.limit", f"has more than about {MAX_WORDS:,} words", whole)
+    if _size(text) > MAX_SIZE:
+        return Stopped("opaque.limit", f"has more than about {MAX_SIZE:,} words and operators", whole)
     depth, operators, marks, _ = _scanned(text)
     if marks > MAX_MARKS:
         return Stopped("opaque.limit", f"has more than {MAX_MARKS:,} quotes and brackets", whole)
@@ -96,6 +98,14 @@ def _too_complex(text: str) -> Stopped | None:
     ):
         return Stopped("opaque.limit", "holds an expression too long to be judged", whole)
     return None
+
+
+def _size(text: str) -> int:
+    """About how much the parser would write of it, in words: of each it writes 650 bytes."""
+    size = len(_WORDS.findall(text)) + len(_STATEMENTS.findall(text)) + sum(text.count(mark) for mark in "$=(`")
+    sums = sum(len(_TERM_OPERATORS.findall(match[0])) for match in _SUMS.finditer(text))
+    forms = sum(len(_FORM_OPERATORS.findall(match[0])) for match in _FORMS.finditer(text))
+    return size + text.count('"') // 2 + text.count("'") // 4 + 2 * sums + forms
 
 
 def _rough_nesting(text: str) -> int:
