@@ -11,7 +11,15 @@ from time import perf_counter
 from server_monitor.tasks.policy import gate, paths
 from server_monitor.tasks.policy.endless import endless_part
 from server_monitor.tasks.policy.invoke import invoke
-from server_monitor.tasks.policy.parsing import Dialect, NotParsed, Parse, ParserFailed, SyntaxWrong, TooComplex
+from server_monitor.tasks.policy.parsing import (
+    Dialect,
+    NotParsed,
+    Parse,
+    ParserFailed,
+    SyntaxWrong,
+    TooComplex,
+    once_for_all,
+)
 from server_monitor.tasks.policy.patterns import Patterns
 from server_monitor.tasks.policy.rules.table import BY_ID
 from server_monitor.tasks.policy.shell import Account, Finding
@@ -61,7 +69,9 @@ def decide(command: str, context: Context, rules: RuleSet, parse: Parse, *, pars
     if stopped is not None:
         findings.append(Finding(stopped.rule, stopped.why, stopped.span))
     else:
-        for dialect in _dialects(context):
+        dialects = _dialects(context)
+        parse = once_for_all(parse) if len(dialects) > 1 else parse
+        for dialect in dialects:
             if account.is_spent:
                 break  # What was too much to read once is not read again.
             account = _walked(text, context, parse, dialect)
