@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from server_monitor.tasks.policy import paths
 from server_monitor.tasks.policy.paths import Place
 from server_monitor.tasks.policy.state import State
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined, known, rendered, shown
+from server_monitor.tasks.policy.values import Field, Gap, Parts, Source, Span, joined, quoted, rendered, shown
 
 if TYPE_CHECKING:
     from server_monitor.tasks.policy.walk import Walker
@@ -115,7 +115,7 @@ class Call:
     @property
     def line(self) -> str:
         """The command as people are shown it."""
-        name = rendered([known(self.name)])
+        name = quoted(self.name)
         return f"{name} {self.rendered}" if self.args else name
 
     @property

@@ -12,7 +12,7 @@ from server_monitor.tasks.policy.printing.printed import printed
 from server_monitor.tasks.policy.redirects import Redirections
 from server_monitor.tasks.policy.shell import SimpleCommand
 from server_monitor.tasks.policy.state import UNSET
-from server_monitor.tasks.policy.values import Gap, Glob, Parts, Source, known, rendered
+from server_monitor.tasks.policy.values import Gap, Glob, Parts, Source, known, quoted, rendered
 from server_monitor.tasks.policy.wrapping.wrappers import WRAPPERS
 
 MAX_CANDIDATES = 12
@@ -98,11 +98,11 @@ def _program(call: Call, word: str) -> Parts:
 def _note(call: Call) -> None:
     is_opaque = any(isinstance(part, Gap) for field in call.args for part in field.parts)
     rest = call.rendered
-    line = f"{rendered([known(call.name)])} {rest}".rstrip(" ")
+    line = f"{quoted(call.name)} {rest}".rstrip(" ")
     word = call.word.text or ""
     folder, slash, base = word.rpartition("/")
     is_from_system = not slash or folder in critical.SYSTEM_PROGRAM_DIRECTORIES
-    called = f"{rendered([known(base if is_from_system else word)])} {rest}".rstrip(" ")
+    called = f"{quoted(base if is_from_system else word)} {rest}".rstrip(" ")
     noted = SimpleCommand(line, call.span, call.walker.via, is_opaque, call.name, called, is_from_system)
     call.walker.note(noted)
 

@@ -162,9 +162,14 @@ def rendered(fields: list[Field]) -> str:
 _PLAIN = re.compile(r"[\w@%+=:,./~^-]+")
 
 
+def quoted(text: str) -> str:
+    """A word as patterns see it."""
+    return text if _PLAIN.fullmatch(text) else shlex.quote(text)
+
+
 def _rendered(parts: Parts) -> str:
     if len(parts) == 1 and isinstance(parts[0], str):  # Nearly all words are; the rest says the same of them.
-        return parts[0] if _PLAIN.fullmatch(parts[0]) else shlex.quote(parts[0])
+        return quoted(parts[0])
     if not parts:
         return "''"
     if any(isinstance(part, str) and not _PLAIN.fullmatch(part) for part in parts):
