@@ -12,7 +12,7 @@ from server_monitor.tasks.policy.parameters import target_of
 from server_monitor.tasks.policy.printing import formats, places
 from server_monitor.tasks.policy.printing.listed import listed
 from server_monitor.tasks.policy.state import Var
-from server_monitor.tasks.policy.values import Field, Gap, Parts, Shape, Source, flat, joined, text_of
+from server_monitor.tasks.policy.values import Field, Gap, Part, Parts, Shape, Source, flat, globbed, joined, text_of
 from server_monitor.tasks.policy.words import split_text
 
 Builtin = Callable[[Call], Parts | None]  # None: go on as with a program of that name.
@@ -165,6 +165,8 @@ def _read(call: Call) -> Parts:
     line = call.walker.stdin.line() if descriptor is None else call.walker.descriptors.get(descriptor or "", (Gap(),))
     if descriptor is None and not _ends(call.walker.stdin.parts, options):
         call.walker.find("bomb.fill", "reads an endless source into memory", call.span)
+    if line is not None and (delimiter := options.value("d")) is not None and delimiter.text == "":
+        line = _until_nul(line)
     for operand in options.operands:
         call.walker.expand_text(operand.text or "")
     if array := options.value("a"):
@@ -173,8 +175,25 @@ def _read(call: Call) -> Parts:
         return ()
     names = [operand.text or "_" for operand in options.operands] or ["REPLY"]
     for name, value in zip(names, _shared(line or (), len(names), call), strict=True):
-        call.state.vars[target_of(name, call.walker)] = Var((value,))
+        call.state.vars[target_of(name, call.walker)] = Var((_as_names(value),))
     return ()
+
+
+def _as_names(value: Parts) -> Parts:
+    """A line that a pattern stands in is read as the pattern: the shell before the pipe had put names in its place."""
+    text = text_of(value)
+    return globbed(text) if text and text[0] in "/~." and " " not in text else value
+
+
+def _until_nul(line: Parts) -> Parts:
+    """What `read -d ''` takes of it: the NUL that ends the name is not part of it."""
+    found: list[Part] = []
+    for part in line:
+        text, nul, _ = part.partition("\0") if isinstance(part, str) else (part, "", "")
+        found += [text] if text else []
+        if nul:
+            break
+    return tuple(found)
 
 
 def _ends(given: Parts | None, options: Options) -> bool:

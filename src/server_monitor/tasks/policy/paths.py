@@ -47,6 +47,8 @@ def place_of(parts: Parts, state: State) -> Place:
         return Place(path) if path is not None else UNKNOWN
     if not parts:
         return NOWHERE
+    if parts[0] == "/" and isinstance(parts[1], Gap) and parts[1].detail.startswith(LISTED):
+        parts = parts[1:]
     first = parts[0]
     gap = next((part for part in parts if isinstance(part, Gap)), None)
     if not isinstance(first, str):

@@ -74,8 +74,7 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         rule = "fs.rm_critical_file" if rule == "perm.account_files" else rule
         find(rule, f"deletes {loss}, which the host needs", operand.span, resolved=f"{call.name} {shown}")
         return
-    if place.is_exact:
-        _removed_start(place.text, operand, call)
+    _single(place, operand, call)
     if paths.is_device(place) and place.text != "/dev":
         find("fs.rm_critical_file", f"deletes the device {place.text}", operand.span)
         return
@@ -83,6 +82,14 @@ def _removal(operand: Field, call: Call, *, is_tree: bool) -> None:
         find("opaque.target", f"deletes {place.text}, a directory of the root", operand.span)
     elif is_tree:
         _unknown_tree(place, operand, call)
+
+
+def _single(place: Place, operand: Field, call: Call) -> None:
+    """What else a file may be: one by which a unit starts, or whichever a listing of the system's directory names."""
+    if place.is_exact:
+        _removed_start(place.text, operand, call)
+    elif place.gap is not None and place.gap.detail == "ls" and paths.holds_the_system(place.text):
+        call.walker.find("opaque.target", f"deletes what is in {place.text}", operand.span)
 
 
 def _removed_start(path: str, operand: Field, call: Call) -> None:
