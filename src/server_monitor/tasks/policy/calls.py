@@ -155,8 +155,9 @@ class Call:
         """What stands in the files that this argument names, of those that the task wrote itself."""
         if not self.state.files:
             return []
+        text = arg.text or ""
         found = []
-        for name in (arg.text or "", (arg.text or "").partition("=")[2], (arg.text or "").removeprefix("@")):
+        for name in dict.fromkeys((text, text.partition("=")[2], text.removeprefix("@"))):
             path = paths.absolute(name, self.state) if name and name[0] != "-" else None
             if path is not None and (file := self.state.files.get(path)) is not None:
                 found.append(shown(file.content))

@@ -168,9 +168,9 @@ def is_in(path: str, tree: str) -> bool:
     return path == tree or path.startswith(tree.rstrip("/") + "/")
 
 
-def in_any(path: str, trees: Iterable[str]) -> bool:
+def in_any(path: str, trees: tuple[str, ...]) -> bool:
     # Each command asks this about dozens of trees, and nearly all of them begin otherwise.
-    return any(path.startswith(tree) and is_in(path, tree) for tree in trees)
+    return path.startswith(trees) and any(is_in(path, tree) for tree in trees)
 
 
 def depth(path: str) -> int:
@@ -320,8 +320,13 @@ def is_critical_file(path: str) -> bool:
 
 
 def _is_program_tree(path: str) -> bool:
-    trees = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/boot")
-    return in_any(path, trees)
+    return in_any(path, _PROGRAM_TREES)
+
+
+_PROGRAM_TREES = (
+    *("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/boot"),
+    *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"),
+)
 
 
 def is_log(place: Place) -> bool:
@@ -343,7 +348,10 @@ def is_device(place: Place) -> bool:
         return place.pattern != "" and place.gap is None and may_be(place, "/dev/sda")
     if place.text == "/dev":
         return not place.is_exact and (place.gap is not None or any(may_be(place, disk) for disk in DISKS))
-    return not in_any(place.text, critical.HARMLESS_DEVICES) and not re.match(r"/dev/(tty|net/|tcp/|udp/)", place.text)
+    return not in_any(place.text, _HARMLESS) and not re.match(r"/dev/(tty|net/|tcp/|udp/)", place.text)
+
+
+_HARMLESS = tuple(critical.HARMLESS_DEVICES)
 
 
 def descriptor(place: Place) -> str | None:

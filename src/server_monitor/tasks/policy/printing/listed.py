@@ -54,8 +54,9 @@ def _root(call: Call) -> str | None:
     if pattern is not None and any(pattern.fullmatch(text) for text in call.texts):
         return "/usr"
     is_content = call.name in READERS and not (call.name in _GREPS and any(map(_ONLY_NAMES.fullmatch, call.texts)))
-    found = [path for arg in _telling(call, is_content=is_content) for path in _places(arg, call)]
-    found = [path for path in found if paths.holds_the_system(path)]
+    # Most commands name no place at all.
+    telling = _telling(call, is_content=is_content) if "/" in call.rendered else []
+    found = [path for arg in telling for path in _places(arg, call) if paths.holds_the_system(path)]
     cwd = call.state.cwd
     if not found and not is_content and cwd is not None and call.name not in _RELATIVE and paths.holds_the_system(cwd):
         return cwd
