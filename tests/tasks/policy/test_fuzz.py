@@ -145,19 +145,19 @@ NESTED = (
         "git bisect run",
     ),
 )
-WORST |= {f"{wrapper} in itself": f"{wrapper} " * 990 + "rm -rf /etc" for wrapper in NESTED}
+WORST |= {f"{wrapper} in itself": f"{wrapper} " * 890 + "rm -rf /etc" for wrapper in NESTED}
 WORST |= {
     "a hundred evals": "eval " * 100 + "rm -rf /etc",
     "scripts that differ": "; ".join(f"sh -c 'a | b{number}'" for number in range(400)),
     "options": "env " + "-i " * 3300,
-    "options that run something": "git " + "--exec=a " * 498,
-    "expansions": "echo " + "$a" * 498,
-    "forms": "echo " + "${a:1:2} " * 249,
-    "sums": "echo " + "$((1+2+3+4+5+6+7+8)) " * 55,
-    "assignments": "a=b;" * 333,
-    "patterns that differ": "rm -rf " + " ".join(f"/e*{number}" for number in range(997)),
-    "sources": "cp " + "a " * 998,
-    "writes": "tee " + "/etc/x " * 998,
+    "options that run something": "git " + "--exec=a " * 448,
+    "expansions": "echo " + "$a" * 448,
+    "forms": "echo " + "${a:1:2} " * 224,
+    "sums": "echo " + "$((1+2+3+4+5+6+7+8)) " * 44,
+    "assignments": "a=b;" * 299,
+    "patterns that differ": "rm -rf " + " ".join(f"/e*{number}" for number in range(897)),
+    "sources": "cp " + "a " * 898,
+    "writes": "tee " + "/etc/x " * 898,
     "text in many commands": "x=" + "a" * 4000 + "; " + "echo $x; " * 600,
 }
 # Function calls of the engine, which count its work whatever the machine does meanwhile.

@@ -11,7 +11,7 @@ MAX_CHARACTERS = 10_000
 MAX_NESTING = 8
 # The same without regard to quotes, which a here-document can make this scan misread.
 MAX_ROUGH_NESTING = 20
-MAX_SIZE = 1_000
+MAX_SIZE = 900
 MAX_OPERATORS = 100
 MAX_ROUGH_OPERATORS = 400
 MAX_TERMS = 60
@@ -34,6 +34,8 @@ _QUOTED_HEREDOC = re.compile(r"(?<=[^<]<<)-?[ \t]*(['\"])(\w+)\1[^\n]*\n.*?^\t*\
 _SUMS = re.compile(r"\(\((?:[^)]|\)(?!\)))*|\$\[[^]]*|\blet\b[^;&|\n]*|\w\[[^]\s]*")
 _FORMS = re.compile(r"\$\{[^}\s]*")
 _FORM_OPERATORS = re.compile(r"[-+/%^,:=?#@\[]+")
+# In quotes or a here-document such a line is no comment, but without expansions it costs no more there.
+_COMMENT = re.compile(r"(?<!\\\n)^[ \t]*#[^$`\n]*$", re.MULTILINE)
 _WORDS = re.compile(r"[^\s;&|<>]+")
 _STATEMENTS = re.compile(r"&&?|[;\n|<>]")
 _OPENS = re.compile(r"\b(?:if|while|until|for|case|select)\b|[({[]")
@@ -102,6 +104,7 @@ def _too_complex(text: str) -> Stopped | None:
 
 def _size(text: str) -> int:
     """About how much the parser would write of it, in words: of each it writes 650 bytes."""
+    text = _COMMENT.sub("", text)
     size = len(_WORDS.findall(text)) + len(_STATEMENTS.findall(text)) + sum(text.count(mark) for mark in "$=(`")
     sums = sum(len(_TERM_OPERATORS.findall(match[0])) for match in _SUMS.finditer(text))
     forms = sum(len(_FORM_OPERATORS.findall(match[0])) for match in _FORMS.finditer(text))
