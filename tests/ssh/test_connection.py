@@ -32,6 +32,8 @@ async def test_asyncssh_still_has_the_insides_that_are_relied_on(pool: Pool, fle
     assert [name for name in LENT if name not in vars(connection)] == []
     for name in ("_force_close", "data_received", "send_newkeys", "pause_writing", "resume_writing", "close"):
         assert callable(getattr(asyncssh.SSHClientConnection, name))
+    for name in ("_open", "_make_request", "process_open_confirmation", "log_received_packet"):
+        assert callable(getattr(asyncssh.SSHClientChannel, name))
     assert connection._server_version.startswith(b"SSH-2.0-OpenSSH")
 
 

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import asyncssh
+from asyncssh.packet import SSHPacket, String
 from typing_extensions import override
 
 from server_monitor.ssh.connection import Connection
 from server_monitor.ssh.failures import Stage, unreachable
 
 DEFAULT_WINDOW = 131_072  # bytes a host may send ahead of what we have taken
+PACKET = 32_768  # bytes of data that a host may send at once
 
 OnData = Callable[[bytes], None]
 OnClosed = Callable[[str | None], None]
@@ -106,6 +108,45 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         return None if ended or ours else "connection_lost"
 
 
+class _Wire(asyncssh.SSHClientChannel[bytes]):
+    """asyncssh's side of a channel, opened in the task of whoever asked for it: its own way takes two more of them."""
+
+    def __init__(self, connection: Connection, window_bytes: int) -> None:
+        super().__init__(connection, asyncio.get_running_loop(), "replace", None, "strict", window_bytes, PACKET)
+        self._is_abandoned = False
+
+    async def start(self, session: Channel, command: str) -> None:
+        """Open it and start the command. Whoever stops waiting leaves a channel that is closed once it is open."""
+        try:
+            await self._open(b"session")
+            self._session = session
+            session.connection_made(self)
+            is_started = await self._make_request(b"exec", String(command))
+        except asyncio.CancelledError:
+            self._is_abandoned = True
+            session.close()
+            raise
+        if not is_started:
+            self.close()
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_REQUEST_SESSION_FAILED, "Session request failed")
+        self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Bytes come once whoever asked has the channel, unless they have paused it at once."""
+        if self._recv_paused == "starting":
+            self.resume_reading()
+
+    @override
+    def process_open_confirmation(self, send_chan: int, send_window: int, send_pktsize: int, packet: SSHPacket) -> None:
+        super().process_open_confirmation(send_chan, send_window, send_pktsize, packet)
+        if self._is_abandoned:
+            self.abort()
+
+    @override
+    def log_received_packet(self, pkttype: int, pktid: int | None, packet: object, note: str = "") -> None:
+        """Nothing, as `Connection` does for what is sent."""
+
+
 async def open_on(connection: Connection, channel: Channel, command: str, window_bytes: int) -> None:
     """Start `command` on the connection. The caller sets the deadline and maps the errors.
 
@@ -113,28 +154,7 @@ async def open_on(connection: Connection, channel: Channel, command: str, window
     open there and count against its MaxSessions.
     """
     channel.is_carried_by(connection)
-    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    connection.create_task(_open(connection, channel, command, window_bytes, outcome))
-    try:
-        await asyncio.shield(outcome)
-    except asyncio.CancelledError:
-        outcome.cancel()
-        raise
-
-
-async def _open(
-    connection: Connection, channel: Channel, command: str, window_bytes: int, outcome: asyncio.Future[None]
-) -> None:
-    try:
-        await connection.create_session(lambda: channel, command, encoding=None, window=window_bytes)
-    except (asyncssh.Error, OSError) as error:
-        if not outcome.done():
-            outcome.set_exception(error)
-        return
-    if outcome.done():
-        channel.close()
-    else:
-        outcome.set_result(None)
+    await _Wire(connection, window_bytes).start(channel, command)
 
 
 def _reason(exc: Exception) -> str:
