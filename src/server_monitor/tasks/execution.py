@@ -277,8 +277,7 @@ class Execution:
     def acknowledge(self) -> None:
         """The result is stored: the host may remove what it kept of it."""
         if self._talk is not None and self._talk.channel is not None and not self._talk.is_closed:
-            say(self._talk.channel, wrapper.ACK)
-            self._talk.channel.write_eof()
+            say(self._talk.channel, wrapper.ACK)  # after which the script reads no more and ends
 
     async def run(self, shell: str) -> Outcome:
         """The outcome of the command, run by bash or sh.
