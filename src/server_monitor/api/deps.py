@@ -65,7 +65,7 @@ class Console:
     replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
 
 
-def each_once(request: Request) -> None:
+async def each_once(request: Request) -> None:
     """A route's parameters mean one thing each. Raises Invalid naming those that are given twice: which one counted?"""
     times = Counter(name for name, _ in request.query_params.multi_items())
     twice = [FieldError(name, "is given more than once; give it once") for name, count in times.items() if count > 1]
@@ -95,6 +95,11 @@ class Body(BaseModel):
 def console(request: Request) -> Console:
     parts: Console = request.app.state.console
     return parts
+
+
+async def _console(request: Request) -> Console:
+    """The same for routes: what is no coroutine is called in another thread, which each request would wait for."""
+    return console(request)
 
 
 async def optional_actor(request: Request) -> Actor | None:
@@ -134,7 +139,7 @@ def _in_utc(at: datetime) -> datetime:
 
 # A time that is asked for, as every comparison can take it.
 InstantParameter = Annotated[datetime, AfterValidator(_in_utc)]
-ConsoleDep = Annotated[Console, Depends(console)]
+ConsoleDep = Annotated[Console, Depends(_console)]
 OptionalActorDep = Annotated[Actor | None, Depends(optional_actor)]
 ActorDep = Annotated[Actor, Depends(required_actor)]
 # Longer than any password can be; what is longer still is not worth hashing.
