@@ -11,8 +11,9 @@ a stream that still grows counts every byte that was printed.
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -69,14 +70,17 @@ class Recent:
 class Spool:
     """One stream of one task: append to it, read any part of it that is not in the gap."""
 
-    def __init__(self, path: Path | None, sizes: Sizes, recent: Recent | None = None) -> None:
-        """Without a path nothing is written: of what is beyond the head the newest can be read for a while."""
+    def __init__(self, where: Callable[[], Path] | None, sizes: Sizes, recent: Recent | None = None) -> None:
+        """`where` tells its file, which most streams are too short to need.
+
+        Without it nothing is written: of what is beyond the head the newest can be read for a while.
+        """
         self._recent = recent or Recent()
         self.head = bytearray()
         self.total_bytes = 0
         self.truncated = False
         self.digest = hashlib.sha256()
-        self._path = path
+        self._where = where
         self._sizes = sizes
         self._most_in_file = sizes.file_bytes - TAIL_BYTES
         self._file: int | None = None
@@ -147,10 +151,10 @@ class Spool:
         What is masked at the end of the file may be the beginning of a secret whose rest is still to come: from there
         on it has to come again, because a mask that begins in the middle of a secret does not know it.
         """
-        if self._path is None or not self._path.exists():
+        if self._where is None or not self._where().exists():
             return
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self._file = os.open(self._where(), os.O_RDWR | os.O_CLOEXEC)
             if is_masked:
                 os.ftruncate(self._file, self._before_mask(self._file))
             while data := os.pread(self._file, READ_BYTES, self._in_file):
@@ -196,14 +200,14 @@ class Spool:
             self._file = None
 
     def _open(self) -> None:
-        if self._path is None:
+        if self._where is None:
             return
         try:
-            make_private_directory(self._path.parent)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            make_private_directory(self._where().parent)
+            self._file = os.open(self._where(), os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
             self._say_not_kept(error)
-            self._path = None
+            self._where = None
             return
         self._write(bytes(self.head))
 
@@ -250,7 +254,8 @@ class Spool:
 
     def _say_not_kept(self, error: OSError) -> None:
         """The disk takes no more. The command goes on; what it prints is lost and the task says so."""
-        log.error("task_output_not_kept", path=str(self._path), cause=error.strerror)
+        assert self._where is not None
+        log.error("task_output_not_kept", path=str(self._where()), cause=error.strerror)
 
 
 class LiveOutput:
@@ -403,4 +408,4 @@ class Outputs:
                 self.path(task_id, stream).unlink(missing_ok=True)
 
     def _spool(self, task_id: str, stream: str, is_stored: bool) -> Spool:
-        return Spool(self.path(task_id, stream) if is_stored else None, self._sizes, self._recent)
+        return Spool(partial(self.path, task_id, stream) if is_stored else None, self._sizes, self._recent)
