@@ -38,8 +38,7 @@ async def append(conn: AsyncConnection, *events: Event) -> None:
     Raises Invalid for an event that the format cannot hold.
     """
     circumstances = _circumstances(conn)
-    for event in events:
-        at_commit(conn, _write, chain.draft(_redacted(event), circumstances, new_id()))
+    at_commit(conn, _write, *(chain.draft(_redacted(event), circumstances, new_id()) for event in events))
 
 
 async def _write(conn: AsyncConnection, drafts: list[Draft]) -> None:

@@ -41,14 +41,14 @@ _LAST = "server_monitor.written_last"
 _SAVEPOINT_DUE = "server_monitor.savepoint_due"
 
 
-def at_commit(conn: AsyncConnection, write: WriteLast, item: Any) -> None:
+def at_commit(conn: AsyncConnection, write: WriteLast, *items: Any) -> None:
     """Have `write(conn, items)` run as the last thing before the commit, once for all transactions that share it.
 
     `items` are those of the transactions that succeeded, in the order of their calls. When `write` fails, none of them
     happens. A lock that everybody needs is then held for the shortest time, and taken once.
     """
     assert conn.sync_connection is not None
-    conn.sync_connection.info.setdefault(_LAST, []).append((write, item))
+    conn.sync_connection.info.setdefault(_LAST, []).extend([(write, item) for item in items])
 
 
 @dataclass(slots=True, eq=False)

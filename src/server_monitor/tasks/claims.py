@@ -17,7 +17,7 @@ from server_monitor.audit.chain import AuditTarget, Event
 from server_monitor.db.tables import facts, heartbeats, runs, servers, tasks
 from server_monitor.tasks.rows import (
     BY_SYSTEM,
-    acting_for,
+    append_each,
     lock_runs,
     on_behalf,
     server_target,
@@ -55,9 +55,8 @@ async def claim(
         [{"b_id": row.id, "b_boot": _boot_id(row.facts)} for row in chosen],
     )
     claimed = [_claimed(row, fence=row.fence + 1, started_at=now, boot_id=_boot_id(row.facts)) for row in chosen]
-    for row, task in zip(chosen, claimed, strict=True):
-        with acting_for(task.request_id):
-            await log.append(conn, _start_event(row, task))
+    begun = zip(chosen, claimed, strict=True)
+    await append_each(conn, ((task.request_id, _start_event(row, task)) for row, task in begun))
     return claimed
 
 

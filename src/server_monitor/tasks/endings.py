@@ -1,5 +1,6 @@
 """How claimed tasks ended, and what follows for their runs."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from server_monitor.db.engine import blames_surroundings
 from server_monitor.db.tables import runs, task_output, tasks
 from server_monitor.tasks.rows import (
     BY_SYSTEM,
-    acting_for,
+    append_each,
     close_waiting,
     finish_runs,
     lock_runs,
@@ -62,10 +63,10 @@ async def finish(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Out
     if not held:
         return []
     held = await _stored(conn, held)
-    for outcome in held:
-        with acting_for(outcome.claim.request_id):
-            await log.append(conn, _end_event(rows[outcome.claim.key], outcome))
-        metrics.tasks_finished.labels(outcome.status.value).inc()
+    ended = ((one.claim.request_id, _end_event(rows[one.claim.key], one)) for one in held)
+    await append_each(conn, ended)
+    for status, count in Counter(outcome.status for outcome in held).items():
+        metrics.tasks_finished.labels(status.value).inc(count)
     unsuccessful = {outcome.claim.run_id for outcome in held if outcome.status is not Status.SUCCESS}
     await stop_where_too_many_failed(conn, unsuccessful, held[-1].finished_at)
     await finish_runs(conn, {outcome.claim.run_id for outcome in held}, held[-1].finished_at)

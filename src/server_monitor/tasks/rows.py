@@ -2,15 +2,18 @@
 transaction: whoever changes no row lost a race and does nothing.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Row, and_, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server_monitor.audit.chain import AuditActor, AuditTarget
+from server_monitor.audit import log
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
 from server_monitor.auth.actor import Actor, ActorKind, Permission, groups_allowing
 from server_monitor.db.ids import MENTIONED, is_id
 from server_monitor.db.tables import group_members, runs, tasks
@@ -34,6 +37,13 @@ def on_behalf(row: Row[Any]) -> AuditActor:
 
 def server_target(row: Row[Any]) -> AuditTarget:
     return AuditTarget("server", row.server_id, row.server_name)
+
+
+async def append_each(conn: AsyncConnection, events: Iterable[tuple[str, Event]]) -> None:
+    """Record what became of tasks of several runs, each event for the request that asked for its run."""
+    for request_id, those in groupby(events, key=itemgetter(0)):
+        with acting_for(request_id):
+            await log.append(conn, *(event for _, event in those))
 
 
 @contextmanager
