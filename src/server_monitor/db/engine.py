@@ -331,6 +331,7 @@ def _sqlite_engines(url: str, node: str) -> tuple[AsyncEngine, AsyncEngine]:
         pool_size=READERS,
         max_overflow=0,
         pool_timeout=TURN_TIMEOUT_S,
+        pool_reset_on_return=None,  # `reading` has ended its transaction, or SQLAlchemy does when it closes.
         pool_use_lifo=True,  # As few connections as will do: each has a cache and a thread that keeps memory.
         **options,
     )

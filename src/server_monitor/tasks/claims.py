@@ -40,7 +40,7 @@ async def claim(
 
     A server gets `per_server` tasks at once, a run its `max_parallel`; behind its canaries a run waits for all of them.
     """
-    if slots <= 0 or not cleared:
+    if slots <= 0 or not cleared or not await _has_queued(conn, cleared):
         return []
     await _wait_for_turn(conn)
     chosen = await _locked(conn, list(await _next_tasks(conn, await _room(conn, cleared, per_server), slots)))
@@ -58,6 +58,12 @@ async def claim(
     begun = zip(chosen, claimed, strict=True)
     await append_each(conn, ((task.request_id, _start_event(row, task)) for row, task in begun))
     return claimed
+
+
+async def _has_queued(conn: AsyncConnection, run_ids: Collection[str]) -> bool:
+    """Most turns only store how tasks of their runs have ended: they need not look for room."""
+    queued = select(tasks.c.id).where(tasks.c.status == Status.QUEUED, tasks.c.run_id.in_(run_ids))
+    return await conn.scalar(queued.limit(1)) is not None
 
 
 async def next_runs(conn: AsyncConnection, run_ids: Collection[str], *, slots: int, per_server: int) -> list[str]:

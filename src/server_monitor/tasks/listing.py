@@ -134,10 +134,10 @@ async def counts(conn: AsyncConnection, run_ids: Sequence[str], *, actor: Actor)
 
 async def seen_selector(conn: AsyncConnection, run: Row[Any], *, actor: Actor) -> Mapping[str, Any]:
     """What was asked for, without the servers and groups that the actor may not know of."""
-    seen = await servers_of(conn, run.id, actor=actor)
-    if seen is None:
+    allowed = groups_allowing(actor, Permission.TASK_READ)
+    if allowed is None:
         return dict(run.selector)
-    allowed = groups_allowing(actor, Permission.TASK_READ) or frozenset()
+    seen = await servers_of(conn, run.id, actor=actor) or frozenset()
     return {
         **run.selector,
         "servers": [one for one in run.selector["servers"] if one in seen],
