@@ -102,8 +102,8 @@ def queue_side(fleet: Fleet, hosts: int, queued: int) -> Measured:
         began, before = time.monotonic(), console.usage()
         run_ids = [console.ask("POST", "/api/tasks", token, body)["run_id"] for _ in range(queued // hosts)]
         for run_id in run_ids:
-            while (run := console.ask("GET", f"/api/runs/{run_id}", token))["finished_at"] is None:
-                time.sleep(0.2)
+            while (run := console.ask("GET", f"/api/runs/{run_id}?wait_s=30", token))["finished_at"] is None:
+                pass
             assert run["progress"]["by_status"] == {"success": hosts}, run["progress"]
         after = console.usage()
         return {
@@ -117,8 +117,8 @@ def run_everywhere(console: Console, token: str, hosts: int, max_parallel: int) 
     began = time.monotonic()
     body = {"command": COMMAND, "selector": {"labels": {"env": "bench"}}, "max_parallel": max_parallel}
     run_id = console.ask("POST", "/api/tasks", token, body)["run_id"]
-    while (run := console.ask("GET", f"/api/runs/{run_id}", token))["finished_at"] is None:
-        time.sleep(0.05)
+    while (run := console.ask("GET", f"/api/runs/{run_id}?wait_s=30", token))["finished_at"] is None:
+        pass
     wall_s = time.monotonic() - began
     assert run["progress"]["by_status"] == {"success": hosts}, run["progress"]
     return wall_s

@@ -1,5 +1,6 @@
 """Runs over HTTP: what printed the same, who sees what of a run that spans groups, and trying again what is left."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,12 +12,12 @@ from sqlalchemy import delete, insert, update
 
 from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
-from server_monitor.db.tables import group_members, groups, servers, task_output, tasks
+from server_monitor.db.tables import api_tokens, group_members, groups, servers, task_output, tasks
 from server_monitor.fleet.servers import Server
 from server_monitor.tasks.placing import Placed
 from server_monitor.tasks.run import Status
 from tests.support.api import Site, site_on
-from tests.tasks.runs import add_servers, place, task_rows
+from tests.tasks.runs import add_servers, claim, place, succeed, task_rows
 
 
 @pytest.fixture
@@ -163,3 +164,35 @@ async def test_a_task_that_one_may_not_see_cannot_be_told_from_none(site: Site) 
     for method, path in (("GET", f"/api/tasks/{foreign}"), ("POST", f"/api/tasks/{foreign}/cancel")):
         problem: Any = await operator.ask(method, path, status=404)
         assert problem["code"] == "not_found"
+
+
+async def test_a_run_can_be_waited_for(site: Site) -> None:
+    admin = await site.person(Role.ADMIN)
+    placed = await place(site.db, await add_servers(site.db, 1))
+
+    waiting = asyncio.create_task(admin.get(f"/api/runs/{placed.run_id}", wait_s=30))
+    [claimed] = await claim(site.db, placed)
+    await succeed(site.db, claimed)
+    run = await waiting
+
+    assert run["finished_at"] is not None
+    assert run["progress"]["by_status"] == {"success": 1}
+    assert (await admin.get(f"/api/runs/{placed.run_id}", wait_s=30))["finished_at"] == run["finished_at"]
+    for wrong in ("31", "-1", "nan", "soon"):
+        problem = await admin.ask("GET", f"/api/runs/{placed.run_id}", status=422, wait_s=wrong)
+        assert [error["field"] for error in problem["errors"]] == ["wait_s"]
+
+
+async def test_whoever_loses_their_token_while_they_wait_is_told_nothing(site: Site) -> None:
+    admin = await site.person(Role.ADMIN)
+    placed = await place(site.db, await add_servers(site.db, 1))
+    [claimed] = await claim(site.db, placed)
+    waiting = asyncio.create_task(admin.send("GET", f"/api/runs/{placed.run_id}", wait_s=30))
+    done, _ = await asyncio.wait([waiting], timeout=0.1)
+    assert not done
+
+    async with site.db.transaction() as conn:
+        await conn.execute(delete(api_tokens).where(api_tokens.c.user_id == admin.id))
+    await succeed(site.db, claimed)
+
+    assert (await waiting).status_code == 401

@@ -38,6 +38,7 @@ from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs, Sizes
+from server_monitor.tasks.patience import Patience
 from tests.support.fleet import VAULT
 from tests.support.patience import PATIENCE_S
 
@@ -116,6 +117,7 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         rule,
         outputs,
         dispatcher,
+        Patience(db, MemoryBus()),
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from server_monitor.tasks.dispatch import Dispatcher
     from server_monitor.tasks.judge import Judge
     from server_monitor.tasks.output import Outputs
+    from server_monitor.tasks.patience import Patience
 
 REPLAYS_AT_ONCE = 2
 COOKIE = "server_monitor_session"
@@ -61,6 +62,7 @@ class Console:
     rule: "Rule"
     outputs: "Outputs"
     dispatcher: "Dispatcher"
+    patience: "Patience"
     exports: Turns = field(default_factory=Turns)
     replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
 

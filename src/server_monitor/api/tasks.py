@@ -7,13 +7,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, SecretStr
 from sqlalchemy import Row
 
 from server_monitor.api import problems
-from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, InstantParameter, json_response
+from server_monitor.api.deps import (
+    ActorDep,
+    Body,
+    Console,
+    ConsoleDep,
+    InstantParameter,
+    json_response,
+    optional_actor,
+    required_actor,
+)
 from server_monitor.api.selector import SelectorBody
 from server_monitor.fleet.selection import OBSTACLES, Chosen, Selector
 from server_monitor.tasks import approval, asking, cancelling, listing, secret_names
@@ -32,6 +41,7 @@ GROUP_BYTES = 16_384
 
 Stream = Literal["stdout", "stderr"]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+WaitS = Annotated[float, Query(ge=0, le=30)]
 Secrets = Annotated[
     dict[str, SecretStr], Field(description=f"Variables of the command by their names. Each name {secret_names.RULE}.")
 ]
@@ -165,8 +175,14 @@ async def list_runs(  # noqa: PLR0917
 
 
 @router.get("/runs/{run_id}")
-async def one_run(run_id: str, parts: ConsoleDep, actor: ActorDep) -> Response:
-    """One run: what was asked, what the policy said, who decided, and how far it is."""
+async def one_run(run_id: str, request: Request, parts: ConsoleDep, actor: ActorDep, wait_s: WaitS = 0) -> Response:
+    """One run: what was asked, what the policy said, who decided, and how far it is.
+
+    With `wait_s` the answer comes when the run is over, at the latest after so many seconds.
+    """
+    if wait_s > 0:
+        await parts.patience.until_over(run_id, wait_s, actor=actor)
+        actor = await required_actor(await optional_actor(request))  # who may have lost the right to it meanwhile
     async with parts.db.reading() as conn:
         return json_response(await _run_document(parts, conn, run_id, actor))
 

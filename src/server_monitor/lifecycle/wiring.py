@@ -64,6 +64,7 @@ from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
 from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.hosts import Hosts
+from server_monitor.tasks.patience import Patience
 from server_monitor.tasks.watching import Window
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
@@ -176,6 +177,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 rule,
                 outputs,
                 dispatcher,
+                Patience(db, bus),
             )
 
             async def send_browsers_away() -> None:
