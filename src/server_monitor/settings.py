@@ -167,6 +167,23 @@ class Settings(BaseSettings):
     )
     tasks_retention_days: int = Field(90, ge=1, le=36_500, description="Runs and their output are kept this long.")
 
+    terminal_idle_timeout_seconds: int = Field(
+        1_800, ge=0, le=86_400, description="A terminal in which nobody types is closed after this time; 0: never."
+    )
+    terminal_max_seconds: int = Field(
+        43_200, ge=0, le=604_800, description="Longest time of one terminal session; 0: no limit."
+    )
+    terminal_sessions_per_user: int = Field(10, ge=1, le=1_000, description="Terminals that one person may have open.")
+    terminal_reason_required: bool = Field(
+        False, description="Ask for a reason or a ticket number before a terminal opens."
+    )
+    recording_retention_days: int = Field(
+        365, ge=0, le=36_500, description="Recordings older than this leave DATA_DIR once archived; 0: never."
+    )
+    file_transfer_max_bytes: int = Field(
+        1_073_741_824, ge=1_024, le=1_099_511_627_776, description="Largest file to upload to or download from a server."
+    )
+
     task_policy_mode: Literal["denylist", "allowlist"] = Field(
         "denylist",
         description="`denylist` runs what no rule stops; `allowlist` runs only what TASK_ALLOW_PATTERNS allow.",

@@ -42,6 +42,10 @@ class Permission(StrEnum):
     TASK_RUN = "task:run"
     TASK_APPROVE = "task:approve"
     SNIPPET_WRITE = "snippet:write"
+    TERMINAL_OPEN = "terminal:open"
+    TERMINAL_STOP = "terminal:stop"
+    RECORDING_READ = "recording:read"
+    FILE_COPY = "file:copy"
     METRICS_READ = "metrics:read"
     TOKEN_OWN = "token:own"  # noqa: S105  # A permission's name, not a secret.
     SESSION_OWN = "session:own"
@@ -57,7 +61,15 @@ class Scope(StrEnum):
 
 
 _WORK = frozenset(
-    {Permission.TASK_READ, Permission.TASK_RUN, Permission.TASK_APPROVE, Permission.SNIPPET_WRITE, Permission.KEY_READ}
+    {
+        Permission.TASK_READ,
+        Permission.TASK_RUN,
+        Permission.TASK_APPROVE,
+        Permission.SNIPPET_WRITE,
+        Permission.KEY_READ,
+        Permission.TERMINAL_OPEN,
+        Permission.FILE_COPY,
+    }
 )
 _LOOK = frozenset({Permission.SERVER_READ, Permission.GROUP_READ, Permission.TOKEN_OWN, Permission.SESSION_OWN})
 
@@ -66,7 +78,13 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
         Role.ADMIN: frozenset(Permission),
         Role.OPERATOR: _LOOK | _WORK,
         Role.AUDITOR: _LOOK
-        | {Permission.AUDIT_READ, Permission.AUDIT_EXPORT, Permission.USER_READ, Permission.TASK_READ},
+        | {
+            Permission.AUDIT_READ,
+            Permission.AUDIT_EXPORT,
+            Permission.USER_READ,
+            Permission.TASK_READ,
+            Permission.RECORDING_READ,
+        },
         Role.VIEWER: _LOOK,
     }
 )
@@ -89,13 +107,15 @@ _READS = frozenset(
         Permission.AUDIT_READ,
         Permission.AUDIT_EXPORT,
         Permission.TASK_READ,
+        Permission.RECORDING_READ,
     }
 )
 
 SCOPE_PERMISSIONS: Mapping[Scope, frozenset[Permission]] = MappingProxyType(
     {
         Scope.READ: _READS,
-        Scope.OPERATE: _READS | {Permission.TASK_RUN, Permission.SNIPPET_WRITE},
+        Scope.OPERATE: _READS
+        | {Permission.TASK_RUN, Permission.SNIPPET_WRITE, Permission.TERMINAL_OPEN, Permission.FILE_COPY},
         # A token can never mint tokens, end sessions of people or be the second person: that takes a person.
         Scope.ADMIN: frozenset(Permission) - {Permission.TOKEN_OWN, Permission.SESSION_OWN, Permission.TASK_APPROVE},
         Scope.METRICS: frozenset({Permission.METRICS_READ}),
@@ -113,6 +133,10 @@ PER_GROUP = frozenset(
         Permission.TASK_READ,
         Permission.TASK_RUN,
         Permission.TASK_APPROVE,
+        Permission.TERMINAL_OPEN,
+        Permission.TERMINAL_STOP,
+        Permission.RECORDING_READ,
+        Permission.FILE_COPY,
     }
 )
 

@@ -348,6 +348,56 @@ snippets = Table(
     Column("updated_at", Instant, nullable=False),
 )
 
+# --- terminal -------------------------------------------------------------------------------------------------------
+
+SESSION_STATES = ("active", "closed", "interrupted", "timeout", "stopped")
+
+# A shell that somebody opened, and its recording. It keeps the names of who and what it concerned, and outlives them.
+terminal_sessions = Table(
+    "terminal_sessions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user_id", String(36), nullable=False, index=True),
+    Column("user_name", String(128), nullable=False),
+    Column("login_id", String(36)),  # the login it was opened in and ends with; None for an API token
+    Column("token_id", String(36)),
+    Column("server_id", String(36), nullable=False),
+    Column("server_name", String(128), nullable=False),
+    Column("account", String(128), nullable=False),  # on the server
+    Column("groups", Document, nullable=False),  # of the server when it was opened: who may see this later
+    Column("request_id", String(128), nullable=False),
+    Column("reason", Text),  # what the person gave as the reason, or a ticket number
+    Column("status", String(12), nullable=False),
+    Column("cause", String(64)),  # why it ended as it did, as a code
+    Column("owner", String(36)),  # the instance that holds the shell
+    Column("ticket", LargeBinary(32)),  # SHA-256 of the one ticket that opens the socket next; None once it was used
+    Column("ticket_expires_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),  # of the shell; None as long as nobody has redeemed the ticket
+    Column("finished_at", Instant),
+    Column("recording", String(12), nullable=False),  # what can be said of the file
+    Column("recording_bytes", BigInteger, nullable=False, server_default="0"),  # of the file
+    Column("output_bytes", BigInteger, nullable=False, server_default="0"),  # that the shell printed
+    Column("chunks", Integer, nullable=False, server_default="0"),
+    Column("head", LargeBinary(32)),  # of the chain of chunks
+    Column("verified_at", Instant),
+    Column("archived_at", Instant),
+    CheckConstraint(f"status in {SESSION_STATES!r}", name="status"),
+    CheckConstraint(
+        "recording in ('open', 'unverified', 'verified', 'damaged', 'missing', 'archived')", name="recording"
+    ),
+)
+_ACTIVE = terminal_sessions.c.status == "active"
+Index(
+    "ix_terminal_sessions_active",
+    terminal_sessions.c.status,
+    terminal_sessions.c.owner,
+    sqlite_where=_ACTIVE,
+    postgresql_where=_ACTIVE,
+)
+Index("ix_terminal_sessions_created_at", terminal_sessions.c.created_at)
+Index("ix_terminal_sessions_server_id", terminal_sessions.c.server_id, terminal_sessions.c.created_at)
+
 # --- ssh ------------------------------------------------------------------------------------------------------------
 
 ssh_credentials = Table(
