@@ -40,8 +40,10 @@ class MasterKey:
     key: bytes = field(repr=False)
 
     @classmethod
-    def derive(cls, secret: str) -> "MasterKey":
-        return cls(_hkdf(secret, b"server-monitor vault key id", 8).hex(), _hkdf(secret, b"server-monitor vault", 32))
+    def derive(cls, secret: str, purpose: str = "vault") -> "MasterKey":
+        """The key for one purpose: the same secret, given for two of them, makes two keys."""
+        label = f"server-monitor {purpose}".encode()
+        return cls(_hkdf(secret, label + b" key id", 8).hex(), _hkdf(secret, label, 32))
 
 
 @dataclass(frozen=True, slots=True)
