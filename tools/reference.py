@@ -25,7 +25,7 @@ from server_monitor.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = "<!-- Written by `python3 tools/dev.py docs` from the code. Change it there. -->\n"
-WITH_FILE = {*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL"}
+WITH_FILE = {*SECRETS, "ENCRYPTION_PREVIOUS_KEY", "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL"}
 
 
 def main() -> None:

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     encryption_key: SecretStr = Field(
         SecretStr(""), description="Encrypts settings and recordings. At least 24 characters in production."
     )
+    encryption_previous_key: SecretStr = Field(
+        SecretStr(""),
+        description="Earlier ENCRYPTION_KEYs, comma-separated: recordings that were made under them still open.",
+    )
     key_vault_master_key: SecretStr = Field(
         SecretStr(""), description="Wraps SSH credentials. At least 32 characters in production."
     )
@@ -181,7 +185,10 @@ class Settings(BaseSettings):
         365, ge=0, le=36_500, description="Recordings older than this leave DATA_DIR once archived; 0: never."
     )
     file_transfer_max_bytes: int = Field(
-        1_073_741_824, ge=1_024, le=1_099_511_627_776, description="Largest file to upload to or download from a server."
+        1_073_741_824,
+        ge=1_024,
+        le=1_099_511_627_776,
+        description="Largest file to upload to or download from a server.",
     )
 
     task_policy_mode: Literal["denylist", "allowlist"] = Field(
@@ -365,7 +372,7 @@ def _from_files() -> dict[str, Any]:
     """What `NAME_FILE` variables point to: secrets whole, patterns one a line."""
     found: dict[str, Any] = {}
     sources = EnvSettingsSource(Settings).env_vars, DotEnvSettingsSource(Settings).env_vars
-    for name in (*SECRETS, "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL", *PATTERNS):
+    for name in (*SECRETS, "ENCRYPTION_PREVIOUS_KEY", "KEY_VAULT_PREVIOUS_KEY", "DATABASE_URL", *PATTERNS):
         path = _path_of(name.lower(), sources)
         if path is None:
             continue
