@@ -1,0 +1,287 @@
+"""The recordings of DATA_DIR: begun, shown, verified against the audit log, and what is done when one is not as it was.
+
+Whoever sees what was on a screen leaves a record, committed before the first byte. A recording that is gone or was
+changed raises an alarm: a record `recording.alarm`, once, and a state of the session that every list shows.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server_monitor.audit import log
+from server_monitor.audit.chain import AuditActor, AuditTarget
+from server_monitor.audit.chain import Event as Record
+from server_monitor.auth.actor import Actor, Permission, allows, audited
+from server_monitor.db.engine import Database
+from server_monitor.db.ids import MENTIONED, is_id
+from server_monitor.db.tables import terminal_sessions
+from server_monitor.errors import Denied, Gone, NotFound, Unavailable
+from server_monitor.telemetry.logs import logger
+from server_monitor.terminal import casting, ledger, recording
+from server_monitor.terminal.chain import Check, Finding, Opening, Verdict
+from server_monitor.terminal.events import MARKER, Event
+from server_monitor.terminal.keys import Keyring
+from server_monitor.terminal.recording import Damaged, Progress, Recorder
+
+SYSTEM: Final = AuditActor("system", None, "system:recordings")
+WRITERS: Final = 4  # threads that wait for the disk, apart from those of the rest of the console
+PIECE_BYTES: Final = 64 * 1024
+SAID: Final = 5  # findings that a record keeps
+
+_T = terminal_sessions
+_OUTCOMES = {Verdict.INTACT: "success", Verdict.UNPROVEN: "unknown"}
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found. The numbers are those of the file's whole chunks."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    chunks: int = 0
+    head: bytes = b""
+    size_bytes: int = 0
+
+    @property
+    def is_alarming(self) -> bool:
+        return self.verdict in {Verdict.DAMAGED, Verdict.MISSING}
+
+
+class Library:
+    """One directory of recordings and the database that has their sessions."""
+
+    def __init__(self, db: Database, directory: Path, keyring: Keyring) -> None:
+        self._db = db
+        self._directory = directory
+        self._keyring = keyring
+        self._writers = ThreadPoolExecutor(WRITERS, "recording")
+
+    def close(self) -> None:
+        """Recorders have ended. A thread that a dead disk holds is not waited for."""
+        self._writers.shutdown(wait=False)
+
+    def path(self, session_id: str) -> Path:
+        """Where the recording is: by the month in which its session was asked for, which the id says."""
+        at = datetime.fromtimestamp(int(session_id[:8] + session_id[9:13], 16) / 1000, UTC)
+        return self._directory / f"{at:%Y-%m}" / f"{session_id}.rec"
+
+    async def begin(self, opening: Opening) -> Recorder:
+        """Begin a recording. Raises RecordingFailed."""
+        key = self._keyring.make(opening.session_id)
+        return await Recorder.begin(self.path(opening.session_id), key, opening, self._writers)
+
+    async def settle(self, session_id: str) -> Progress | None:
+        """Close what a dead console left; None when nothing of it is there. Raises Unavailable."""
+        return await asyncio.to_thread(recording.settle, self.path(session_id), self._keyring, session_id)
+
+    async def row(self, session_id: str, *, actor: Actor) -> Row[Any]:
+        """The session whose recording this actor may see. Raises NotFound and Denied."""
+        async with self._db.reading() as conn:
+            return await readable(conn, session_id, actor=actor)
+
+    # --- shown ---
+
+    async def show(self, session_id: str, form: str, action: str, *, actor: Actor) -> "Shown":
+        """The recording, to be read; `action` (`recording.view` or `recording.export`) is recorded when this returns.
+
+        Raises NotFound, Denied, Gone when it is missing, archived or no recording, and Unavailable.
+        """
+        row = await self.row(session_id, actor=actor)
+        path = self.path(session_id)
+        try:
+            opening = await asyncio.to_thread(recording.opening_of, path, self._keyring, session_id)
+        except NotFound:
+            raise await self._why_gone(row) from None
+        except Damaged:
+            finding = Finding("not_a_recording", "The file does not begin as a recording does.", 0)
+            await self.note(row, Verification(Verdict.DAMAGED, (finding,)))
+            raise Gone("The recording is damaged and cannot be read.") from None
+        meta = {**about(row), "format": form}
+        async with self._db.transaction() as conn:
+            await log.append(conn, Record(action, audited(actor), target(row), meta=meta))
+        return Shown(self, row, form, opening)
+
+    def events(self, session_id: str) -> Iterator[Event]:
+        """What was recorded. Blocks; raises as `recording.read` does."""
+        return recording.events(self.path(session_id), self._keyring, session_id)
+
+    def parts(self, session_id: str, first: int = 1) -> Iterator[recording.Part]:
+        """The same, chunk by chunk."""
+        return recording.read(self.path(session_id), self._keyring, session_id, first)
+
+    async def _why_gone(self, row: Row[Any]) -> Exception:
+        if row.recording == "archived":
+            return Gone("The recording is in the archive only; its record `recording.archive` says where.")
+        if row.started_at is None:
+            return NotFound("recording", row.id)
+        finding = Finding("missing", "The file of the recording is not there.")
+        await self.note(row, Verification(Verdict.MISSING, (finding,)))
+        return Gone("The recording is missing. An alarm was raised.")
+
+    # --- verified ---
+
+    async def verify(self, session_id: str, *, actor: Actor) -> Verification:
+        """Hold a recording against the audit log. Appends `recording.verify`.
+
+        Raises NotFound, Denied, Gone when it is archived, and Unavailable.
+        """
+        row = await self.row(session_id, actor=actor)
+        if row.started_at is None:
+            raise NotFound("recording", session_id)
+        return await self.verify_row(row, audited(actor))
+
+    async def verify_closed(self, session_id: str) -> Verification:
+        """The same, by the console itself, for a session that has just ended. Raises NotFound and Unavailable."""
+        async with self._db.reading() as conn:
+            row = (await conn.execute(select(_T).where(_T.c.id == session_id))).one_or_none()
+        if row is None:
+            raise NotFound("terminal session", session_id)
+        return await self.verify_row(row)
+
+    async def verify_row(self, row: Row[Any], who: AuditActor = SYSTEM) -> Verification:
+        """The same, for whoever may."""
+        path = self.path(row.id)
+        if row.recording == "archived" and not path.exists():
+            raise Gone("The recording is in the archive only; its record `recording.archive` says where.")
+        # In this order: the log says nothing that was not in the file before.
+        known = await ledger.logged(self._db, row.id, row.created_at, row.finished_at)
+        against = Check(row.id, known, is_over=row.status != "active")
+        try:
+            found = await asyncio.to_thread(recording.check, path, self._keyring, against)
+        except NotFound:
+            against.find("missing", "The file of the recording is not there.")
+            verification = Verification(Verdict.MISSING, tuple(against.findings))
+        else:
+            findings = tuple(against.findings)
+            verification = Verification(against.verdict, findings, found.chunks, found.head, found.size_bytes)
+        await self.note(row, verification, who)
+        return verification
+
+    async def note(self, row: Row[Any], found: Verification, who: AuditActor | None = None) -> None:
+        """Keep what was found. Appends `recording.alarm` when it is news and bad, and `recording.verify` for `who`."""
+        is_news = found.is_alarming and row.recording != found.verdict
+        if who is None and not is_news:
+            return
+        meta = {**about(row), **_said(found)}
+        async with self._db.transaction() as conn:
+            await _keep_verdict(conn, row, found)
+            if who is not None:
+                outcome = _OUTCOMES.get(found.verdict, "failure")
+                await log.append(conn, Record("recording.verify", who, target(row), outcome, meta=meta))
+            if is_news:
+                await log.append(
+                    conn, Record("recording.alarm", SYSTEM, target(row), "failure", found.verdict.value, meta=meta)
+                )
+        if is_news:
+            _log.error("recording_alarm", session_id=row.id, verdict=found.verdict.value)
+
+
+async def readable(conn: AsyncConnection, session_id: str, *, actor: Actor) -> Row[Any]:
+    """The session of a recording that the actor may see. Raises NotFound, and Denied to who only opened it."""
+    found = None
+    if is_id(session_id):
+        found = (await conn.execute(select(_T).where(_T.c.id == session_id))).one_or_none()
+    if found is not None and allows(actor, Permission.RECORDING_READ, found.groups):
+        return found
+    if found is not None and actor.id is not None and found.user_id == actor.id:
+        raise Denied(f"This takes the permission {Permission.RECORDING_READ.value} for the server.")
+    raise NotFound("terminal session", session_id[:MENTIONED])
+
+
+def target(row: Row[Any]) -> AuditTarget:
+    return AuditTarget(ledger.TARGET, row.id, row.server_name, tuple(row.groups))
+
+
+def about(row: Row[Any]) -> dict[str, Any]:
+    """Of whose session a record speaks."""
+    return {"server_id": row.server_id, "server": row.server_name, "account": row.account, "of": row.user_name}
+
+
+def _said(found: Verification) -> dict[str, Any]:
+    findings = [{"code": one.code, "chunk": one.chunk} for one in found.findings[:SAID]]
+    return {"verdict": found.verdict.value, "chunks": found.chunks, "head": found.head.hex(), "findings": findings}
+
+
+async def _keep_verdict(conn: AsyncConnection, row: Row[Any], found: Verification) -> None:
+    values: dict[str, Any] = {"verified_at": datetime.now(UTC)}
+    if found.is_alarming:
+        values["recording"] = found.verdict.value
+    elif row.recording in {"unverified", "damaged", "missing"}:
+        values["recording"] = "verified" if found.verdict is Verdict.INTACT else "unverified"
+    # Only what is still as it was read: somebody may have closed or archived it meanwhile.
+    await conn.execute(update(_T).where(_T.c.id == row.id, _T.c.recording == row.recording).values(**values))
+
+
+class Shown:
+    """A recording that somebody may read now, in one form."""
+
+    def __init__(self, library: Library, row: Row[Any], form: str, opening: Opening) -> None:
+        self._library = library
+        self._row = row
+        self._form = form
+        self._opening = opening
+        self._damage: Damaged | None = None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Found so while it was read."""
+        return self._damage is not None
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """All of it, in pieces. Where it is damaged it ends, and says so."""
+        making = self._made()
+        turn = threading.Lock()  # Who leaves in the middle of a piece closes behind it.
+
+        def make() -> bytes | None:
+            with turn:
+                return next(making, None)
+
+        def close() -> None:
+            with turn:
+                making.close()
+
+        try:
+            while (piece := await asyncio.to_thread(make)) is not None:
+                yield piece
+        finally:
+            await asyncio.to_thread(close)
+        if self._damage is not None:
+            finding = Finding("does_not_open", f"Found while it was read: {self._damage}.", self._damage.chunk)
+            await self._library.note(self._row, Verification(Verdict.DAMAGED, (finding,)))
+
+    def _made(self) -> Generator[bytes, None, None]:
+        """In a thread."""
+        gathered: list[bytes] = []
+        size = 0
+        for line in casting.exported(self._form, self._opening, self._events()):
+            gathered.append(line)
+            size += len(line)
+            if size >= PIECE_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+        if self._damage is not None and self._form == casting.TEXT:
+            gathered.append(f"[{_DAMAGED}]\n".encode())
+        if gathered:
+            yield b"".join(gathered)
+
+    def _events(self) -> Iterator[Event]:
+        at_us = 0
+        try:
+            for event in self._library.events(self._row.id):
+                at_us = event.at_us
+                yield event
+        except (Damaged, NotFound, Unavailable) as error:
+            self._damage = error if isinstance(error, Damaged) else Damaged(0)
+            yield Event(at_us, MARKER, _DAMAGED.encode())
+
+
+_DAMAGED = "damaged: the recording cannot be read from here on"
