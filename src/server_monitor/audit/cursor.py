@@ -34,21 +34,30 @@ class Place:
 
 
 def seal(place: Place, secret: SecretStr) -> str:
-    payload = orjson.dumps(asdict(place))
-    return f"{_encoded(payload)}.{_encoded(_signature(payload, secret))}"
+    return signed(orjson.dumps(asdict(place)), _PURPOSE, secret)
 
 
 def read(text: str, secret: SecretStr) -> Place:
     """The place that `seal` wrote. Raises Invalid for anything else."""
+    return Place(**orjson.loads(unsigned(text, _PURPOSE, secret)))
+
+
+def signed(payload: bytes, purpose: bytes, secret: SecretStr) -> str:
+    """A cursor of this listing. `purpose` sets it apart from everything else that the secret signs."""
+    return f"{_encoded(payload)}.{_encoded(_signature(payload, purpose, secret))}"
+
+
+def unsigned(text: str, purpose: bytes, secret: SecretStr) -> bytes:
+    """What `signed` took. Raises Invalid for anything else."""
     payload, _, signature = text.partition(".")
     plain, given = _decoded(payload), _decoded(signature)
-    if plain is None or given is None or not hmac.compare_digest(given, _signature(plain, secret)):
+    if plain is None or given is None or not hmac.compare_digest(given, _signature(plain, purpose, secret)):
         raise Invalid.one("cursor", "was not made by this console; leave it out to begin at the first page")
-    return Place(**orjson.loads(plain))
+    return plain
 
 
-def _signature(payload: bytes, secret: SecretStr) -> bytes:
-    return hmac.digest(secret.get_secret_value().encode(), _PURPOSE + payload, hashlib.sha256)
+def _signature(payload: bytes, purpose: bytes, secret: SecretStr) -> bytes:
+    return hmac.digest(secret.get_secret_value().encode(), purpose + payload, hashlib.sha256)
 
 
 def _encoded(plain: bytes) -> str:
