@@ -39,10 +39,14 @@ from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs, Sizes
 from server_monitor.tasks.patience import Patience
+from server_monitor.terminal.keys import Keyring
+from server_monitor.terminal.library import Library
+from server_monitor.terminal.searching import Searching
 from tests.support.fleet import VAULT
 from tests.support.patience import PATIENCE_S
 
 SECRET = SecretStr("a secret for tests that is long enough")
+KEYRING = Keyring(SecretStr("a key of recordings for tests"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Site:
     history: History
     pool: Pool
     client: httpx2.AsyncClient
+    library: Library
 
     async def person(self, role: Role | None, groups: Mapping[str, Role] | None = None) -> Person:
         """A new user with a global role, roles in groups, and a token that may do all they may."""
@@ -101,6 +106,7 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     judge = rulings.judge_of(settings)
     rule, outputs = rulings.rule_of(judge), Outputs(directory / "tasks", Sizes())
     dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, VAULT, rule, MemoryBus(), TaskLimits())
+    library = Library(db, directory / "recordings", KEYRING)
     console = Console(
         settings,
         db,
@@ -118,15 +124,18 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         outputs,
         dispatcher,
         Patience(db, MemoryBus()),
+        library,
+        Searching(db, library, SECRET),
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
     app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
     transport = httpx2.ASGITransport(app=app)
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://console") as client:
-            yield Site(db, history, pool, client)
+            yield Site(db, history, pool, client, library)
     finally:
         await pool.close()
+        library.close()
         judge.close()
         await history.close()
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from server_monitor.tasks.judge import Judge
     from server_monitor.tasks.output import Outputs
     from server_monitor.tasks.patience import Patience
+    from server_monitor.terminal.library import Library
+    from server_monitor.terminal.searching import Searching
 
 REPLAYS_AT_ONCE = 2
 COOKIE = "server_monitor_session"
@@ -63,6 +65,8 @@ class Console:
     outputs: "Outputs"
     dispatcher: "Dispatcher"
     patience: "Patience"
+    recordings: "Library"
+    recording_search: "Searching"
     exports: Turns = field(default_factory=Turns)
     replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
 

@@ -20,6 +20,7 @@ from server_monitor.api import (
     groups,
     health,
     policy,
+    recordings,
     series,
     servers,
     snippets,
@@ -49,6 +50,7 @@ from server_monitor.db.engine import Database
 from server_monitor.fleet import reasons, trust
 from server_monitor.fleet import servers as fleet
 from server_monitor.lifecycle.reserve import Reserve
+from server_monitor.lifecycle.shelves import keeping_of, library_of
 from server_monitor.lifecycle.tidy import Tidy
 from server_monitor.lifecycle.worker import outputs_of, task_limits
 from server_monitor.realtime.endpoint import Access, Live, Rules
@@ -66,6 +68,7 @@ from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.patience import Patience
 from server_monitor.tasks.watching import Window
+from server_monitor.terminal.searching import Searching
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -102,6 +105,7 @@ def routers() -> list[APIRouter]:
         tasks,
         policy,
         snippets,
+        recordings,
     )
     return [file.router for file in files]
 
@@ -129,6 +133,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
     vault = Vault(settings.key_vault_master_key, settings.key_vault_previous_key)
     tiers = Tiers(settings.history_raw_hours, settings.history_minute_days, settings.history_hour_days)
     judge = rulings.judge_of(settings)
+    library = library_of(settings, db)
     history = await History.open(settings.data_dir / "history.sqlite3", tiers)
     try:
         limits = Limits(settings.connect_concurrency, settings.connect_timeout_seconds)
@@ -178,6 +183,8 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 outputs,
                 dispatcher,
                 Patience(db, bus),
+                library,
+                Searching(db, library, settings.jwt_secret),
             )
 
             async def send_browsers_away() -> None:
@@ -202,6 +209,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "verifying": verifying.run,
                     "tasks": dispatcher.run,
                     "window": Window(settings.data_dir, outputs).run,
+                    "recordings": keeping_of(settings, db, library).run,
                     "tidy": tidy.run,
                     "reserve": Reserve(settings.data_dir, settings.disk_reserve_mib << 20).run,
                 },
@@ -212,6 +220,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
         finally:
             await pool.close()
     finally:
+        library.close()
         judge.close()
         await history.close()
 

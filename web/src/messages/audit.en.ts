@@ -70,6 +70,14 @@ const sentences: Record<string, Predicate> = {
   "host_key.changed": ({ what }) => `saw another host key than the approved one on ${named("server", what)}`,
   "host_key.trust": act("approved the host key of", "approve the host key of", "server"),
   "key.rotate": () => "replaced a key of the console",
+  "recording.alarm": ({ what, meta }) =>
+    meta.verdict === "missing" ? `found the recording of a session on ${what || "a server"} missing` : `found the recording of a session on ${what || "a server"} damaged`,
+  "recording.archive": ({ what }) => `moved the recording of a session on ${what || "a server"} to the archive`,
+  "recording.export": ({ what }) => `exported the recording of a session on ${what || "a server"}`,
+  "recording.prune": ({ what }) => `deleted the recording of a session on ${what || "a server"}, archived before, from the disk`,
+  "recording.search": () => "searched the recordings of terminals",
+  "recording.verify": ({ what, failed }) => (failed ? `verified the recording of a session on ${what || "a server"} and found it wrong` : `verified the recording of a session on ${what || "a server"}`),
+  "recording.view": ({ what }) => `watched the recording of a session on ${what || "a server"}`,
   "server.create": act("added", "add", "server"),
   "server.delete": act("removed", "remove", "server"),
   "server.import": ({ meta }) => {
