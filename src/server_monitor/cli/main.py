@@ -12,7 +12,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from server_monitor.cli import audit, policy, runs, server, token, user
+from server_monitor.cli import audit, policy, recording, runs, server, token, user
 from server_monitor.cli.lean import lean_imports
 from server_monitor.cli.output import FAILED, WRONG_USAGE, emit, fail, run, say, whole, workplace
 from server_monitor.cli.run import run_command
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(server.app, name="server", help="The servers that are watched.")
 app.command("run")(run_command)
 app.add_typer(runs.app, name="runs", help="The commands that were run, and what became of them.")
+app.add_typer(recording.app, name="recording", help="What was done in terminals: list it, verify it, take it out.")
 app.add_typer(user.app, name="user", help="The people who may log in.")
 app.add_typer(audit.app, name="audit", help="The log of who did what: check it, take it out, keep it.")
 app.add_typer(policy.app, name="policy", help="The rules for commands: what they say about one, and what they are.")
