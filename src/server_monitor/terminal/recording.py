@@ -70,12 +70,19 @@ class Recorder:
     `on_progress` is called after each write that has become durable, `on_failed` once, when no more will.
     """
 
-    def __init__(
-        self, file: int, key: RecordingKey, opening: Opening, progress: Progress, threads: Executor | None
+    def __init__(  # noqa: PLR0917  # Only `begin` makes one.
+        self,
+        file: int,
+        key: RecordingKey,
+        opening: Opening,
+        progress: Progress,
+        threads: Executor | None,
+        give_up_s: float,
     ) -> None:
         self._file = file
         self._key = key
         self._threads = threads
+        self._give_up_s = give_up_s
         self._loop = asyncio.get_running_loop()
         self._durable = progress
         self._size = (opening.cols, opening.rows)
@@ -96,12 +103,20 @@ class Recorder:
         self.on_failed: Callable[[RecordingFailed], None] = lambda _failure: None
 
     @classmethod
-    async def begin(cls, place: Path, key: RecordingKey, head: Opening, threads: Executor | None = None) -> Self:
+    async def begin(
+        cls,
+        place: Path,
+        key: RecordingKey,
+        head: Opening,
+        threads: Executor | None = None,
+        *,
+        give_up_s: float = GIVE_UP_S,
+    ) -> Self:
         """A new file at `place`, its header durable. Raises RecordingFailed."""
         line = chain.header(head, key.wrapped, key.wrapped_by)
         making = asyncio.get_running_loop().run_in_executor(threads, _create, place, line)
         try:
-            await asyncio.wait({making}, timeout=GIVE_UP_S)
+            await asyncio.wait({making}, timeout=give_up_s)
         finally:
             if not making.done():
                 making.add_done_callback(lambda made: _undo(place, made))
@@ -111,7 +126,7 @@ class Recorder:
             file = making.result()
         except OSError as error:
             raise RecordingFailed(f"The recording cannot be begun: {_why(error)}.") from error
-        return cls(file, key, head, Progress(0, chain.parse(line).head, len(line)), threads)
+        return cls(file, key, head, Progress(0, chain.parse(line).head, len(line)), threads, give_up_s)
 
     @property
     def progress(self) -> Progress:
@@ -184,8 +199,8 @@ class Recorder:
         taken, self._pending = self._pending, []
         self._under_way_bytes, self._pending_bytes = self._pending_bytes, 0
         stand, self._stand = self._stand, Stand(taken[-1].at_us, *self._size)
-        self._watch = self._loop.call_later(GIVE_UP_S, self._hang)
-        deadline_s = time.monotonic() + GIVE_UP_S
+        self._watch = self._loop.call_later(self._give_up_s, self._hang)
+        deadline_s = time.monotonic() + self._give_up_s
         written = self._loop.run_in_executor(self._threads, self._write, stand, taken, deadline_s)
         written.add_done_callback(self._written)
 
@@ -271,7 +286,7 @@ class Recorder:
         if (self._failure is None and not self._is_left) or self._is_writing or self._file < 0:
             return
         file, self._file = self._file, -1
-        self._loop.run_in_executor(self._threads, _close, file, self._durable.size_bytes)
+        self._loop.run_in_executor(None, _close, file, self._durable.size_bytes)  # The writers may be gone by now.
 
 
 def _parts(stand: Stand, events: list[Event]) -> Iterator[tuple[Stand, list[Event]]]:

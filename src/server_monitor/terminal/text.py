@@ -27,7 +27,7 @@ _TOKEN = re.compile(
     r"""
       ([^\x00-\x1f\x7f-\x9f]+)                                                       # 1: text
     | (?:\x1b\[|\x9b)([0-?]*)([ -/]*[@-~])                                            # 2, 3: a control sequence
-    | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*(?:[\x07\x18\x1a\x9c]|(?=\x1b))   # a string
+    | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*(?:[\x07\x18\x1a\x9c]|(?=\x1b)|\Z)   # a string
     | \x1b([ -/]*[0-Z\\^-~])                                                         # 4: an escape sequence
     | ([\x00-\x1f\x7f-\x9f])                                                         # 5: a control character
     """,
