@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from server_monitor.lifecycle.wiring import described
 from tests.support.console import PASSWORD, Browser, ConsoleProcess
 from tests.support.patience import PATIENCE_S
+from tests.support.recordings import stage_beside
 
 EVERYBODY = frozenset({"viewer", "auditor", "operator", "admin"})
 ADMIN = frozenset({"admin"})
@@ -179,6 +180,10 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/ssh-keys": Route(ADMIN, new_key),
     "DELETE /api/ssh-keys/{key_id}": Route(ADMIN, about="key"),
     "GET /api/stats/overview": Route(EVERYBODY),
+    "GET /api/terminal/sessions/{session_id}/recording": Route(READS_THE_LOG, about="recording"),
+    "GET /api/terminal/sessions/{session_id}/replay": Route(READS_THE_LOG, about="recording"),
+    "POST /api/terminal/sessions/{session_id}/verify": Route(READS_THE_LOG, about="recording"),
+    "GET /api/terminal/search": Route(READS_THE_LOG, query="?q=uptime"),
 }
 
 
@@ -225,6 +230,7 @@ class People:
             "failed run": lambda: self._asked("false", "run_id"),
             "failed task": lambda: self._asked("false", "id"),
             "snippet": lambda: self._made("/api/snippets", new_snippet()),
+            "recording": self._recorded,
             "hold": lambda: self._made("/api/audit/holds", ROUTES["POST /api/audit/holds"].body()),
         }
         return await makers[kind]() if kind else ""
@@ -233,6 +239,10 @@ class People:
         answer = await self._admin.send("POST", path, body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    async def _recorded(self) -> str:
+        async with stage_beside(self._console.data_dir) as stage:
+            return (await stage.play(b"$ uptime\r\n")).id
 
     async def _first_record(self) -> str:
         return "0"

@@ -44,9 +44,9 @@ from server_monitor.terminal.library import Library
 from server_monitor.terminal.searching import Searching
 from tests.support.fleet import VAULT
 from tests.support.patience import PATIENCE_S
+from tests.support.recordings import KEYRING
 
 SECRET = SecretStr("a secret for tests that is long enough")
-KEYRING = Keyring(SecretStr("a key of recordings for tests"))
 
 
 @dataclass(frozen=True, slots=True)

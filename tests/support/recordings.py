@@ -1,7 +1,8 @@
 """Recordings as a session makes them: a row, a file, and the records of the audit log."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,3 +156,16 @@ class Stage:
         }
         async with self.db.transaction() as conn:
             await conn.execute(update(terminal_sessions).where(terminal_sessions.c.id == session_id).values(**values))
+
+
+@asynccontextmanager
+async def stage_beside(data_dir: Path) -> AsyncIterator[Stage]:
+    """Sessions in the library of a console that runs, or has run, on this directory with its own secrets."""
+    db = await Database.open(f"sqlite:///{data_dir / 'server-monitor.sqlite3'}", node="test-node")
+    key = SecretStr(contents(data_dir / "secrets" / "encryption_key").decode().strip())
+    library = Library(db, data_dir / "recordings", Keyring(key))
+    try:
+        yield Stage(db, library)
+    finally:
+        library.close()
+        await db.close()

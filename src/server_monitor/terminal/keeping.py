@@ -23,7 +23,7 @@ from server_monitor.audit.keeper import clock_steps
 from server_monitor.audit.search import Filters
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import terminal_sessions
-from server_monitor.errors import Failure, Gone, NotFound, Unavailable
+from server_monitor.errors import Conflict, Failure, Gone, NotFound, Unavailable
 from server_monitor.telemetry.logs import logger
 from server_monitor.terminal.chain import Finding, Verdict
 from server_monitor.terminal.ledger import TARGET
@@ -54,11 +54,14 @@ class Round:
 class Keeping:
     """Looks after one library. Recordings are kept for ever when `retention_days` is 0."""
 
-    def __init__(self, db: Database, library: Library, archive: Archive, retention_days: int) -> None:
+    def __init__(
+        self, db: Database, library: Library, archive: Archive, retention_days: int, part_bytes: int = PART_BYTES
+    ) -> None:
         self._db = db
         self._library = library
         self._archive = archive
         self._retention_days = retention_days
+        self._part_bytes = part_bytes
         self._next_round_at = datetime.min.replace(tzinfo=UTC)
 
     async def run(self) -> None:
@@ -136,7 +139,7 @@ class Keeping:
     async def archive_old(self, now: datetime) -> tuple[int, int]:
         """Archive and prune what is older than the retention; returns how many went, and how many a hold keeps.
 
-        Raises Unavailable when the archive is.
+        Raises Unavailable when the archive is, and Conflict when it has something else in the place of one.
         """
         await self._finish_pruning()
         if self._retention_days == 0:
@@ -150,13 +153,19 @@ class Keeping:
         due = _T.c.recording.in_(("unverified", "verified")), _T.c.status != "active", _T.c.finished_at < before
         archived = kept = 0
         after = ""
+        failure: Conflict | None = None
         while rows := await self._rows(*due, _T.c.id > after, limit=BATCH, order=_T.c.id):
             after = rows[-1].id
             for row in rows:
                 if any(covers(filters, row) for filters in held):
                     kept += 1
-                else:
+                    continue
+                try:
                     archived += await self._move(row)
+                except Conflict as error:  # which keeps no other from being archived
+                    failure = error
+        if failure is not None:
+            raise failure
         return archived, kept
 
     async def _move(self, row: Row[Any]) -> bool:
@@ -192,20 +201,20 @@ class Keeping:
         return True
 
     async def _put(self, path: Path, row: Row[Any], found: Verification) -> tuple[list[str], str]:
-        """The names of its parts in the archive, each read back, and the SHA-256 of the whole. Raises Unavailable."""
+        """The names of its parts in the archive, each read back, and the SHA-256 of the whole. Raises as above."""
         name = f"recordings/{path.parent.name}/{row.id}-{found.head.hex()[:16]}.rec"
         keys: list[str] = []
         digest = hashlib.sha256()
-        parts = _parts(path, found.size_bytes)
+        parts = _parts(path, found.size_bytes, self._part_bytes)
         while (part := await asyncio.to_thread(next, parts, None)) is not None:
-            key = name if found.size_bytes <= PART_BYTES else f"{name}.{len(keys) + 1:04}"
+            key = name if found.size_bytes <= self._part_bytes else f"{name}.{len(keys) + 1:04}"
             version = await self._archive.put(key, part)
             try:
                 stored = await self._archive.get(key, version)
             except NotFound:
-                raise Unavailable(f"{key} is gone from the archive at once. Nothing is pruned.") from None
+                raise Conflict(f"{key} is gone from the archive at once. It is not pruned.") from None
             if stored.data != part:
-                raise Unavailable(f"{key} in the archive is not what was put there. Nothing is pruned.")
+                raise Conflict(f"{key} in the archive is not what was put there. It is not pruned.")
             digest.update(part)
             keys.append(key)
         return keys, digest.hexdigest()
@@ -259,10 +268,10 @@ def _size(path: Path) -> int | None:
         raise Unavailable(f"The recordings cannot be looked at: {error.strerror}.") from error
 
 
-def _parts(path: Path, size_bytes: int) -> Iterator[bytes]:
+def _parts(path: Path, size_bytes: int, part_bytes: int) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for start in range(0, size_bytes, PART_BYTES):
-            yield file.read(min(PART_BYTES, size_bytes - start))
+        for start in range(0, size_bytes, part_bytes):
+            yield file.read(min(part_bytes, size_bytes - start))
 
 
 def _delete_older(left: Sequence[tuple[Path, datetime]]) -> None:
