@@ -129,4 +129,4 @@ def test_text_is_what_was_to_be_read() -> None:
         Event(3_723_000_000, "o", b"a\x07  b\r\n\x1b]0;title\x07"),
     ]
     text = b"".join(casting.exported("text", OPENING, events)).decode()
-    assert text == "1:02:03  $ ls\n1:02:03  a  b\n"
+    assert text == "0:00:01  $ ls\n1:02:03  a  b\n"

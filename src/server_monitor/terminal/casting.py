@@ -67,14 +67,18 @@ def unpacked(plain: bytes) -> tuple[Stand, list[Event]]:
         first, *lines = _decompressed(plain).split(b"\n")
         said = orjson.loads(first)
         stand = Stand(said["from_us"], said["cols"], said["rows"])
-        events = []
-        at_us = stand.from_us
+        events: list[Event] = []
+        at_us, was_bytes = stand.from_us, False
         for line in lines:
             interval, code, data = orjson.loads(line)
-            at_us += round(interval * 1_000_000)
             is_bytes = code == _BYTES
             raw = base64.b64decode(data, validate=True) if is_bytes else data.encode()
+            is_rest = interval == 0 and (is_bytes or was_bytes) and code in {OUTPUT, _BYTES}
+            if is_rest and events and events[-1].code == OUTPUT:  # of what was parted only for being stored
+                raw = events.pop().data + raw
+            at_us += round(interval * 1_000_000)
             events.append(Event(at_us, OUTPUT if is_bytes else code, raw))
+            was_bytes = is_bytes
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, zstd.ZstdError, binascii.Error) as error:
         raise TamperedError from error
     return stand, events

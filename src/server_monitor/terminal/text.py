@@ -41,7 +41,7 @@ _STRING_END = re.compile(r"[\x07\x18\x1a\x1b\x9c]")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line as it stood on the screen at an instant."""
+    """A line of the screen, as it stood there from this instant on."""
 
     at_us: int
     text: str
@@ -50,12 +50,13 @@ class Line:
 class _Row:
     """One row of the screen. `prior` is the row that it goes on from, when that was too long for the screen."""
 
-    __slots__ = ("depth", "is_changed", "prior", "shown", "text")
+    __slots__ = ("at_us", "depth", "is_changed", "prior", "shown", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.shown = ""
         self.is_changed = False
+        self.at_us = 0  # when it changed last
         self.prior: _Row | None = None
         self.depth = 0
 
@@ -69,7 +70,8 @@ class _Row:
 class Screen:
     """A terminal of this size. `left` is told each line that is not there any more."""
 
-    def __init__(self, cols: int, rows: int, left: Callable[[str], None] | None = None) -> None:
+    def __init__(self, cols: int, rows: int, left: Callable[[Line], None] | None = None) -> None:
+        self.at_us = 0  # the time of what is drawn next
         self._left = left
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
@@ -164,11 +166,12 @@ class Screen:
         """The row is not on the screen any more."""
         self._show(row)
         if self._left is not None and row.text:
-            self._left(_read(row.text))
+            self._left(Line(row.at_us, _read(row.text)))
 
     def _touch(self, row: _Row) -> None:
         if not row.is_changed:
             row.is_changed = True
+            row.at_us = self.at_us
             self._changed.append(row)
 
     def _write(self, text: str) -> None:
@@ -197,9 +200,7 @@ class Screen:
         else:
             row.text = old[:at].ljust(at) + piece + old[end:]
         self._col = end
-        if not row.is_changed:
-            row.is_changed = True
-            self._changed.append(row)
+        self._touch(row)
 
     def _rewrite(self, row: _Row, text: str) -> None:
         if row.text != text:
@@ -210,7 +211,7 @@ class Screen:
         for row in self._grid[first:end]:
             self._show(row)
             if self._left is not None and row.text and self._main is None:
-                self._left(_read(row.text))
+                self._left(Line(row.at_us, _read(row.text)))
             self._rewrite(row, "")
             row.goes_on_from(None)
 
@@ -410,22 +411,21 @@ _SEQUENCES: Mapping[str, Callable[[Screen, list[int]], None]] = MappingProxyType
 
 
 def transcript(events: Iterable[Event], cols: int = 80, rows: int = 24) -> Iterator[Line]:
-    """Each line once, when it left the screen: what somebody reads who was not there."""
-    lines: list[str] = []
+    """Each line once, when it leaves the screen, with the time of its last change: for somebody who was not there."""
+    lines: list[Line] = []
     screen = Screen(cols, rows, lines.append)
-    at_us = 0
     for event in events:
-        at_us = event.at_us
         draw(screen, event)
         screen.changes()
-        yield from (Line(at_us, text) for text in lines)
+        yield from lines
         lines.clear()
     screen.clear()
-    yield from (Line(at_us, text) for text in lines)
+    yield from lines
 
 
 def draw(screen: Screen, event: Event) -> None:
     """What the event does to the screen."""
+    screen.at_us = event.at_us
     if event.code == OUTPUT:
         screen.feed(event.data)
     elif event.code == RESIZE and (size := size_of(event.data)) is not None:
