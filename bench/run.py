@@ -13,6 +13,7 @@ BENCHES = (
     "audit_export",
     "audit_prune",
     "audit_verify",
+    "recording",
     "policy",
     "probe",
     "fleet",

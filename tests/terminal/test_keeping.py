@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from server_monitor.audit import holds
 from server_monitor.audit.archive import Archive
@@ -15,6 +16,7 @@ from server_monitor.audit.keeper import Keeper
 from server_monitor.auth.actor import Actor, ActorKind, Role
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
+from server_monitor.db.tables import terminal_sessions
 from server_monitor.errors import Conflict, Gone
 from server_monitor.terminal.chain import Verdict
 from server_monitor.terminal.keeping import Keeping
@@ -51,6 +53,19 @@ async def test_what_has_ended_is_verified_once(db: Database, stage: Stage, keep:
     assert await keep().verify_ended() == 0
     assert [await stage.state(session.id) for session in ended] == ["verified"] * 3
     assert len(await records(db, "recording.verify")) == 3
+
+
+async def test_a_recording_that_was_missing_when_its_session_was_closed_raises_the_alarm(
+    db: Database, stage: Stage, keep: Callable[..., Keeping]
+) -> None:
+    session = await stage.play(b"x")
+    session.path.unlink()
+    async with db.transaction() as conn:
+        closed = update(terminal_sessions).where(terminal_sessions.c.id == session.id)
+        await conn.execute(closed.values(recording="missing"))
+    for _ in range(2):
+        await keep().verify_ended()
+    assert [record["reason"] for record in await records(db, "recording.alarm")] == ["missing"]
 
 
 async def test_what_is_gone_or_of_another_size_raises_the_alarm(

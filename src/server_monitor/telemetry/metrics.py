@@ -72,3 +72,7 @@ tasks_running = Gauge("server_monitor_tasks_running", "Tasks that this console i
 tasks_recovered = Counter(
     "server_monitor_tasks_recovered", "Tasks taken over from a console that had died.", registry=registry
 )
+recordings_failed = Counter(
+    "server_monitor_recordings_failed", "Sessions that could not be recorded any more.", registry=registry
+)
+recording_alarms = Counter("server_monitor_recording_alarms", "Recordings found missing or damaged.", registry=registry)

@@ -79,7 +79,8 @@ class Keeping:
 
     async def verify_ended(self) -> int:
         """Verify the recordings of sessions that have ended since the last time; returns how many."""
-        new = _T.c.recording == "unverified", _T.c.verified_at.is_(None), _T.c.status != "active"
+        ended = _T.c.recording.in_(("unverified", "missing")), _T.c.status != "active"
+        new = *ended, _T.c.verified_at.is_(None)
         count = 0
         after = ""
         while rows := await self._rows(*new, _T.c.id > after, limit=BATCH, order=_T.c.id):

@@ -24,6 +24,7 @@ from server_monitor.db.engine import Database
 from server_monitor.db.ids import MENTIONED, is_id
 from server_monitor.db.tables import terminal_sessions
 from server_monitor.errors import Denied, Gone, NotFound, Unavailable
+from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 from server_monitor.terminal import casting, ledger, recording
 from server_monitor.terminal.chain import Check, Finding, Opening, Verdict
@@ -168,7 +169,8 @@ class Library:
 
     async def note(self, row: Row[Any], found: Verification, who: AuditActor | None = None) -> None:
         """Keep what was found. Appends `recording.alarm` when it is news and bad, and `recording.verify` for `who`."""
-        is_news = found.is_alarming and row.recording != found.verdict
+        # Whoever closed a session may have found its recording missing, and left it to be verified.
+        is_news = found.is_alarming and (row.recording != found.verdict or row.verified_at is None)
         if who is None and not is_news:
             return
         meta = {**about(row), **_said(found)}
@@ -182,6 +184,7 @@ class Library:
                     conn, Record("recording.alarm", SYSTEM, target(row), "failure", found.verdict.value, meta=meta)
                 )
         if is_news:
+            metrics.recording_alarms.inc()
             _log.error("recording_alarm", session_id=row.id, verdict=found.verdict.value)
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, Self
 
 from server_monitor.errors import NotFound, Unavailable
 from server_monitor.ssh.envelope import TamperedError
+from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import logger
 from server_monitor.terminal import casting, chain
 from server_monitor.terminal.casting import Stand
@@ -272,6 +273,7 @@ class Recorder:
         self._stop_timers()
         self._let_go()
         self._idle.set()
+        metrics.recordings_failed.inc()
         _log.error("recording_failed", cause=why, chunks=self._durable.chunks)
         self.on_failed(self._failure)
 
