@@ -110,6 +110,22 @@ async def test_news_becomes_durable_by_itself(path: Path) -> None:
     await recorder.end(0)
 
 
+async def test_news_does_not_wait_twice_when_the_disk_was_slow(path: Path) -> None:
+    """What came while a write was under way has waited already."""
+    with ThreadPoolExecutor(1) as threads:
+        recorder = await begun(path, ID, threads=threads, give_up_s=60)
+        free = threading.Event()
+        threads.submit(free.wait)
+        recorder.output(b"x" * CHUNK_BYTES)
+        recorder.output(b"y")
+        pending = recorder._pending[0]
+        await asyncio.sleep(recording.FLUSH_AFTER_S)
+        free.set()
+        await until(lambda: recorder.progress.chunks >= 1)
+        assert recorder._is_writing or recorder.progress.until_us >= pending.at_us
+        await recorder.end(0)
+
+
 async def test_much_output_becomes_chunks_of_a_bounded_size(path: Path) -> None:
     recorder = await begun(path, ID)
     recorder.output(b"x" * (5 * CHUNK_BYTES + 1))

@@ -178,8 +178,7 @@ class Recorder:
     def _add(self, code: str, data: bytes) -> None:
         if self._failure is not None or self._is_over:
             return
-        at_us = (time.monotonic_ns() - self._began_ns) // 1000
-        self._pending.append(Event(at_us, code, data))
+        self._pending.append(Event(self._now_us(), code, data))
         self._pending_bytes += len(data) + EVENT_BYTES
         if self._pending_bytes > OVERRUN_BYTES:
             self._fail("more was printed than the disk takes, and the shell was not paused")
@@ -187,6 +186,9 @@ class Recorder:
             self._flush()
         elif self._timer is None and not self._is_writing:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
+
+    def _now_us(self) -> int:
+        return (time.monotonic_ns() - self._began_ns) // 1000
 
     # --- writing ---
 
@@ -249,17 +251,20 @@ class Recorder:
             self.on_progress(self.progress)
             self._go_on()
         else:
-            self._fail(_why(error) if isinstance(error, OSError) else "of a mistake in the program")
+            self._fail(_why(error) if isinstance(error, OSError) else "there is a mistake in the program")
         self._let_go()
         self._idle.set()
         if error is not None and not isinstance(error, OSError):
             raise error
 
     def _go_on(self) -> None:
-        if self._is_over or self._pending_bytes >= CHUNK_BYTES:
+        if not self._pending:
+            return
+        waited_s = (self._now_us() - self._pending[0].at_us) / 1_000_000
+        if self._is_over or self._pending_bytes >= CHUNK_BYTES or waited_s >= FLUSH_AFTER_S:
             self._flush()
-        elif self._pending and self._timer is None:
-            self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_AFTER_S - waited_s, self._flush)
 
     def _hang(self) -> None:
         """The disk has not answered for too long. The thread may wait for it as long as it likes."""
@@ -311,12 +316,13 @@ def _after(stand: Stand, part: list[Event]) -> Stand:
 
 def _create(place: Path, line: bytes) -> int:
     """A new private file with this first line, durable together with its name."""
+    new = [directory for directory in (place.parent, place.parent.parent) if not directory.exists()]
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _write_all(file, line, 0)
         os.fsync(file)
-        for directory in (place.parent, place.parent.parent):
+        for directory in (place.parent, *(made.parent for made in new)):
             _sync_directory(directory)
     except BaseException:
         os.close(file)
