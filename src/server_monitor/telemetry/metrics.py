@@ -47,6 +47,10 @@ history_refused = Counter(
 history_damaged = Counter(
     "server_monitor_history_damaged_blocks", "Blocks that could not be read and were left out.", registry=registry
 )
+recordings_failed = Counter(
+    "server_monitor_recordings_failed", "Sessions that could not be recorded any more.", registry=registry
+)
+recording_alarms = Counter("server_monitor_recording_alarms", "Recordings found missing or damaged.", registry=registry)
 samples_taken = Counter("server_monitor_samples_taken", "Samples collected from servers.", registry=registry)
 collector_failures = Counter(
     "server_monitor_collector_failures", "Connections and probes given up, by reason.", ["reason"], registry=registry
@@ -72,7 +76,3 @@ tasks_running = Gauge("server_monitor_tasks_running", "Tasks that this console i
 tasks_recovered = Counter(
     "server_monitor_tasks_recovered", "Tasks taken over from a console that had died.", registry=registry
 )
-recordings_failed = Counter(
-    "server_monitor_recordings_failed", "Sessions that could not be recorded any more.", registry=registry
-)
-recording_alarms = Counter("server_monitor_recording_alarms", "Recordings found missing or damaged.", registry=registry)

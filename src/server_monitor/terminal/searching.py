@@ -6,7 +6,7 @@ So a question takes a bounded time and answers with what it has found, and where
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -34,6 +34,7 @@ LIMIT_MAX: Final = 200
 LONGEST: Final = 200  # characters of what is looked for
 LINE: Final = 500  # characters of a line that is shown
 ROWS: Final = 50
+SLICE_BYTES: Final = 4_096  # drawn in a millisecond
 WARM_CHUNKS: Final = 8  # read before the place where a search goes on, so that the screen is what it was
 _PURPOSE: Final = b"server-monitor recording search cursor 1\n"
 _T = terminal_sessions
@@ -222,7 +223,9 @@ def _shown(events: Sequence[Event], screen: Screen, words: str) -> list[tuple[in
     found: list[tuple[int, str]] = []
     last = (-1, "")
     for event in events:
-        draw(screen, event)
+        for slice_ in _slices(event):
+            draw(screen, slice_)
+            time.sleep(0)  # Otherwise whatever else the console does waits five milliseconds for each of its turns.
         for text, was in screen.changes():
             if words in text.lower() and words not in was.lower():
                 this = (event.at_us // 1_000_000, text)
@@ -230,6 +233,11 @@ def _shown(events: Sequence[Event], screen: Screen, words: str) -> list[tuple[in
                     found.append((event.at_us, text))
                 last = this
     return found
+
+
+def _slices(event: Event) -> Iterator[Event]:
+    for start in range(0, max(1, len(event.data)), SLICE_BYTES):
+        yield Event(event.at_us, event.code, event.data[start : start + SLICE_BYTES])
 
 
 def _hit(row: Row[Any], at_us: int, line: str) -> Hit:
