@@ -123,6 +123,7 @@ class Stage:
                     groups=list(groups),
                     request_id="r",
                     status="active",
+                    owner=self.db.node,
                     created_at=at,
                     started_at=at,
                     recording="open",
@@ -161,7 +162,8 @@ class Stage:
 @asynccontextmanager
 async def stage_beside(data_dir: Path) -> AsyncIterator[Stage]:
     """Sessions in the library of a console that runs, or has run, on this directory with its own secrets."""
-    db = await Database.open(f"sqlite:///{data_dir / 'server-monitor.sqlite3'}", node="test-node")
+    node = contents(data_dir / "instance_id").decode().strip()
+    db = await Database.open(f"sqlite:///{data_dir / 'server-monitor.sqlite3'}", node=node)
     key = SecretStr(contents(data_dir / "secrets" / "encryption_key").decode().strip())
     library = Library(db, data_dir / "recordings", Keyring(key))
     try:

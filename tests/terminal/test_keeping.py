@@ -17,7 +17,7 @@ from server_monitor.auth.actor import Actor, ActorKind, Role
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import terminal_sessions
-from server_monitor.errors import Conflict, Gone
+from server_monitor.errors import Conflict, Gone, Unavailable
 from server_monitor.terminal.chain import Verdict
 from server_monitor.terminal.keeping import Keeping
 from server_monitor.terminal.library import Library
@@ -66,6 +66,26 @@ async def test_a_recording_that_was_missing_when_its_session_was_closed_raises_t
     for _ in range(2):
         await keep().verify_ended()
     assert [record["reason"] for record in await records(db, "recording.alarm")] == ["missing"]
+
+
+async def test_the_recordings_of_another_console_are_its_own_business(
+    db: Database, stage: Stage, keep: Callable[..., Keeping]
+) -> None:
+    """Two consoles on one database: what is not on this disk is not missing."""
+    session = await stage.play(b"x", ended_days_ago=31)
+    session.path.unlink()
+    async with db.transaction() as conn:
+        of_another = update(terminal_sessions).where(terminal_sessions.c.id == session.id)
+        await conn.execute(of_another.values(owner="another"))
+    assert await keep().verify_ended() == 0
+    assert (await keep().go_round(NOW)).alarms == 0
+    for ask in (
+        stage.library.show(session.id, "v3", "recording.view", actor=AUDITOR),
+        stage.library.verify_closed(session.id),
+    ):
+        with pytest.raises(Unavailable, match="another console"):
+            await ask
+    assert await records(db, "recording.") == []
 
 
 async def test_what_is_gone_or_of_another_size_raises_the_alarm(

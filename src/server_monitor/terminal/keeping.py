@@ -230,9 +230,10 @@ class Keeping:
             await asyncio.to_thread(_delete_older, left)
 
     async def _rows(self, *conditions: Any, limit: int, order: Any) -> Sequence[Row[Any]]:
-        begun = _T.c.started_at.is_not(None)
+        """Of sessions that this console ran: the files of another one on the same database are on its own disk."""
+        ours = _T.c.started_at.is_not(None), _T.c.owner == self._db.node
         async with self._db.reading() as conn:
-            return (await conn.execute(select(_T).where(begun, *conditions).order_by(order).limit(limit))).all()
+            return (await conn.execute(select(_T).where(*ours, *conditions).order_by(order).limit(limit))).all()
 
 
 def covers(filters: Filters, row: Row[Any]) -> bool:

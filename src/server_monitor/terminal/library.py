@@ -124,6 +124,8 @@ class Library:
             return Gone("The recording is in the archive only; its record `recording.archive` says where.")
         if row.started_at is None:
             return NotFound("recording", row.id)
+        if row.owner != self._db.node:
+            return _elsewhere(row)
         finding = Finding("missing", "The file of the recording is not there.")
         await self.note(row, Verification(Verdict.MISSING, (finding,)))
         return Gone("The recording is missing. An alarm was raised.")
@@ -159,6 +161,8 @@ class Library:
         try:
             found = await asyncio.to_thread(recording.check, path, self._keyring, against)
         except NotFound:
+            if row.owner != self._db.node:
+                raise _elsewhere(row) from None
             against.find("missing", "The file of the recording is not there.")
             verification = Verification(Verdict.MISSING, tuple(against.findings))
         else:
@@ -198,6 +202,10 @@ async def readable(conn: AsyncConnection, session_id: str, *, actor: Actor) -> R
     if found is not None and actor.id is not None and found.user_id == actor.id:
         raise Denied(f"This takes the permission {Permission.RECORDING_READ.value} for the server.")
     raise NotFound("terminal session", session_id[:MENTIONED])
+
+
+def _elsewhere(row: Row[Any]) -> Unavailable:
+    return Unavailable(f"The recording is in the data directory of another console, {row.owner}; ask that one.")
 
 
 def target(row: Row[Any]) -> AuditTarget:
