@@ -1,8 +1,9 @@
-"""A command running at the other end of a connection, as bytes in and bytes out."""
+"""A command or a shell running at the other end of a connection, as bytes in and bytes out."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import asyncssh
 from asyncssh.packet import SSHPacket, String
@@ -16,6 +17,15 @@ PACKET = 32_768  # bytes of data that a host may send at once
 
 OnData = Callable[[bytes], None]
 OnClosed = Callable[[str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pty:
+    """The terminal that a shell gets on its host."""
+
+    cols: int
+    rows: int
+    term: str = "xterm-256color"
 
 
 class Channel(asyncssh.SSHClientSession[bytes]):
@@ -32,8 +42,14 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
         self._connection: Connection | None = None
         self._closed_by_us = False
+        self.on_writable: Callable[[], None] | None = None
         self.exit_status: int | None = None
         self.exit_signal: str | None = None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and the host has not yet let us send. `on_writable` is called when it has become little."""
+        return 0 if self._channel is None else self._channel.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Send to the command's standard input. A closed channel takes nothing and says nothing."""
@@ -43,6 +59,11 @@ class Channel(asyncssh.SSHClientSession[bytes]):
     def write_eof(self) -> None:
         if self._channel is not None and not self._channel.is_closing():
             self._channel.write_eof()
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Tell the shell's terminal its new size."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.change_terminal_size(cols, rows)
 
     def pause(self) -> None:
         """Take no more bytes. The host may send one window ahead and then waits."""
@@ -75,6 +96,11 @@ class Channel(asyncssh.SSHClientSession[bytes]):
     @override
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
+
+    @override
+    def resume_writing(self) -> None:
+        if self.on_writable is not None:
+            self.on_writable()
 
     @override
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
@@ -115,21 +141,45 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
         super().__init__(connection, asyncio.get_running_loop(), "replace", None, "strict", window_bytes, PACKET)
         self._is_abandoned = False
 
-    async def start(self, session: Channel, command: str) -> None:
+    async def start(self, session: Channel, command: str | None, pty: Pty | None) -> None:
         """Open it and start the command. Whoever stops waiting leaves a channel that is closed once it is open."""
         try:
-            await self._open(b"session")
-            self._session = session
-            session.connection_made(self)
-            is_started = await self._make_request(b"exec", String(command))
+            if command is not None and pty is None:
+                await self._run(session, command)
+            else:
+                await self._open_shell(session, command, pty)
         except asyncio.CancelledError:
             self._is_abandoned = True
             session.close()
             raise
-        if not is_started:
+
+    async def _run(self, session: Channel, command: str) -> None:
+        """A thousand commands at once are the reason for this class: two packets each, and no more tasks."""
+        await self._open(b"session")
+        self._session = session
+        session.connection_made(self)
+        if not await self._make_request(b"exec", String(command)):
             self.close()
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_REQUEST_SESSION_FAILED, "Session request failed")
         self._loop.call_soon(self._deliver)
+
+    async def _open_shell(self, session: Channel, command: str | None, pty: Pty | None) -> None:
+        size = (pty.cols, pty.rows) if pty is not None else ()
+        await self.create(
+            lambda: session,
+            command,
+            subsystem=None,
+            env={},
+            request_pty=pty is not None,
+            term_type=pty.term if pty is not None else None,
+            term_size=size,
+            term_modes={},
+            x11_forwarding=False,
+            x11_display=None,
+            x11_auth_path=None,
+            x11_single_connection=False,
+            agent_forwarding=False,
+        )
 
     def _deliver(self) -> None:
         """Bytes come once whoever asked has the channel, unless they have paused it at once."""
@@ -147,14 +197,16 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
         """Nothing, as `Connection` does for what is sent."""
 
 
-async def open_on(connection: Connection, channel: Channel, command: str, window_bytes: int) -> None:
-    """Start `command` on the connection. The caller sets the deadline and maps the errors.
+async def open_on(
+    connection: Connection, channel: Channel, command: str | None, window_bytes: int, pty: Pty | None = None
+) -> None:
+    """Start `command`, or with None the account's own shell. The caller sets the deadline and maps the errors.
 
     When the caller stops waiting, the channel is closed as soon as the host has opened it: an abandoned one would stay
     open there and count against its MaxSessions.
     """
     channel.is_carried_by(connection)
-    await _Wire(connection, window_bytes).start(channel, command)
+    await _Wire(connection, window_bytes).start(channel, command, pty)
 
 
 def _reason(exc: Exception) -> str:

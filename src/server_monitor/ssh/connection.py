@@ -31,6 +31,9 @@ LONGEST_BACKLOG = 1_048_576  # bytes that may wait while asyncssh is busy with a
 WRITE_HIGH_WATER = 65_536  # bytes we may owe a host that does not read, before we stop reading from it
 MOST_REKEYS = 20  # key exchanges in a minute; each costs about 3 ms
 REKEY_WINDOW_S = 60.0
+SHELL_SHARE = 0.75  # of a core, while somebody works on the host in a shell: they wait for what it prints
+SHELL_PROBE_S = 15.0  # a host that is silent for so long, with a shell open, is asked whether it still is there
+SHELL_PROBES = 3  # unanswered ones, after which the connection is lost
 
 SMALL_SLICE = 4_096  # bytes whose cost is taken from the wall clock: asking for CPU time costs more than they do
 SMALL_SLICE_MOST_S = 0.003  # CPU that so few bytes can cost; beyond it we were made to wait
@@ -72,6 +75,8 @@ class Connection(asyncssh.SSHClientConnection):
         self._unread = False  # the host does not read what we send
         self._exchanges = 0
         self._exchanges_since = 0.0
+        self._usual_share = pace.share
+        self.shells = 0
 
     @property
     @override
@@ -96,6 +101,18 @@ class Connection(asyncssh.SSHClientConnection):
         """End the connection because nobody wants it any more; its channels are told that nothing was wrong."""
         self.closed_by_us = True
         super().close()
+
+    def shell_opened(self, probe_s: float = SHELL_PROBE_S) -> None:
+        """A person works in a shell here: serve the host more readily, and notice when it freezes."""
+        self.shells += 1
+        self._pace.share = max(SHELL_SHARE, self._usual_share)
+        self.set_keepalive(probe_s, SHELL_PROBES)
+
+    def shell_closed(self) -> None:
+        self.shells -= 1
+        if self.shells == 0:
+            self._pace.share = self._usual_share
+            self.set_keepalive(0)
 
     def settle(self, base: asyncssh.SSHClientConnectionOptions) -> None:
         """Let go of what was needed to connect: the copied options, and with them every secret."""

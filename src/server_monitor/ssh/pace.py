@@ -10,20 +10,20 @@ REST_UNTIL_S = 0.1  # what is left of it when it may go on
 
 
 class Pace:
-    """The account of one host."""
+    """The account of one host. `share` may change at any time; it counts from then on."""
 
-    __slots__ = ("_at", "_busy_s", "_share")
+    __slots__ = ("_at", "_busy_s", "share")
 
     def __init__(self, share: float = SHARE) -> None:
-        self._share = share
+        self.share = share
         self._busy_s = 0.0
         self._at = 0.0
 
     def spend(self, cpu_s: float, now: float) -> float:
         """Book CPU seconds; how long the host must wait now, 0.0 when it need not. `now` is a monotonic clock's."""
-        drained_s = (now - self._at) * self._share
+        drained_s = (now - self._at) * self.share
         self._busy_s = max(0.0, self._busy_s - drained_s) + cpu_s
         self._at = now
         if self._busy_s <= BURST_S:
             return 0.0
-        return (self._busy_s - REST_UNTIL_S) / self._share
+        return (self._busy_s - REST_UNTIL_S) / self.share

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from server_monitor.db.engine import Database
 from server_monitor.errors import NotFound, Unavailable, Unreachable
 from server_monitor.ssh import agent, algorithms, hostkeys
-from server_monitor.ssh.channel import DEFAULT_WINDOW, Channel, OnClosed, OnData, open_on
-from server_monitor.ssh.connection import Connection
+from server_monitor.ssh.channel import DEFAULT_WINDOW, Channel, OnClosed, OnData, Pty, open_on
+from server_monitor.ssh.connection import SHELL_PROBE_S, Connection
 from server_monitor.ssh.dial import Dialler, Login, base_options
 from server_monitor.ssh.failures import Stage, timed_out, unreachable
 from server_monitor.ssh.hostkeys import HostKey, HostKeyChanged, HostKeyUnknown
@@ -30,6 +30,9 @@ log = logger(__name__)
 
 MOST_JUMPS = 8
 CLOSE_TIMEOUT_S = 2.0
+SHELL_WINDOW = 262_144
+# Shells on the connection that everybody shares. OpenSSH gives ten channels on each, and tasks need some of them.
+SHELLS_SHARED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Limits:
     connect_concurrency: int = 50
     connect_timeout_s: float = 10.0  # from TCP to logged in, for each host on the way; also for opening a channel
     host_cpu_share: float = SHARE  # of a core that one host may keep busy
+    shell_probe_s: float = SHELL_PROBE_S
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +85,7 @@ class Pool:
         self._slots = asyncio.Semaphore(limits.connect_concurrency)
         self._held: dict[str, _Held] = {}
         self._attempts: dict[str, _Attempt] = {}
+        self._apart: dict[Connection, str] = {}  # connections that each carry one shell, and to which server
 
     async def connect(self, target: Target) -> Connection:
         """The open connection to this server. Raises Unreachable with the reason why there is none.
@@ -112,16 +117,80 @@ class Pool:
         """Start `command` on the server; its bytes come by the callbacks. Raises Unreachable, Unavailable."""
         connection = await self.connect(target)
         channel = Channel(on_data, on_closed, on_stderr)
+        await self._open_on(connection, target, channel, command, window_bytes)
+        return channel
+
+    async def open_shell(self, target: Target, pty: Pty, on_data: OnData, on_closed: OnClosed) -> Channel:
+        """Start the account's own shell in a terminal on the server. Raises Unreachable.
+
+        On the connection that everybody shares while there is room for it, else on one of its own.
+        """
+        connection = await self.connect(target)
+        if connection.shells < SHELLS_SHARED:
+            try:
+                return await self._shell_on(connection, target, pty, on_data, on_closed)
+            except Unreachable as refused:
+                if refused.reason not in {"channel_refused", "connection_lost"}:
+                    raise
+        connection = await self._connected(target)
+        self._apart[connection] = target.server_id
+        self._count()
+        connection.peer.on_lost = lambda _: self._let_go(connection)
+        try:
+            return await self._shell_on(connection, target, pty, on_data, on_closed)
+        except BaseException:
+            self._let_go(connection)
+            raise
+
+    async def _shell_on(
+        self, connection: Connection, target: Target, pty: Pty, on_data: OnData, on_closed: OnClosed
+    ) -> Channel:
+        is_open = True
+
+        def closed(reason: str | None) -> None:
+            settle()
+            on_closed(reason)
+
+        def settle() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                connection.shell_closed()
+                self._let_go(connection)
+
+        connection.shell_opened(self._limits.shell_probe_s)
+        channel = Channel(on_data, closed, None)
+        try:
+            await self._open_on(connection, target, channel, None, SHELL_WINDOW, pty)
+        except BaseException:
+            settle()
+            raise
+        return channel
+
+    def _let_go(self, connection: Connection) -> None:
+        """Close a connection that carried one shell. The shared one stays."""
+        if self._apart.pop(connection, None) is not None:
+            self._count()
+            connection.close()
+
+    async def _open_on(  # noqa: PLR0917
+        self,
+        connection: Connection,
+        target: Target,
+        channel: Channel,
+        command: str | None,
+        window_bytes: int,
+        pty: Pty | None = None,
+    ) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
-                await open_on(connection, channel, command, window_bytes)
+                await open_on(connection, channel, command, window_bytes, pty)
         except TimeoutError:
             # Not even a refusal: the connection is of no use to anybody.
             self._discard(target.server_id, connection)
             raise timed_out(Stage.OPEN, target.place, self._limits.connect_timeout_s) from None
         except Exception as error:
             raise unreachable(error, Stage.OPEN, target.place) from error
-        return channel
 
     async def scan(self, target: Target) -> list[HostKey]:
         """The host keys that the server shows, best first. Nobody tries to log in. Raises Unreachable."""
@@ -143,7 +212,9 @@ class Pool:
         held = self._held.pop(server_id, None)
         if held is not None:
             held.connection.close()
-            metrics.ssh_connections.set(len(self._held))
+            self._count()
+        for connection in [one for one, server in self._apart.items() if server == server_id]:
+            self._let_go(connection)
 
     async def close(self) -> None:
         """Close every connection, those that lead through another one first."""
@@ -153,15 +224,17 @@ class Pool:
         self._attempts.clear()
         held = sorted(self._held.values(), key=lambda each: _depth(each.target), reverse=True)
         self._held.clear()
-        metrics.ssh_connections.set(0)
-        for each in held:
-            each.connection.close()
+        connections = [*self._apart, *(each.connection for each in held)]
+        self._apart.clear()
+        self._count()
+        for connection in connections:
+            connection.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                for each in held:
-                    await each.connection.wait_closed()
+                for connection in connections:
+                    await connection.wait_closed()
         except TimeoutError:
-            log.warning("ssh_close_timed_out", connections=len(held))
+            log.warning("ssh_close_timed_out", connections=len(connections))
 
     async def _lead(self, target: Target) -> Connection:
         """Connect for everybody who asks meanwhile. Whoever is cancelled here leaves the work to the next one."""
@@ -187,7 +260,7 @@ class Pool:
             raise Unreachable("connection_lost", f"{target.place} was changed or removed while connecting.")
         self._close_held(target.server_id)
         self._held[target.server_id] = _Held(target, connection)
-        metrics.ssh_connections.set(len(self._held))
+        self._count()
         connection.peer.on_lost = lambda _: self._discard(target.server_id, connection)
         return connection
 
@@ -200,7 +273,10 @@ class Pool:
         held = self._held.pop(server_id, None)
         if held is not None:
             held.connection.abort()
-            metrics.ssh_connections.set(len(self._held))
+            self._count()
+
+    def _count(self) -> None:
+        metrics.ssh_connections.set(len(self._held) + len(self._apart))
 
     async def _connected(self, target: Target) -> Connection:
         try:
