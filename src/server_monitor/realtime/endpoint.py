@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from server_monitor.auth import handshake
 from server_monitor.auth.actor import Actor, Permission, groups_allowing
 from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.errors import Failure, NotFound, Unavailable
@@ -137,7 +137,7 @@ class Live:
                 await self._talk(socket, connection)
 
     async def _admit(self, socket: WebSocket) -> Actor | Refusal:
-        bearer = _bearer(socket.headers.get("authorization"))
+        bearer = handshake.bearer(socket.headers.get("authorization"))
         if bearer is None and not self._is_own_page(socket):
             return Refusal(403, "denied", "A browser may open this only from the console's own pages.")
         try:
@@ -154,13 +154,8 @@ class Live:
         return actor
 
     def _is_own_page(self, socket: WebSocket) -> bool:
-        origin = socket.headers.get("origin")
-        if origin is None:
-            return False
-        if origin in self._rules.allowed_origins:
-            return True
-        page = urlsplit(origin)
-        return page.scheme in ("http", "https") and page.netloc.lower() == socket.headers.get("host", "").lower()
+        host = socket.headers.get("host", "")
+        return handshake.is_own_page(socket.headers.get("origin"), host, self._rules.allowed_origins)
 
     @asynccontextmanager
     async def _open(self, actor: Actor) -> AsyncIterator[_Connection]:
@@ -355,11 +350,6 @@ def _owner(actor: Actor) -> str:
 def _login(actor: Actor) -> tuple[object, ...]:
     """Connections that are equal in this stand and fall together."""
     return (actor.kind, actor.id, actor.session_id, actor.token_id)
-
-
-def _bearer(header: str | None) -> str | None:
-    scheme, _, token = (header or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 async def _as_of_now(connection: _Connection, ask: Callable[[Actor], Awaitable[Found]]) -> Found:
