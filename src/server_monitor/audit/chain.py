@@ -43,6 +43,8 @@ ACTIONS = frozenset(
         "auth.login",
         "auth.login_failed",
         "auth.logout",
+        "file.download",
+        "file.upload",
         "group.create",
         "group.delete",
         "group.grant",

@@ -12,6 +12,7 @@ from typing_extensions import override
 from server_monitor.ssh.connection import Connection
 from server_monitor.ssh.failures import Stage, unreachable
 
+TERM = "xterm-256color"
 DEFAULT_WINDOW = 131_072  # bytes a host may send ahead of what we have taken
 PACKET = 32_768  # bytes of data that a host may send at once
 
@@ -25,7 +26,6 @@ class Pty:
 
     cols: int
     rows: int
-    term: str = "xterm-256color"
 
 
 class Channel(asyncssh.SSHClientSession[bytes]):
@@ -171,7 +171,7 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
             subsystem=None,
             env={},
             request_pty=pty is not None,
-            term_type=pty.term if pty is not None else None,
+            term_type=TERM if pty is not None else None,
             term_size=size,
             term_modes={},
             x11_forwarding=False,

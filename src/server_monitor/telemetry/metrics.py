@@ -76,3 +76,21 @@ tasks_running = Gauge("server_monitor_tasks_running", "Tasks that this console i
 tasks_recovered = Counter(
     "server_monitor_tasks_recovered", "Tasks taken over from a console that had died.", registry=registry
 )
+terminal_sessions = Gauge(
+    "server_monitor_terminal_sessions", "Terminal sessions that this console holds.", registry=registry
+)
+terminal_sessions_ended = Counter(
+    "server_monitor_terminal_sessions_ended",
+    "Terminal sessions that have ended, by status.",
+    ["status"],
+    registry=registry,
+)
+terminal_output_bytes = Counter(
+    "server_monitor_terminal_output_bytes", "Bytes that shells in terminals have printed.", registry=registry
+)
+terminal_pauses = Counter(
+    "server_monitor_terminal_pauses", "Times a shell had to wait for its browser or for the disk.", registry=registry
+)
+file_bytes = Counter(
+    "server_monitor_file_bytes", "Bytes of files copied to and from servers.", ["direction"], registry=registry
+)

@@ -55,7 +55,7 @@ class Leave:
 Frame = Show | Resize | Ack | Answer | Leave
 
 
-def parse(text: str) -> Frame:  # noqa: PLR0911  # a line for a kind
+def parse(text: str) -> Frame:
     """Raises MalformedError."""
     said = _decoded(text)
     match said.get("type"):

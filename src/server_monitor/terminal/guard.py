@@ -44,6 +44,11 @@ class Guard:
         return text if text.strip() else None
 
     @property
+    def is_full_screen(self) -> bool:
+        """Does a program have the whole screen?"""
+        return self._modes.is_alternate
+
+    @property
     def awaits_echo(self) -> bool:
         """Has something been typed that has not come back yet, and may still do so?"""
         return self._is_known and self._echoed < len(self._typed) and not self._modes.is_alternate

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
-from server_monitor.auth.actor import SYSTEM, Actor, ActorKind, Permission, allows, audited, groups_allowing
+from server_monitor.auth.actor import SYSTEM, Actor, ActorKind, GroupId, Permission, allows, audited, groups_allowing
 from server_monitor.db.ids import MENTIONED, is_id, new_id
 from server_monitor.db.tables import audit_records, heartbeats, terminal_sessions, users
-from server_monitor.errors import Conflict, Denied, Invalid, NotFound, TooMany
+from server_monitor.errors import Conflict, Denied, Failure, Invalid, NotFound, TooMany
 from server_monitor.fleet import servers as fleet
 from server_monitor.fleet.servers import Server
 from server_monitor.terminal.recording import Progress
@@ -57,7 +57,7 @@ class Session:
     server_id: str
     server_name: str
     account: str
-    groups: Sequence[str]
+    groups: Sequence[GroupId]
     request_id: str
     reason: str | None
     created_at: datetime
@@ -97,6 +97,19 @@ class TicketRefused(Exception):  # noqa: N818  # An answer to whoever shows one.
     """No session is opened by this ticket: it is used, too old, or of another session, person or purpose."""
 
 
+class Unfit(Exception):  # noqa: N818  # An answer to whoever asks; it is recorded on the way.
+    """This person may have no terminal on this server, or nobody may now."""
+
+    def __init__(self, obstacle: str) -> None:
+        super().__init__(obstacle)
+        self.obstacle = obstacle
+
+    @property
+    def failure(self) -> Failure:
+        kind = Denied if self.obstacle in {"not_permitted", "capability"} else Conflict
+        return kind(OBSTACLES[self.obstacle])
+
+
 # --- asked for ---
 
 
@@ -113,11 +126,11 @@ async def ask(
 ) -> Ticket:
     """A new session and the ticket that opens its shell.
 
-    Raises NotFound, Denied without the right to it or the server's capability, Conflict when the server cannot have a
-    terminal now, Invalid, and TooMany.
+    Raises NotFound, Unfit, Invalid and TooMany.
     """
     server = await fleet.get(conn, server_id, actor=actor)
-    _require_fit(server, actor)
+    if (found := obstacle(server, actor)) is not None:
+        raise Unfit(found)
     reason = _reason(reason, rules)
     if not size.is_possible:
         raise Invalid.one("cols", f"A terminal has at most {COLS_MAX} columns and {ROWS_MAX} rows, and one of each.")
@@ -178,14 +191,6 @@ OBSTACLES: Mapping[str, str] = {
 }
 
 
-def _require_fit(server: Server, actor: Actor) -> None:
-    found = obstacle(server, actor)
-    if found in {"not_permitted", "capability"}:
-        raise Denied(OBSTACLES[found])
-    if found is not None:
-        raise Conflict(OBSTACLES[found])
-
-
 def _reason(given: str | None, rules: Rules) -> str | None:
     reason = (given or "").strip() or None
     if reason is None and rules.needs_reason:
@@ -207,9 +212,7 @@ async def _require_room(conn: AsyncConnection, actor: Actor, rules: Rules, now: 
 # --- tickets ---
 
 
-async def issue(
-    conn: AsyncConnection, session_id: str, purpose: Purpose, *, actor: Actor, now: datetime
-) -> Ticket:
+async def issue(conn: AsyncConnection, session_id: str, purpose: Purpose, *, actor: Actor, now: datetime) -> Ticket:
     """A ticket for a session that runs: to attach again for whoever opened it, to watch for who may stop it.
 
     Raises NotFound, Denied, and Conflict when the session is over or has not begun.
@@ -262,7 +265,7 @@ def _digest(ticket: str, session_id: str, user_id: str, purpose: Purpose) -> byt
 async def begin(
     conn: AsyncConnection, session: Session, size: Size, progress: Progress, *, owner: str, now: datetime
 ) -> bool:
-    """Note that the shell is about to open. Appends the intent `terminal.connect`. False when it has ended meanwhile."""
+    """Note that the shell is about to open. Appends the intent `terminal.connect`. False when it is over."""
     values = {"started_at": now, "owner": owner, **_recorded(progress)}
     mine = and_(_T.c.id == session.id, _T.c.status == Status.ACTIVE, _T.c.started_at.is_(None))
     if (await conn.execute(update(_T).where(mine).values(**values))).rowcount == 0:
@@ -272,11 +275,9 @@ async def begin(
         "cols": size.cols,
         "rows": size.rows,
         "reason": session.reason,
-        **progress.said(),
+        **_said(progress),
     }
-    await log.append(
-        conn, Event("terminal.connect", session.actor, session.target, None, phase="intent", meta=meta)
-    )
+    await log.append(conn, Event("terminal.connect", session.actor, session.target, None, phase="intent", meta=meta))
     return True
 
 
@@ -284,16 +285,21 @@ async def note_heads(conn: AsyncConnection, heads: Sequence[tuple[Session, Progr
     """Write down how far recordings have come. Appends `terminal.head` for each."""
     for session, progress in sorted(heads, key=lambda one: one[0].id):
         await conn.execute(update(_T).where(_T.c.id == session.id, _is_active).values(**_recorded(progress)))
-        await log.append(conn, Event("terminal.head", session.actor, session.target, meta=progress.said()))
+        await log.append(conn, Event("terminal.head", session.actor, session.target, meta=_said(progress)))
 
 
 _is_active = _T.c.status == Status.ACTIVE
 
 
-async def end(conn: AsyncConnection, session: Session, ending: Ending, progress: Progress | None, *, now: datetime) -> bool:
+async def end(
+    conn: AsyncConnection, session: Session, ending: Ending, progress: Progress | None, *, now: datetime
+) -> bool:
     """End a session, once. Appends `terminal.disconnect` when it had begun. False when it had ended already."""
-    values = {"status": ending.status, "cause": ending.cause, "finished_at": now, "ticket": None}
-    values |= {"recording": "unverified", **_recorded(progress)} if progress else {"recording": "missing"}
+    values: dict[str, Any] = {"status": ending.status, "cause": ending.cause, "finished_at": now, "ticket": None}
+    if session.started_at is None:
+        progress = None  # Nothing was ever shown.
+    if progress is not None:
+        values |= {"recording": "unverified", **_recorded(progress)}
     ended = await conn.execute(update(_T).where(_T.c.id == session.id, _is_active).values(**values))
     if ended.rowcount and progress is not None:
         await log.append(conn, await _disconnected(conn, session, ending, progress, now))
@@ -303,14 +309,14 @@ async def end(conn: AsyncConnection, session: Session, ending: Ending, progress:
 async def _disconnected(
     conn: AsyncConnection, session: Session, ending: Ending, progress: Progress, now: datetime
 ) -> Event:
-    started_at = session.started_at or session.created_at
+    assert session.started_at is not None
     meta = {
         **session.where,
-        **progress.said(),
+        **_said(progress),
         "status": ending.status.value,
         "cause": ending.cause,
         "exit_status": ending.exit_status,
-        "duration_ms": int((now - started_at).total_seconds() * 1_000),
+        "duration_ms": int((now - session.started_at).total_seconds() * 1_000),
     }
     outcome = "success" if ending.status is Status.CLOSED else "failure"
     parent = await _intent(conn, session.id)
@@ -358,6 +364,16 @@ async def record_watch(conn: AsyncConnection, session: Session, *, actor: Actor)
     await log.append(conn, Event("recording.view", audited(actor), session.target, meta=meta))
 
 
+def _said(progress: Progress) -> dict[str, Any]:
+    """As the records have it; `terminal/ledger.py` reads it there."""
+    return {
+        "chunks": progress.chunks,
+        "head": progress.head.hex(),
+        "bytes": progress.size_bytes,
+        "output_bytes": progress.output_bytes,
+    }
+
+
 def _recorded(progress: Progress) -> dict[str, Any]:
     return {
         "chunks": progress.chunks,
@@ -374,7 +390,7 @@ async def give_up_unused(conn: AsyncConnection, now: datetime) -> int:
     """End sessions whose ticket nobody used; returns how many."""
     unused = and_(_is_active, _T.c.started_at.is_(None), _T.c.ticket_expires_at <= now)
     values = {"status": Status.CLOSED, "cause": "not_opened", "finished_at": now, "ticket": None}
-    ended = await conn.execute(update(_T).where(unused).values(**values, recording="missing"))
+    ended = await conn.execute(update(_T).where(unused).values(**values))
     return int(ended.rowcount)
 
 
@@ -405,16 +421,18 @@ async def unsettled(conn: AsyncConnection, owner: str) -> list[Session]:
     return [session_of(row) for row in rows]
 
 
-async def settle(conn: AsyncConnection, session: Session, progress: Progress | None, *, now: datetime) -> None:
+async def settle(conn: AsyncConnection, session: Session, progress: Progress | None) -> None:
     """Close the books on a session that a dead console left: what its file holds, or None when there is no file.
 
     Appends the `terminal.disconnect` that nobody else will, with outcome `unknown`.
     """
-    values: dict[str, Any] = {"recording": "unverified", **_recorded(progress)} if progress else {"recording": "missing"}
+    values: dict[str, Any] = (
+        {"recording": "unverified", **_recorded(progress)} if progress else {"recording": "missing"}
+    )
     mine = and_(_T.c.id == session.id, _T.c.recording == "open", _T.c.status != Status.ACTIVE)
     if (await conn.execute(update(_T).where(mine).values(**values))).rowcount == 0:
         return
-    meta = {**session.where, "cause": "console_died", "recovered": True, **(progress.said() if progress else {})}
+    meta = {**session.where, "cause": "console_died", "recovered": True, **(_said(progress) if progress else {})}
     parent = await _intent(conn, session.id)
     await log.append(
         conn,

@@ -1,0 +1,452 @@
+"""All running sessions of this console: opened, attached to, watched over, and ended.
+
+    ticket → may they still? → recording begun → `terminal.connect` committed → shell → … → `terminal.disconnect`
+
+Without a recording there is no shell. Whoever opened a session is asked about again whenever rows about access change,
+and every few seconds besides, because a login also ends by itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+from server_monitor.auth import identity
+from server_monitor.auth import sessions as logins
+from server_monitor.auth.actor import Actor, ActorKind, Permission, allows
+from server_monitor.bus.contract import Bus, Changed, Subject
+from server_monitor.db.engine import Database
+from server_monitor.errors import Conflict, TooMany, Unavailable, Unreachable
+from server_monitor.fleet import servers as fleet
+from server_monitor.fleet.servers import Server
+from server_monitor.ssh.channel import TERM
+from server_monitor.telemetry import metrics
+from server_monitor.telemetry.logs import RequestContext, logger, request_context
+from server_monitor.terminal import sessions
+from server_monitor.terminal.bridge import GOING_AWAY, NORMAL, Bridge, Limits, Link
+from server_monitor.terminal.chain import Opening
+from server_monitor.terminal.recording import Progress, Recorder, RecordingFailed
+from server_monitor.terminal.sessions import Redeemed, Session, Ticket, TicketRefused
+from server_monitor.terminal.shell import OpenShell
+from server_monitor.terminal.states import Ending, Purpose, Size, Status
+from server_monitor.terminal.typed import Objection
+
+log = logger(__name__)
+
+SESSIONS_MAX: Final = 1_000  # of this console
+WATCHERS_MAX: Final = 16  # of one session
+SIZES_MAX: Final = 1_000
+DEFAULT_SIZE: Final = Size(80, 24)
+CHECK_EVERY_S: Final = 4.0
+TICK_S: Final = 1.0
+HEADS_EVERY_S: Final = 60.0
+HOUSEKEEPING_EVERY_S: Final = 15.0
+STORE_RETRY_S: Final = 1.0
+
+# Audit actions after which a login may have ended or somebody may do less.
+_ABOUT_ACCESS: Final = ("user.", "token.", "session.", "group.", "server.", "host_key.", "auth.logout")
+
+Done = TypeVar("Done")
+BeginRecording = Callable[[Opening], Awaitable[Recorder]]
+"""Raises RecordingFailed."""
+
+SettleRecording = Callable[[str], Awaitable[Progress | None]]
+"""Closes the file that a dead console left of a session; None when nothing of it is there. Raises Unavailable."""
+
+ObjectTo = Callable[[str, Server, Actor], Awaitable[Objection | None]]
+"""What the command policy says about a line for this server and person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the desk looks. Shorter in tests."""
+
+    check_s: float = CHECK_EVERY_S
+    tick_s: float = TICK_S
+    heads_s: float = HEADS_EVERY_S
+    housekeeping_s: float = HOUSEKEEPING_EVERY_S
+
+
+class Desk:
+    """Sessions of this console. `recover` before anything else, then `run` until cancelled."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        db: Database,
+        owner: str,
+        bus: Bus,
+        open_shell: OpenShell,
+        begin_recording: BeginRecording,
+        settle_recording: SettleRecording,
+        object_to: ObjectTo,
+        actions_since: Callable[[int], Awaitable[Collection[str]]],
+        limits: Limits,
+        rules: sessions.Rules,
+        *,
+        lease: timedelta = timedelta(seconds=15),
+        timing: Timing = Timing(),
+    ) -> None:
+        self.rules = rules
+        self._db = db
+        self._owner = owner
+        self._bus = bus
+        self._open_shell = open_shell
+        self._begin_recording = begin_recording
+        self._settle_recording = settle_recording
+        self._object_to = object_to
+        self._actions_since = actions_since
+        self._limits = limits
+        self._lease = lease
+        self._timing = timing
+        self._bridges: dict[str, Bridge] = {}
+        self._sizes: dict[str, Size] = {}  # asked for, until the ticket is used
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_stopping = False
+        self._audit_size: int | None = None
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    # --- for routes and sockets ------------------------------------------------------------------------------------
+
+    async def ask(self, server_id: str, size: Size, reason: str | None, *, request_id: str, actor: Actor) -> Ticket:
+        """A new session. Raises as `sessions.ask` does; a refusal is recorded."""
+        try:
+            async with self._db.transaction() as conn:
+                ticket = await sessions.ask(
+                    conn,
+                    server_id,
+                    size,
+                    reason,
+                    rules=self.rules,
+                    request_id=request_id,
+                    actor=actor,
+                    now=datetime.now(UTC),
+                )
+        except sessions.Unfit as unfit:
+            async with self._db.transaction() as conn:
+                await sessions.record_denied(conn, server_id, unfit.obstacle, actor=actor)
+            raise unfit.failure from None
+        if len(self._sizes) >= SIZES_MAX:
+            del self._sizes[next(iter(self._sizes))]
+        self._sizes[ticket.session_id] = size
+        return ticket
+
+    async def issue(self, session_id: str, purpose: Purpose, *, actor: Actor) -> Ticket:
+        """A ticket for a session that runs here. Raises as `sessions.issue` does."""
+        async with self._db.transaction() as conn:
+            return await sessions.issue(conn, session_id, purpose, actor=actor, now=datetime.now(UTC))
+
+    async def stop(self, session_id: str, reason: str | None, *, actor: Actor) -> None:
+        """End a session. Raises as `sessions.record_stop` does."""
+        now = datetime.now(UTC)
+        async with self._db.transaction() as conn:
+            session, ending = await sessions.record_stop(conn, session_id, reason, actor=actor)
+            bridge = self._bridges.get(session_id)
+            if bridge is None and session.started_at is not None:
+                raise Conflict("Another console holds this session.")
+            if bridge is None:
+                await sessions.end(conn, session, ending, None, now=now)
+        if bridge is not None:
+            bridge.end(ending)
+
+    def watchers(self, session_id: str) -> Sequence[str]:
+        bridge = self._bridges.get(session_id)
+        return [link.name for link in bridge.watchers] if bridge else []
+
+    async def attach(self, session_id: str, ticket: str, have: int, *, actor: Actor | None) -> tuple[Bridge, Link]:
+        """Use a ticket: the session, and this browser's side of it.
+
+        Raises TicketRefused, TooMany, and Unavailable when the console takes no sessions now.
+        """
+        async with self._db.transaction() as conn:
+            redeemed = await sessions.redeem(conn, session_id, ticket, actor=actor, now=datetime.now(UTC))
+        if redeemed.purpose is Purpose.WATCH:
+            assert actor is not None, "a ticket to watch is bound to who is logged in"
+            return await self._watch(redeemed, actor)
+        bridge = self._bridges.get(session_id)
+        if bridge is None:
+            if redeemed.session.started_at is not None:
+                raise TicketRefused  # It ran in another console, or has just ended.
+            bridge = self._begin(redeemed.session)
+        link = Link(actor, redeemed.session.user_name, is_watching=False)
+        bridge.attach(link, have)
+        return bridge, link
+
+    async def _watch(self, redeemed: Redeemed, actor: Actor) -> tuple[Bridge, Link]:
+        session = redeemed.session
+        bridge = self._bridges.get(session.id)
+        if bridge is None or bridge.ending is not None:
+            raise TicketRefused
+        if len(bridge.watchers) >= WATCHERS_MAX:
+            raise TooMany("As many people watch this session as may.", 30)
+        async with self._db.transaction() as conn:  # Before the first byte is shown.
+            await sessions.record_watch(conn, session, actor=actor)
+        link = Link(actor, actor.name, is_watching=True)
+        bridge.attach(link, 0)
+        return bridge, link
+
+    # --- one session ----------------------------------------------------------------------------------------------
+
+    def _begin(self, session: Session) -> Bridge:
+        if self._tasks is None or self._is_stopping or len(self._bridges) >= SESSIONS_MAX:
+            raise Unavailable("The console takes no further terminals now.")
+        size = self._sizes.pop(session.id, DEFAULT_SIZE)
+        bridge = Bridge(session, size, self._limits, self._objector(session))
+        self._bridges[session.id] = bridge
+        self._emptied.clear()
+        metrics.terminal_sessions.set(len(self._bridges))
+        self._tasks.create_task(self._serve(bridge), name=f"terminal {session.id}")
+        return bridge
+
+    async def _serve(self, bridge: Bridge) -> None:
+        """A session from its first ticket to its last record."""
+        request_context.set(RequestContext(bridge.session.request_id, "ws"))
+        try:
+            if (trouble := await self._opened(bridge)) is not None:
+                bridge.end(trouble)
+            ending = await bridge.run()
+            await self._stored(bridge, ending, await _closed(bridge.recorder, ending))
+        finally:
+            del self._bridges[bridge.session.id]
+            metrics.terminal_sessions.set(len(self._bridges))
+            if not self._bridges:
+                self._emptied.set()
+
+    async def _opened(self, bridge: Bridge) -> Ending | None:
+        """Open the shell; why there is none."""
+        session = bridge.session
+        try:
+            trouble = (await self._troubles([bridge])).get(session.id)
+            return trouble or await self._with_recording(bridge)
+        except Unavailable as error:  # The disk or the database: what cannot be recorded does not run.
+            log.warning("terminal_not_recorded", session_id=session.id, cause=str(error))
+            return Ending(Status.INTERRUPTED, "not_recorded")
+        except Unreachable as error:
+            log.info("terminal_not_opened", session_id=session.id, reason=error.reason)
+            return Ending(Status.INTERRUPTED, error.reason)
+
+    async def _with_recording(self, bridge: Bridge) -> Ending | None:
+        """Raises Unavailable and Unreachable."""
+        session, size, now = bridge.session, bridge.size, datetime.now(UTC)
+        opening = Opening(
+            session.id, now, size.cols, size.rows, TERM, server=session.server_name, user=session.user_name
+        )
+        recorder = await self._begin_recording(opening)
+        bridge.record_with(recorder)
+        async with self._db.transaction() as conn:
+            if not await sessions.begin(conn, session, size, recorder.progress, owner=self._owner, now=now):
+                return Ending(Status.CLOSED, "closed")  # It was stopped before it began.
+        bridge.session = replace(session, started_at=now)
+        bridge.open(await self._open_shell(session.server_id, size, bridge.on_output, bridge.on_closed))
+        return None
+
+    async def _stored(self, bridge: Bridge, ending: Ending, progress: Progress | None) -> None:
+        """Write down the end, however long the database takes; browsers are told meanwhile."""
+        session, now = bridge.session, datetime.now(UTC)
+        code = GOING_AWAY if ending.cause == "console_stopped" else NORMAL
+
+        async def store() -> None:
+            async with self._db.transaction() as conn:
+                await sessions.end(conn, session, ending, progress, now=now)
+
+        with suppress(Unavailable):
+            await store()
+        bridge.say_closed(code)
+        await _insist(store)
+        metrics.terminal_sessions_ended.labels(ending.status.value).inc()
+
+    def _objector(self, session: Session) -> Callable[[str], Awaitable[Objection | None]]:
+        async def object_to(line: str) -> Objection | None:
+            try:
+                async with self._db.reading() as conn:
+                    actor = await identity.actor_still_valid(conn, _opener_of(session))
+                    found = await fleet.existing(conn, [session.server_id])
+            except Unavailable:
+                return None
+            return await self._object_to(line, found[0], actor) if actor is not None and found else None
+
+        return object_to
+
+    # --- all sessions ---------------------------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """Mark what a console that died under this name has left; returns how many sessions."""
+        return await self._adopt(is_start=True)
+
+    async def run(self) -> None:
+        """Keep time, rights and books until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for loop in (self._keep_time, self._keep_rights, self._keep_books, self._keep_house):
+                tasks.create_task(loop())
+
+    async def drain(self, timeout_s: float) -> None:
+        """End every session because the console stops, their recordings closed and verified."""
+        self._is_stopping = True
+        for bridge in self._bridges.values():
+            bridge.end(Ending(Status.INTERRUPTED, "console_stopped"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._emptied.wait()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(self._timing.tick_s)
+            for bridge in list(self._bridges.values()):
+                bridge.tick()
+
+    async def _keep_rights(self) -> None:
+        """End what its person may not have any more: soon after a change, and every few seconds besides."""
+        with self._bus.subscribe(Subject.CHANGED, queue_size=1) as subscription:
+            messages = aiter(subscription)
+            while True:
+                change = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.check_s):
+                        change = await anext(messages)
+                try:
+                    if not isinstance(change, Changed) or await self._concerns_access(change.size):
+                        await self._check()
+                except Unavailable as error:
+                    self._audit_size = None
+                    log.warning("terminal_rights_not_checked", cause=str(error))
+
+    async def _concerns_access(self, size: int) -> bool:
+        earlier, self._audit_size = self._audit_size, size
+        if earlier is None or not self._bridges:
+            return True
+        return any(action.startswith(_ABOUT_ACCESS) for action in await self._actions_since(earlier))
+
+    async def _check(self) -> None:
+        bridges = [bridge for bridge in self._bridges.values() if bridge.ending is None]
+        if not bridges:
+            return
+        for session_id, ending in (await self._troubles(bridges)).items():
+            log.info("terminal_ended", session_id=session_id, cause=ending.cause)
+            self._bridges[session_id].end(ending)
+
+    async def _troubles(self, bridges: Sequence[Bridge]) -> Mapping[str, Ending]:
+        """Why some of these sessions may not go on. Browsers that may not look on any more are sent away."""
+        known: dict[tuple[object, ...], Actor | None] = {}
+        troubles: dict[str, Ending] = {}
+        async with self._db.reading() as conn:
+            found = await fleet.existing(conn, {bridge.session.server_id for bridge in bridges})
+            servers = {server.id: server for server in found}
+
+            async def now(actor: Actor) -> Actor | None:
+                key = (actor.kind, actor.id, actor.session_id, actor.token_id)
+                if key not in known:
+                    known[key] = await identity.actor_still_valid(conn, actor)
+                return known[key]
+
+            for bridge in bridges:
+                server = servers.get(bridge.session.server_id)
+                cause = _trouble(bridge.session, await now(_opener_of(bridge.session)), server)
+                if cause is not None:
+                    troubles[bridge.session.id] = Ending(Status.INTERRUPTED, cause)
+                for link in bridge.watchers:
+                    assert link.actor is not None
+                    if not _may_watch(await now(link.actor), bridge.session):
+                        bridge.send_away(link)
+        return troubles
+
+    async def _keep_books(self) -> None:
+        """Every minute: the heads of recordings that have grown, and that those who type are there."""
+        while True:
+            await asyncio.sleep(self._timing.heads_s)
+            grown = [(bridge, progress) for bridge in self._running if (progress := _news(bridge)) is not None]
+            active = {bridge.session.login_id for bridge in self._running if bridge.was_typed_in} - {None}
+            if not grown and not active:
+                continue
+            try:
+                async with self._db.transaction() as conn:
+                    await sessions.note_heads(conn, [(bridge.session, progress) for bridge, progress in grown])
+                    for login_id in sorted(str(one) for one in active):
+                        await logins.note_visit(conn, login_id, datetime.now(UTC))
+            except Unavailable as error:
+                log.warning("terminal_heads_not_noted", cause=str(error))
+                continue
+            for bridge, progress in grown:
+                bridge.noted_chunks = progress.chunks
+            for bridge in self._running:
+                bridge.was_typed_in = False
+
+    async def _keep_house(self) -> None:
+        """End sessions that nobody opened or whose console is dead, and close the recordings that one left."""
+        while True:
+            try:
+                async with self._db.transaction() as conn:
+                    await sessions.give_up_unused(conn, datetime.now(UTC))
+                await self._adopt(is_start=False)
+                await self._settle()
+            except Unavailable as error:
+                log.warning("terminal_housekeeping_failed", cause=str(error))
+            await asyncio.sleep(self._timing.housekeeping_s)
+
+    async def _adopt(self, *, is_start: bool) -> int:
+        async with self._db.transaction() as conn:
+            found = await sessions.recover(
+                conn, self._owner, is_start=is_start, lease=self._lease, now=datetime.now(UTC)
+            )
+        metrics.terminal_sessions_ended.labels(Status.INTERRUPTED.value).inc(len(found))
+        return len(found)
+
+    async def _settle(self) -> None:
+        async with self._db.reading() as conn:
+            left = await sessions.unsettled(conn, self._owner)
+        for session in left:
+            progress = await self._settle_recording(session.id)
+            async with self._db.transaction() as conn:
+                await sessions.settle(conn, session, progress)
+
+    @property
+    def _running(self) -> list[Bridge]:
+        return [bridge for bridge in self._bridges.values() if bridge.recorder is not None and bridge.ending is None]
+
+
+def _opener_of(session: Session) -> Actor:
+    """Whoever opened it, as far as it takes to look for their login or token."""
+    kind = ActorKind.TOKEN if session.token_id else ActorKind.USER
+    return Actor(kind, session.user_id, session.user_name, token_id=session.token_id, session_id=session.login_id)
+
+
+def _trouble(session: Session, actor: Actor | None, server: Server | None) -> str | None:
+    """Why a session may not go on, as a cause."""
+    if actor is None:
+        return "logged_out"
+    if server is None or server.username != session.account:
+        return "server_unfit"
+    found = sessions.obstacle(server, actor)
+    return None if found is None else "not_permitted" if found == "not_permitted" else "server_unfit"
+
+
+def _may_watch(actor: Actor | None, session: Session) -> bool:
+    return actor is not None and allows(actor, Permission.TERMINAL_STOP, session.groups)
+
+
+def _news(bridge: Bridge) -> Progress | None:
+    """How far the recording has come, when that is further than the audit log says."""
+    progress = bridge.recorder.progress if bridge.recorder is not None else None
+    return progress if progress is not None and progress.chunks > bridge.noted_chunks else None
+
+
+async def _closed(recorder: Recorder | None, ending: Ending) -> Progress | None:
+    """The recording, closed: all of it, or what of it is durable."""
+    if recorder is None:
+        return None
+    try:
+        return await recorder.end(ending.exit_status)
+    except RecordingFailed:
+        return recorder.progress
+
+
+async def _insist(work: Callable[[], Awaitable[Done]]) -> Done:
+    """Do it, again and again while the database takes nothing."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            log.warning("terminal_waits_for_the_database", cause=str(error))
+            await asyncio.sleep(STORE_RETRY_S)
