@@ -109,6 +109,16 @@ class Bridge:
     def watchers(self) -> list[Link]:
         return list(self._watchers)
 
+    @property
+    def held_bytes(self) -> int:
+        """What of the shell's output is in memory, for browsers that have not drawn it or may want it again."""
+        return self._backlog.end - self._backlog.start
+
+    @property
+    def is_held(self) -> bool:
+        """Does a line wait for the answer to the guard rail's question?"""
+        return self._typing.is_held
+
     def record_with(self, recorder: Recorder) -> None:
         """From here on everything is recorded; before this nothing may be printed."""
         self._recorder = recorder

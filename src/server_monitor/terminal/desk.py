@@ -151,6 +151,10 @@ class Desk:
         if bridge is not None:
             bridge.end(ending)
 
+    def bridge(self, session_id: str) -> Bridge | None:
+        """A session that runs here."""
+        return self._bridges.get(session_id)
+
     def watchers(self, session_id: str) -> Sequence[str]:
         bridge = self._bridges.get(session_id)
         return [link.name for link in bridge.watchers] if bridge else []

@@ -4,7 +4,7 @@ It is no control. Whoever has a shell can do what the account may, in a hundred 
 editor, another shell, a key it does not follow. It helps a person who is about to do what they did not mean. Pure.
 
 It knows a line only while nothing but plain characters, backspace, Ctrl-U, Ctrl-W, Ctrl-C and pasted text went into it
-since the last Enter, and the shell has echoed exactly that. Any other key (arrows, Tab, history), any other output in
+since the last Enter, and exactly that stands on the screen. Any other key (arrows, Tab, history), any other output in
 between, and a program that has the whole screen make it say that it does not know, until the next Enter or Ctrl-C.
 A line that was not echoed, a password, is never told to anybody.
 """
@@ -19,10 +19,10 @@ LINE_MAX_BYTES: Final = 4_096
 _BELL, _BACKSPACE, _RETURN, _ESCAPE, _DELETE = 0x07, 0x08, 0x0D, 0x1B, 0x7F
 _CTRL_C, _CTRL_D, _CTRL_L, _CTRL_U, _CTRL_W = 0x03, 0x04, 0x0C, 0x15, 0x17
 _PASTE_BEGINS, _PASTE_ENDS = b"\x1b[200~", b"\x1b[201~"
-_SEQUENCE = re.compile(rb"\x1b(?:\[([?>]?)[0-9;:]*([@-~])|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>])")
+_SEQUENCE = re.compile(
+    rb"\x1b(?:\[([?>]?)([0-9;:]{0,64})([@-~])|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>])"
+)
 _UNFINISHED = re.compile(rb"\x1b(?:\[[?>]?[0-9;:]{0,64}|\][^\x07\x1b]{0,512}\x1b?|[()])?\Z")
-# They move the cursor or take something away, as a line editor does to rub out what was typed.
-_RUBBING_OUT = frozenset(b"CDGJKPX@")
 
 
 class Guard:
@@ -35,7 +35,7 @@ class Guard:
     @property
     def line(self) -> str | None:
         """The line that Enter would send; None when it is not known, or blank."""
-        if not self._is_known or self._echoed < len(self._typed) or self._modes.is_alternate:
+        if not self._is_known or not self._is_on_screen or self._modes.is_alternate:
             return None
         try:
             text = self._typed.decode()
@@ -51,12 +51,12 @@ class Guard:
     @property
     def awaits_echo(self) -> bool:
         """Has something been typed that has not come back yet, and may still do so?"""
-        return self._is_known and self._echoed < len(self._typed) and not self._modes.is_alternate
+        return self._is_known and not self._is_on_screen and not self._modes.is_alternate
 
     @property
     def was_hidden(self) -> bool:
         """Something was typed and nothing of it has come back: the host hides it, as for a password."""
-        return self._was_typed and not self._was_echoed and not self._modes.is_alternate
+        return self._was_typed and not self._was_answered and not self._modes.is_alternate
 
     def typed(self, data: bytes) -> None:
         """What a person typed; no Enter is among it."""
@@ -78,24 +78,25 @@ class Guard:
         self._modes.feed(data)
         if was_alternate and not self._modes.is_alternate:
             self._begin()
-        elif self._is_known and (self.awaits_echo or self._is_rubbing_out):
-            self._match(self._unfinished + data)
+        elif self._is_known and (self._typed or self._screen):
+            self._draw(self._unfinished + data)
 
     # --- typing ---------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._typed = bytearray()
-        self._echoed = 0  # how much of it has come back
+        self._screen = bytearray()  # what was printed since the first key
+        self._cursor = 0
+        self._is_at_margin = False  # of the screen's row, and so nowhere that we know of in the line
         self._is_known = True
-        self._is_rubbing_out = False
         self._was_typed = False
-        self._was_echoed = False
+        self._was_answered = False
         self._unfinished = b""
 
     def _lose(self) -> None:
         self._is_known = False
         self._typed.clear()
-        self._echoed = 0
+        self._screen.clear()
 
     def _key(self, data: bytes, at: int) -> int:
         """Take in the key that begins here; how many bytes it has."""
@@ -107,11 +108,11 @@ class Guard:
         elif not self._is_known or key in {_CTRL_D, _CTRL_L}:
             pass
         elif key in {_DELETE, _BACKSPACE}:
-            self._rub_out(_without_last_character(self._typed))
+            del self._typed[_without_last_character(self._typed) :]
         elif key == _CTRL_U:
-            self._rub_out(0)
+            self._typed.clear()
         elif key == _CTRL_W:
-            self._rub_out(_without_last_word(self._typed))
+            del self._typed[_without_last_word(self._typed) :]
         elif key < 0x20:
             self._lose()
         else:
@@ -126,50 +127,75 @@ class Guard:
         self._lose()
         return 1
 
-    def _rub_out(self, left: int) -> None:
-        if left < len(self._typed):
-            del self._typed[left:]
-            self._echoed = min(self._echoed, left)
-            self._is_rubbing_out = True
-
     # --- what comes back ------------------------------------------------------------------------------------------
 
-    def _match(self, data: bytes) -> None:
-        """Hold what is printed against what was typed; anything else than its echo ends our knowledge."""
+    @property
+    def _is_on_screen(self) -> bool:
+        """Does exactly what was typed stand there, with the cursor behind it?"""
+        end = self._cursor
+        return not self._is_at_margin and self._screen[:end] == self._typed and not self._screen[end:].strip(b" ")
+
+    def _draw(self, data: bytes) -> None:
+        """Print it as a terminal does, as far as line editors need one."""
         self._unfinished = b""
         at = 0
         while at < len(data) and self._is_known:
             if data[at] != _ESCAPE:
-                at += self._match_byte(data, at)
+                at += self._print(data, at)
             elif found := _SEQUENCE.match(data, at):
                 at = found.end()
-                if not self._may_pass(found):
-                    self._lose()
+                if found[3] is not None and not found[1]:
+                    self._move(found[3], found[2])
             elif _UNFINISHED.match(data, at):
                 self._unfinished = data[at:]
                 break
             else:
                 self._lose()
-        if not self._unfinished:
-            self._is_rubbing_out = False
-
-    def _match_byte(self, data: bytes, at: int) -> int:
-        byte = data[at]
-        if self._echoed < len(self._typed) and byte == self._typed[self._echoed]:
-            self._echoed += 1
-            self._was_echoed = True
-        elif data[at : at + 2] == b" \r":
-            return 2  # A line editor goes on to the next row of the screen so.
-        elif byte != _BELL and not (self._is_rubbing_out and byte in {_BACKSPACE, _RETURN, 0x20}):
+        if len(self._screen) > LINE_MAX_BYTES:
             self._lose()
+
+    def _print(self, data: bytes, at: int) -> int:
+        """Print what begins here; how many bytes it has."""
+        byte = data[at]
+        if data[at : at + 2] == b" \r":
+            return 2  # A line editor goes on to the next row of the screen so.
+        if byte == _BACKSPACE and not self._is_at_margin:
+            self._cursor = _without_last_character(self._screen[: self._cursor])
+        elif byte == _RETURN:
+            self._is_at_margin = True
+        elif byte == _BELL:
+            pass
+        elif byte < 0x20 or self._is_at_margin:
+            self._lose()
+        else:
+            self._screen[self._cursor : self._cursor + 1] = bytes((byte,))
+            self._cursor += 1
+            self._was_answered = True
+            while byte < 0x80 and self._is_rest():
+                del self._screen[self._cursor]
         return 1
 
-    def _may_pass(self, sequence: re.Match[bytes]) -> bool:
-        """Does this sequence leave the characters of the line alone?"""
-        private, final = sequence[1], sequence[2]
-        if final is None or private:
-            return True
-        return final in {b"m", b"K"} or (self._is_rubbing_out and final[0] in _RUBBING_OUT)
+    def _is_rest(self) -> bool:
+        """Is what stands at the cursor the rest of a character that has been written over?"""
+        return self._cursor < len(self._screen) and self._screen[self._cursor] & 0xC0 == 0x80
+
+    def _move(self, final: bytes, parameters: bytes) -> None:
+        """Move the cursor or take something away, as editors do that rub out what was typed."""
+        if final == b"m" or (self._is_at_margin and final == b"C"):
+            return
+        count = int(parameters) if parameters.isdigit() else 1
+        if final in {b"K", b"J"} and parameters in {b"", b"0"}:
+            # From the margin an editor has moved to where the line begins, or we lose it by this.
+            self._cursor, self._is_at_margin = (0, False) if self._is_at_margin else (self._cursor, False)
+            del self._screen[self._cursor :]
+        elif final == b"P" and not self._is_at_margin:
+            del self._screen[self._cursor : self._cursor + count]
+        elif final == b"D" and not self._is_at_margin and count <= self._cursor:
+            self._cursor -= count
+        elif final == b"C" and self._cursor + count <= len(self._screen):
+            self._cursor += count
+        else:
+            self._lose()
 
 
 def _without_last_character(text: bytearray) -> int:

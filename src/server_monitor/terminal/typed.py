@@ -51,7 +51,6 @@ class Typing:
         self._guard = Guard()
         self._shell: Shell | None = None
         self._pending = bytearray()
-        self._after = b""  # what is sent instead of what was held
         self._is_looking = False  # an Enter is being looked at
         self._question: asyncio.Future[bool] | None = None
         self._asked_s = 0.0
@@ -68,6 +67,10 @@ class Typing:
     def is_full_screen(self) -> bool:
         return self._guard.is_full_screen
 
+    @property
+    def is_held(self) -> bool:
+        return self._question is not None
+
     async def room(self) -> None:
         """Until more can be taken. Raises TimeoutError."""
         async with asyncio.timeout(ROOM_S):
@@ -83,12 +86,10 @@ class Typing:
     def typed(self, data: bytes) -> None:
         self._typed_s = self._loop.time()
         if self._question is not None and _INTERRUPT in data:
-            # Instead of an answer. What is held goes, and this is sent at once.
-            self.drop()
-            self._after = data[data.rindex(_INTERRUPT) :]
-        else:
-            self._pending += data
-            self._flow()
+            self.drop()  # It is an answer too.
+            data = data[data.rindex(_INTERRUPT) :]
+        self._pending += data
+        self._flow()
 
     def shown(self, data: bytes) -> None:
         """What the shell printed."""
@@ -100,6 +101,8 @@ class Typing:
         """What the person says to the question, if there is one."""
         if self._question is not None and not self._question.done():
             self._question.set_result(is_yes)
+            if not is_yes:
+                self._pending.clear()  # The Enter, and what was typed behind it.
 
     def drop(self) -> None:
         """Do not send what is held."""
@@ -118,8 +121,6 @@ class Typing:
                 if self._guard.was_hidden:
                     self._mark("no-echo")
                 self._send_enter()
-            else:
-                self._pending[:], self._after = self._after, b""
             self._is_looking = False
             self._flow()
 
@@ -195,7 +196,7 @@ class Typing:
         self._asked_s = self._loop.time()
         try:
             if not self._ask(frames.guard(line, objection.rule, objection.sentence)):
-                return False
+                self.drop()
             return await self._question
         finally:
             self._question = None
