@@ -10,7 +10,6 @@ from typing import Any
 import httpx2
 from pydantic import SecretStr
 from sqlalchemy import insert
-from starlette.types import Receive, Scope, Send
 
 from server_monitor.api import app as api
 from server_monitor.api.deps import Console
@@ -40,8 +39,12 @@ from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs, Sizes
 from server_monitor.tasks.patience import Patience
 from server_monitor.terminal.keys import Keyring
+from server_monitor.terminal.bridge import Limits as TerminalLimits
+from server_monitor.terminal.desk import Desk
 from server_monitor.terminal.library import Library
 from server_monitor.terminal.searching import Searching
+from server_monitor.terminal.sessions import Rules as TerminalRules
+from server_monitor.terminal.shell import opener
 from tests.support.fleet import VAULT
 from tests.support.patience import PATIENCE_S
 from tests.support.recordings import KEYRING
@@ -107,6 +110,18 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
     rule, outputs = rulings.rule_of(judge), Outputs(directory / "tasks", Sizes())
     dispatcher = Dispatcher(db, db.node, Hosts(pool.open_channel), outputs, VAULT, rule, MemoryBus(), TaskLimits())
     library = Library(db, directory / "recordings", KEYRING)
+    desk = Desk(
+        db,
+        db.node,
+        MemoryBus(),
+        opener(db, pool),
+        library.begin,
+        library.settle,
+        _nothing_is_dangerous,
+        _nothing_happened,
+        TerminalLimits(),
+        TerminalRules(),
+    )
     console = Console(
         settings,
         db,
@@ -124,11 +139,12 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         outputs,
         dispatcher,
         Patience(db, MemoryBus()),
+        desk,
         library,
         Searching(db, library, SECRET),
     )
     edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
-    app = api.make_app(console, edge, Readiness(), routers(), _no_sockets)
+    app = api.make_app(console, edge, Readiness(), routers(), {})
     transport = httpx2.ASGITransport(app=app)
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://console") as client:
@@ -140,5 +156,9 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         await history.close()
 
 
-async def _no_sockets(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise AssertionError("these tests open no sockets")
+async def _nothing_is_dangerous(*_asked: object) -> None:
+    return None
+
+
+async def _nothing_happened(_seq: int) -> list[str]:
+    return []

@@ -1,4 +1,4 @@
-"""Terminals without the rest of the console: a database, hosts that are real sshds, the desk, its recordings and socket.
+"""Terminals without the rest of the console: a database, hosts that are real sshds, the desk and its socket.
 
 async with running_terminals(db, sshds, directory) as console:
     person, server = await console.person(Role.OPERATOR), await console.host()
@@ -53,7 +53,6 @@ from tests.support.sshd import Sshd, Sshds
 
 DEADLINE_S = 20
 QUICK = Timing(check_s=0.2, tick_s=0.02, heads_s=0.2, housekeeping_s=0.2)
-
 
 
 @dataclass(frozen=True, slots=True)

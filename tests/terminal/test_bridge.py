@@ -12,7 +12,7 @@ from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
 from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.terminal.bridge import Limits
-from server_monitor.terminal.states import Size
+from server_monitor.terminal.states import Purpose
 from tests.support.fleet import records
 from tests.support.sshd import Sshds
 from tests.support.terminals import Screen, TerminalConsole, running_terminals
@@ -63,7 +63,7 @@ async def test_a_shell_is_preceded_by_its_intent_and_followed_by_its_outcome(ope
 
 
 async def test_the_shell_knows_the_size_and_every_new_one(opened):
-    terminals, _, _, screen = opened
+    _, _, _, screen = opened
     assert b"24 80" in await screen.run("stty size")
 
     await screen.send(type="resize", cols=132, rows=43)
@@ -128,7 +128,7 @@ async def test_a_browser_that_comes_back_goes_on_where_it_was(opened):
     before = screen.at
     await screen.cut()
 
-    ticket = await terminals.desk.issue(screen.session_id, _attach(), actor=person.actor)
+    ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket, have=before) as back:
         ready = await back.frame("ready")
         assert (ready["from"], ready["reset"]) == (before, False)
@@ -143,7 +143,7 @@ async def test_a_page_that_was_loaded_anew_gets_the_screen_again(opened):
     await screen.run("echo first")
     await screen.cut()
 
-    ticket = await terminals.desk.issue(screen.session_id, _attach(), actor=person.actor)
+    ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket) as back:
         assert (await back.frame("ready"))["reset"] is False
         await back.until(b"first")
@@ -161,7 +161,7 @@ async def test_where_the_backlog_does_not_reach_the_screen_is_drawn_anew(sqlite_
             await screen.run_raw("x" * 60 + "\r", 200)
             await screen.cut()
 
-            ticket = await terminals.desk.issue(screen.session_id, _attach(), actor=person.actor)
+            ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
             async with terminals.socket(person, ticket, have=100) as back:
                 ready = await back.frame("ready")
 
@@ -172,7 +172,7 @@ async def test_where_the_backlog_does_not_reach_the_screen_is_drawn_anew(sqlite_
 
 async def test_another_tab_takes_the_terminal_over(opened):
     terminals, person, _, screen = opened
-    ticket = await terminals.desk.issue(screen.session_id, _attach(), actor=person.actor)
+    ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket) as other:
         assert await screen.closed() == 4409
         assert b"still" in await other.run("echo still")
@@ -198,7 +198,7 @@ async def test_while_nobody_is_there_the_shell_waits_once_the_backlog_is_full(op
     held = await _settled(lambda: bridge.held_bytes)
     assert held < 2 * MIB
 
-    ticket = await terminals.desk.issue(screen.session_id, _attach(), actor=person.actor)
+    ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket, have=screen.at) as back:
         assert (await back.frame("ready"))["reset"] is False
         await back.type(b"\x03")
@@ -214,7 +214,7 @@ async def test_while_nobody_is_there_the_shell_waits_once_the_backlog_is_full(op
 
 
 async def test_ctrl_c_works_at_once_while_the_host_floods(opened):
-    terminals, _, _, screen = opened
+    _, _, _, screen = opened
     await screen.type("yes\r")
     await screen.wait(lambda: len(screen.shown) > 3 * MIB)
 
@@ -266,7 +266,7 @@ async def test_a_hundred_megabytes_are_recorded_as_they_were_shown_in_flat_memor
 
 
 async def test_a_paste_that_the_host_does_not_take_yet_waits_and_loses_nothing(opened):
-    terminals, _, server, screen = opened
+    _, _, _, screen = opened
     await screen.type("stty raw -echo; sleep 0.5; head -c 3000000 | md5sum\r")
     await screen.until(b"md5sum")
     data = b"0123456789abcdef" * (3_000_000 // 16)
@@ -424,12 +424,6 @@ class MemoryPeak:
         self._thread.join()
 
 
-def _attach():
-    from server_monitor.terminal.states import Purpose
-
-    return Purpose.ATTACH
-
-
 async def _marks_after_end(terminals: TerminalConsole, screen: Screen) -> list[bytes]:
     await terminals.desk.drain(5)
     return terminals.marks(screen.session_id)
@@ -443,6 +437,3 @@ async def _settled(measure) -> int:
             before = now
             await asyncio.sleep(0.3)
     return now
-
-
-__all__ = ["Size"]

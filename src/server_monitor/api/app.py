@@ -1,6 +1,6 @@
 """The HTTP application: the route files, what surrounds them, and the built user interface."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +27,13 @@ def make_app(
     edge: Edge,
     readiness: health.Readiness,
     routers: Sequence[APIRouter],
-    live: Callable[[WebSocket], Awaitable[None]],
+    sockets: Mapping[str, Callable[[WebSocket], Awaitable[None]]],
 ) -> FastAPI:
-    """The whole application. `live` answers `/ws/live`."""
+    """The whole application. `sockets` answer WebSockets, by their paths."""
     app = describe(routers)
     app.state.console = console
     app.state.readiness = readiness
-    app.router.routes.insert(0, WebSocketRoute("/ws/live", live))
+    app.router.routes[:0] = [WebSocketRoute(path, answer) for path, answer in sockets.items()]
     app.add_middleware(EdgeMiddleware, edge=edge)
     return app
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from server_monitor.tasks.judge import Judge
     from server_monitor.tasks.output import Outputs
     from server_monitor.tasks.patience import Patience
+    from server_monitor.terminal.desk import Desk
     from server_monitor.terminal.library import Library
     from server_monitor.terminal.searching import Searching
 
@@ -65,6 +66,7 @@ class Console:
     outputs: "Outputs"
     dispatcher: "Dispatcher"
     patience: "Patience"
+    desk: "Desk"
     recordings: "Library"
     recording_search: "Searching"
     exports: Turns = field(default_factory=Turns)

@@ -28,7 +28,7 @@ from server_monitor.bus.contract import Bus, Changed, Stopping, Subject
 from server_monitor.db import migrate
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import audit_records
-from server_monitor.errors import Invalid, Unavailable
+from server_monitor.errors import Failure, Invalid, Unavailable
 from server_monitor.fleet import servers
 from server_monitor.lifecycle import wiring
 from server_monitor.lifecycle.heap import share_heap
@@ -67,8 +67,8 @@ async def serve(settings: Settings, announce: Announce) -> int:
             await _record_start(settings, db)
             async with wiring.build(settings, db) as parts:
                 await parts.keeper.sign("start")
-                recovered = await parts.dispatcher.recover()
-                log.info(f"recovered {recovered} interrupted tasks, 0 terminal sessions")
+                tasks, terminals = await parts.dispatcher.recover(), await parts.desk.recover()
+                log.info(f"recovered {tasks} interrupted tasks, {terminals} terminal sessions")
                 failed = await _run(parts, listener, announce)
             await _record_stop(db, failed)
             await parts.keeper.sign("stop")
@@ -110,10 +110,22 @@ async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Annou
         with suppress(TimeoutError):
             async with asyncio.timeout(parts.settings.shutdown_timeout_seconds / 2):
                 await parts.send_browsers_away()
-        await parts.dispatcher.drain(parts.settings.shutdown_timeout_seconds * DRAIN_SHARE)
+        async with asyncio.TaskGroup() as draining:
+            drain_s = parts.settings.shutdown_timeout_seconds * DRAIN_SHARE
+            draining.create_task(parts.dispatcher.drain(drain_s))
+            draining.create_task(_close_terminals(parts, drain_s))
         server.should_exit = True
         await http
         await _cancel_between_transactions(parts.db, loops)
+
+
+async def _close_terminals(parts: wiring.Parts, within_s: float) -> None:
+    """End every terminal, and verify its recording; what there is no time for, the next start does."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await parts.desk.drain(within_s)
+            with suppress(Failure):
+                await parts.verify_recordings()
 
 
 async def _cancel_between_transactions(db: Database, loops: Sequence["asyncio.Task[None]"]) -> None:

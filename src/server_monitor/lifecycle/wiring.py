@@ -27,6 +27,7 @@ from server_monitor.api import (
     ssh_keys,
     stats,
     tasks,
+    terminals,
     tokens,
     users,
 )
@@ -64,11 +65,20 @@ from server_monitor.ssh.hardening import harden_process
 from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
-from server_monitor.tasks.dispatch import Dispatcher
+from server_monitor.tasks.dispatch import LEASE_BEATS, Dispatcher
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.patience import Patience
+from server_monitor.tasks.judge import Judge
+from server_monitor.tasks.policy.verdict import Ruling
 from server_monitor.tasks.watching import Window
+from server_monitor.terminal import sessions as terminal_sessions
+from server_monitor.terminal.bridge import Limits as TerminalLimits
+from server_monitor.terminal.desk import Desk
+from server_monitor.terminal.endpoint import Rules as TerminalRules
+from server_monitor.terminal.endpoint import Terminals
 from server_monitor.terminal.searching import Searching
+from server_monitor.terminal.shell import opener
+from server_monitor.terminal.typed import Objection
 
 IMPORT_BODY_LIMIT_BYTES = 8 * 1024 * 1024
 
@@ -86,6 +96,8 @@ class Parts:
     send_browsers_away: Callable[[], Awaitable[None]]
     keeper: Keeper
     dispatcher: Dispatcher
+    desk: Desk
+    verify_recordings: Callable[[], Awaitable[int]]
 
 
 def routers() -> list[APIRouter]:
@@ -105,6 +117,7 @@ def routers() -> list[APIRouter]:
         tasks,
         policy,
         snippets,
+        terminals,
         recordings,
     )
     return [file.router for file in files]
@@ -156,9 +169,27 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 db, db.node, Hosts(pool.open_channel), outputs, vault, rule, bus, task_limits(settings)
             )
             tidy = Tidy(db, vault, history, outputs, timedelta(days=settings.tasks_retention_days))
+            access = _access(db)
+            desk = Desk(
+                db,
+                db.node,
+                bus,
+                opener(db, pool),
+                library.begin,
+                library.settle,
+                _Rail(judge),
+                access.actions_since,
+                TerminalLimits(idle_s=settings.terminal_idle_timeout_seconds, longest_s=settings.terminal_max_seconds),
+                terminal_sessions.Rules(settings.terminal_sessions_per_user, settings.terminal_reason_required),
+                lease=timedelta(seconds=settings.task_heartbeat_seconds * LEASE_BEATS),
+            )
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
-            live = Live(hub, bus, _access(db), rules)
+            live = Live(hub, bus, access, rules)
+            terminal_rules = TerminalRules(cookie_names=rules.cookie_names, allowed_origins=rules.allowed_origins)
+            terminal = Terminals(desk, access.authenticate, terminal_rules)
+            sockets = {"/ws/live": live.serve, "/ws/terminal/{session_id}": terminal.serve}
+            keeping = keeping_of(settings, db, library)
             readiness = health.Readiness()
             edge = Edge(
                 proxies=settings.proxies,
@@ -183,6 +214,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 outputs,
                 dispatcher,
                 Patience(db, bus),
+                desk,
                 library,
                 Searching(db, library, settings.jwt_secret),
             )
@@ -195,7 +227,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 settings,
                 db,
                 bus,
-                app=api.make_app(console, edge, readiness, routers(), live.serve),
+                app=api.make_app(console, edge, readiness, routers(), sockets),
                 readiness=readiness,
                 loops={
                     "history": history.run,
@@ -209,13 +241,16 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "verifying": verifying.run,
                     "tasks": dispatcher.run,
                     "window": Window(settings.data_dir, outputs).run,
-                    "recordings": keeping_of(settings, db, library).run,
+                    "terminals": desk.run,
+                    "recordings": keeping.run,
                     "tidy": tidy.run,
                     "reserve": Reserve(settings.data_dir, settings.disk_reserve_mib << 20).run,
                 },
                 send_browsers_away=send_browsers_away,
                 keeper=keeper,
                 dispatcher=dispatcher,
+                desk=desk,
+                verify_recordings=keeping.verify_ended,
             )
         finally:
             await pool.close()
@@ -281,6 +316,25 @@ class _Explainer:
             server = await fleet.get(conn, server_id, actor=SYSTEM)
         explained = reasons.explain(reason, server.about(with_key=False))
         return explained.sentence, explained.remedy
+
+
+class _Rail:
+    """What the command policy says about a line that somebody is about to send in a terminal.
+
+    A line that is only a part of a command, and what depends on who asks for how many servers, is left alone.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    async def __call__(self, line: str, server: fleet.Server, actor: Actor) -> Objection | None:
+        verdict = await self._judge.judge(line, rulings.context_of("bash", [server], actor))
+        if verdict.ruling is Ruling.ALLOW:
+            return None
+        for finding in verdict.findings:
+            if finding.rule != "opaque.syntax" and finding.category not in {"context", "engine"}:
+                return Objection(finding.rule, finding.why)
+        return None
 
 
 def _access(db: Database) -> Access:

@@ -123,7 +123,7 @@ class Bridge:
         """From here on everything is recorded; before this nothing may be printed."""
         self._recorder = recorder
         recorder.on_progress = lambda _progress: self._choose_flow()
-        recorder.on_failed = lambda _failure: self.end(Ending(Status.INTERRUPTED, "not_recorded"))
+        recorder.on_failed = lambda failure: self.end(Ending(Status.INTERRUPTED, "not_recorded", detail=str(failure)))
 
     def open(self, shell: Shell) -> None:
         """The shell runs: whoever waits is told."""
@@ -160,8 +160,9 @@ class Bridge:
     def say_closed(self, code: int = NORMAL) -> None:
         """Tell every browser how it ended, after the last bytes."""
         assert self.ending is not None
-        cause, exit_status = self.ending.cause, self.ending.exit_status
-        close = Close(code, cause, frames.closed(cause, CAUSES.get(cause, ""), exit_status))
+        cause = self.ending.cause
+        sentence = self.ending.detail or CAUSES.get(cause, f"The server could not be used: {cause}.")
+        close = Close(code, cause, frames.closed(cause, sentence, self.ending.exit_status))
         for link in self._links:
             link.end(close)
 

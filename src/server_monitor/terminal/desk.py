@@ -226,10 +226,10 @@ class Desk:
             return trouble or await self._with_recording(bridge)
         except Unavailable as error:  # The disk or the database: what cannot be recorded does not run.
             log.warning("terminal_not_recorded", session_id=session.id, cause=str(error))
-            return Ending(Status.INTERRUPTED, "not_recorded")
+            return Ending(Status.INTERRUPTED, "not_recorded", detail=str(error))
         except Unreachable as error:
             log.info("terminal_not_opened", session_id=session.id, reason=error.reason)
-            return Ending(Status.INTERRUPTED, error.reason)
+            return Ending(Status.INTERRUPTED, error.reason, detail=str(error))
 
     async def _with_recording(self, bridge: Bridge) -> Ending | None:
         """Raises Unavailable and Unreachable."""

@@ -39,11 +39,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why a session ends. The cause is a code of `CAUSES` or of `fleet/reasons.py`."""
+    """Why a session ends. The cause is a code of `CAUSES` or of `fleet/reasons.py`; `detail` are the plain facts."""
 
     status: Status
     cause: str
     exit_status: int | None = None
+    detail: str | None = None
 
 
 CAUSES: Mapping[str, str] = MappingProxyType(
