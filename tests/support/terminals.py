@@ -37,7 +37,7 @@ from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.ssh.pool import Pool
 from server_monitor.terminal import recording
 from server_monitor.terminal.bridge import Limits
-from server_monitor.terminal.desk import Desk, Timing
+from server_monitor.terminal.desk import DEFAULT_SIZE, Desk, Timing
 from server_monitor.terminal.endpoint import Rules as SocketRules
 from server_monitor.terminal.endpoint import Terminals
 from server_monitor.terminal.events import OUTPUT
@@ -219,11 +219,11 @@ class TerminalConsole:
     def sshd(self, server_id: str) -> Sshd:
         return self._hosts[server_id]
 
-    async def ask(self, person: Person, server_id: str, size: Size = Size(80, 24)) -> Ticket:  # noqa: B008
-        return await self.desk.ask(server_id, size, None, request_id="test-request", actor=person.actor)
+    async def ask(self, person: Person, server_id: str, size: Size = DEFAULT_SIZE, reason: str | None = None) -> Ticket:
+        return await self.desk.ask(server_id, size, reason, request_id="test-request", actor=person.actor)
 
     @asynccontextmanager
-    async def screen(self, person: Person, server_id: str, size: Size = Size(80, 24)) -> AsyncIterator[Screen]:  # noqa: B008
+    async def screen(self, person: Person, server_id: str, size: Size = DEFAULT_SIZE) -> AsyncIterator[Screen]:
         """The terminal of a new session, at its first prompt."""
         ticket = await self.ask(person, server_id, size)
         async with self.socket(person, ticket) as screen:
