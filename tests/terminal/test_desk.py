@@ -1,4 +1,4 @@
-"""Who may have a terminal, for how long, and what becomes of one when the right to it, its server or its console goes."""
+"""Who may have a terminal, and what becomes of one when the right to it, its server or its console goes."""
 
 import asyncio
 from collections.abc import AsyncIterator
