@@ -9,13 +9,16 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy import update
 
+from server_monitor.db.tables import terminal_sessions
 from server_monitor.lifecycle.wiring import described
 from tests.support.console import PASSWORD, Browser, ConsoleProcess
 from tests.support.patience import PATIENCE_S
@@ -180,6 +183,14 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/ssh-keys": Route(ADMIN, new_key),
     "DELETE /api/ssh-keys/{key_id}": Route(ADMIN, about="key"),
     "GET /api/stats/overview": Route(EVERYBODY),
+    # There is no such server, so all who may have terminals hear that; tests/terminal/test_desk.py has the others.
+    "POST /api/terminal/sessions": Route(EVERYBODY, lambda: {"server_id": name("none")}, answers=frozenset({404})),
+    "GET /api/terminal/sessions": Route(EVERYBODY),  # of whoever may see no others, their own
+    "GET /api/terminal/sessions/{session_id}": Route(READS_THE_LOG, about="recording"),
+    "POST /api/terminal/sessions/{session_id}/ticket": Route(
+        ADMIN, lambda: {"purpose": "watch"}, "recording", frozenset({409})
+    ),
+    "POST /api/terminal/sessions/{session_id}/stop": Route(ADMIN, dict, "unused terminal"),
     "GET /api/terminal/sessions/{session_id}/recording": Route(READS_THE_LOG, about="recording"),
     "GET /api/terminal/sessions/{session_id}/replay": Route(READS_THE_LOG, about="recording"),
     "POST /api/terminal/sessions/{session_id}/verify": Route(READS_THE_LOG, about="recording"),
@@ -231,6 +242,7 @@ class People:
             "failed task": lambda: self._asked("false", "id"),
             "snippet": lambda: self._made("/api/snippets", new_snippet()),
             "recording": self._recorded,
+            "unused terminal": self._unused_terminal,
             "hold": lambda: self._made("/api/audit/holds", ROUTES["POST /api/audit/holds"].body()),
         }
         return await makers[kind]() if kind else ""
@@ -243,6 +255,17 @@ class People:
     async def _recorded(self) -> str:
         async with stage_beside(self._console.data_dir) as stage:
             return (await stage.play(b"$ uptime\r\n")).id
+
+    async def _unused_terminal(self) -> str:
+        """A session whose ticket nobody has used yet."""
+        async with stage_beside(self._console.data_dir) as stage:
+            session = await stage.play(b"")
+            row = update(terminal_sessions).where(terminal_sessions.c.id == session.id)
+            ends_at = datetime.now(UTC) + timedelta(hours=1)
+            async with stage.db.transaction() as conn:
+                values = {"status": "active", "started_at": None, "finished_at": None, "recording": "open"}
+                await conn.execute(row.values(**values, ticket_expires_at=ends_at))
+            return session.id
 
     async def _first_record(self) -> str:
         return "0"
