@@ -21,6 +21,7 @@ BENCHES = (
     "live",
     "runs",
     "output",
+    "terminal",
     "recovery",
     "start",
 )
