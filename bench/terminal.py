@@ -358,7 +358,6 @@ def _figures(
         return [our - other for our, other in zip(ours, theirs, strict=True)]
 
     here, there = column(bulk["console"], "mb_per_s"), column(bulk["ssh"], "mb_per_s")
-    share = [our / other for our, other in zip(here, there, strict=True)]
     return (
         Figure("a key to its echo, more than ssh, median", "ms", more("median_ms"), at_most(2)),
         Figure("a key to its echo, more than ssh, p99", "ms", more("p99_ms"), at_most(10)),

@@ -151,6 +151,14 @@ ROUTES: Mapping[str, Route] = {
     "POST /api/servers/{server_id}/host-key": Route(
         ADMIN, lambda: {"fingerprint": "SHA256:" + "A" * 43}, "server", frozenset({502})
     ),
+    # For the console's own machine nobody may; tests/terminal/test_files.py has the others.
+    "GET /api/servers/{server_id}/files": Route(RUNS, about="own machine", answers=frozenset({409})),
+    "GET /api/servers/{server_id}/files/content": Route(
+        RUNS, about="own machine", answers=frozenset({409}), query="?path=/etc/hostname"
+    ),
+    "PUT /api/servers/{server_id}/files/content": Route(
+        RUNS, about="own machine", answers=frozenset({409}), query="?path=/tmp/x"
+    ),
     "GET /api/servers/{server_id}/metrics": Route(EVERYBODY, about="server", query="?metric=cpu_percent"),
     "GET /api/servers/{server_id}/series": Route(EVERYBODY, about="server"),
     "GET /api/series/catalogue": Route(EVERYBODY),

@@ -41,6 +41,7 @@ from server_monitor.tasks.patience import Patience
 from server_monitor.terminal.keys import Keyring
 from server_monitor.terminal.bridge import Limits as TerminalLimits
 from server_monitor.terminal.desk import Desk
+from server_monitor.terminal.files import Copying
 from server_monitor.terminal.library import Library
 from server_monitor.terminal.searching import Searching
 from server_monitor.terminal.sessions import Rules as TerminalRules
@@ -142,8 +143,10 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         desk,
         library,
         Searching(db, library, SECRET),
+        Copying(db, pool, settings.file_transfer_max_bytes),
     )
-    edge = Edge(proxies=(), hosts={"console"}, body_limits={"/api/servers/import": 8 * 1024 * 1024})
+    limits = {"/api/servers/import": 8 * 1024 * 1024}
+    edge = Edge(proxies=(), hosts={"console"}, body_limits=limits, upload_limit_bytes=settings.file_transfer_max_bytes)
     app = api.make_app(console, edge, Readiness(), routers(), {})
     transport = httpx2.ASGITransport(app=app)
     try:

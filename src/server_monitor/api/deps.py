@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from server_monitor.tasks.output import Outputs
     from server_monitor.tasks.patience import Patience
     from server_monitor.terminal.desk import Desk
+    from server_monitor.terminal.files import Copying
     from server_monitor.terminal.library import Library
     from server_monitor.terminal.searching import Searching
 
@@ -69,6 +70,7 @@ class Console:
     desk: "Desk"
     recordings: "Library"
     recording_search: "Searching"
+    copying: "Copying"
     exports: Turns = field(default_factory=Turns)
     replays: Turns = field(default_factory=lambda: Turns(REPLAYS_AT_ONCE, "a replay"))
 

@@ -22,6 +22,7 @@ log = logger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 BODY_LIMIT_BYTES = 1024 * 1024
+UPLOAD = re.compile(r"/api/servers/[^/]{1,64}/files/content")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 CONTENT_SECURITY_POLICY = (
@@ -44,11 +45,20 @@ STRICT_TRANSPORT = "max-age=31536000; includeSubDomains"
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What is known about the way requests come in. `body_limits` are bytes by path, where they differ."""
+    """What is known about the way requests come in. `body_limits` are bytes by path, where they differ.
+
+    `upload_limit_bytes` is for files that are copied to servers, which are not read into memory.
+    """
 
     proxies: Sequence[IPv4Network | IPv6Network]
     hosts: Collection[str]
     body_limits: Mapping[str, int]
+    upload_limit_bytes: int = BODY_LIMIT_BYTES
+
+    def body_limit(self, method: str, path: str) -> int:
+        if method == "PUT" and UPLOAD.fullmatch(path):
+            return self.upload_limit_bytes
+        return self.body_limits.get(path, BODY_LIMIT_BYTES)
 
 
 class EdgeMiddleware:
@@ -103,7 +113,7 @@ class EdgeMiddleware:
                 _dress(message, context, scope)
             await send(message)
 
-        limit = self._edge.body_limits.get(scope["path"], BODY_LIMIT_BYTES)
+        limit = self._edge.body_limit(scope["method"], scope["path"])
         try:
             if not self._is_known_host(headers):
                 await _unknown_host(scope, receive, dressed)

@@ -20,7 +20,12 @@ from server_monitor.db.tables import audit_records
 
 # The action of an intent, and of its outcome.
 OUTCOMES: Mapping[str, str] = MappingProxyType(
-    {"audit.export": "audit.export_finished", "audit.verify": "audit.verify"}
+    {
+        "audit.export": "audit.export_finished",
+        "audit.verify": "audit.verify",
+        "file.download": "file.download",
+        "file.upload": "file.upload",
+    }
 )
 
 _SYSTEM = AuditActor("system", None, "system", ("admin",))

@@ -17,6 +17,7 @@ from server_monitor.api import audit as audit_routes
 from server_monitor.api import (
     audit_archive,
     audit_logs,
+    files,
     groups,
     health,
     policy,
@@ -76,6 +77,7 @@ from server_monitor.terminal.bridge import Limits as TerminalLimits
 from server_monitor.terminal.desk import Desk
 from server_monitor.terminal.endpoint import Rules as TerminalRules
 from server_monitor.terminal.endpoint import Terminals
+from server_monitor.terminal.files import Copying
 from server_monitor.terminal.searching import Searching
 from server_monitor.terminal.shell import opener
 from server_monitor.terminal.typed import Objection
@@ -102,7 +104,7 @@ class Parts:
 
 def routers() -> list[APIRouter]:
     """Every route file."""
-    files = (
+    route_files = (
         audit_routes,
         audit_logs,
         audit_archive,
@@ -118,9 +120,10 @@ def routers() -> list[APIRouter]:
         policy,
         snippets,
         terminals,
+        files,
         recordings,
     )
-    return [file.router for file in files]
+    return [file.router for file in route_files]
 
 
 def described() -> FastAPI:
@@ -195,6 +198,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 proxies=settings.proxies,
                 hosts=frozenset({*settings.allowed_hosts, settings.api_host}),
                 body_limits={"/api/servers/import": IMPORT_BODY_LIMIT_BYTES},
+                upload_limit_bytes=settings.file_transfer_max_bytes,
             )
             logins = Logins(db, settings.jwt_secret)
             console = Console(
@@ -217,6 +221,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 desk,
                 library,
                 Searching(db, library, settings.jwt_secret),
+                Copying(db, pool, settings.file_transfer_max_bytes),
             )
 
             async def send_browsers_away() -> None:

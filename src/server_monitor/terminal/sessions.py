@@ -100,14 +100,15 @@ class TicketRefused(Exception):  # noqa: N818  # An answer to whoever shows one.
 class Unfit(Exception):  # noqa: N818  # An answer to whoever asks; it is recorded on the way.
     """This person may have no terminal on this server, or nobody may now."""
 
-    def __init__(self, obstacle: str) -> None:
+    def __init__(self, obstacle: str, permission: Permission = Permission.TERMINAL_OPEN) -> None:
         super().__init__(obstacle)
         self.obstacle = obstacle
+        self.permission = permission
 
     @property
     def failure(self) -> Failure:
         kind = Denied if self.obstacle in {"not_permitted", "capability"} else Conflict
-        return kind(OBSTACLES[self.obstacle])
+        return kind(OBSTACLES[self.obstacle].format(permission=self.permission.value))
 
 
 # --- asked for ---
@@ -166,9 +167,9 @@ async def record_denied(conn: AsyncConnection, server_id: str, code: str, *, act
     await log.append(conn, Event("terminal.connect", audited(actor), target, "denied", code))
 
 
-def obstacle(server: Server, actor: Actor) -> str | None:
-    """Why `actor` may have no terminal on this server, as a code."""
-    if not allows(actor, Permission.TERMINAL_OPEN, server.group_ids):
+def obstacle(server: Server, actor: Actor, permission: Permission = Permission.TERMINAL_OPEN) -> str | None:
+    """Why `actor` may have no terminal on this server, or do what else takes one, as a code."""
+    if not allows(actor, permission, server.group_ids):
         return "not_permitted"
     if server.is_local:
         return "own_machine"
@@ -182,7 +183,7 @@ def obstacle(server: Server, actor: Actor) -> str | None:
 
 
 OBSTACLES: Mapping[str, str] = {
-    "not_permitted": "This takes the permission terminal:open for this server.",
+    "not_permitted": "This takes the permission {permission} for this server.",
     "own_machine": "The console's own machine never has a terminal: its account can read the console's keys.",
     "capability": "This server is not at capability terminal; an admin can raise it.",
     "disabled": "This server is switched off.",

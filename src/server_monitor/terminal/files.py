@@ -1,0 +1,231 @@
+"""Files copied to and from servers, each copy recorded before it begins and when it has ended, with its SHA-256.
+
+What is uploaded goes into a file of another name beside its place, only the account's own, and is renamed when all of
+it is on the host's disk: nobody ever sees half of it, and what was there stays until then.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote_from_bytes
+
+from server_monitor.audit import intents
+from server_monitor.audit.chain import AuditActor, AuditTarget
+from server_monitor.auth.actor import Actor, Permission, audited
+from server_monitor.db.engine import Database
+from server_monitor.db.ids import new_id
+from server_monitor.errors import Conflict, Failure, Invalid, TooMany
+from server_monitor.fleet import servers as fleet
+from server_monitor.fleet.servers import Server
+from server_monitor.ssh import files
+from server_monitor.ssh.files import Entry, Files
+from server_monitor.ssh.pool import Pool
+from server_monitor.telemetry import metrics
+from server_monitor.terminal import sessions
+
+PATH_MAX: Final = 4_096  # bytes, as on Linux
+NAME_MAX: Final = 255
+ENTRIES_MAX: Final = 10_000
+PER_USER: Final = 4
+AT_ONCE: Final = 32
+RETRY_AFTER_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory and what is in it; `is_complete` is False when there is more."""
+
+    path: bytes
+    entries: Sequence[Entry]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that is about to come. `pieces` must be read to its end or closed."""
+
+    name: bytes
+    size_bytes: int
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    path: bytes
+    size_bytes: int
+    sha256: str
+
+
+class Copying:
+    """Copies files between browsers and servers."""
+
+    def __init__(self, db: Database, pool: Pool, most_bytes: int) -> None:
+        self._db = db
+        self._pool = pool
+        self._most_bytes = most_bytes
+        self._by_user: Counter[str] = Counter()
+
+    async def listing(self, server_id: str, path: bytes, *, actor: Actor) -> Directory:
+        """Raises NotFound, Denied, Conflict, Invalid and Unreachable, as all of these do."""
+        require_path(path)
+        async with self._opened(server_id, actor) as (_, host):
+            found = await host.real_path(path)
+            entries = await host.listing(found, ENTRIES_MAX + 1)
+        return Directory(found, entries[:ENTRIES_MAX], len(entries) <= ENTRIES_MAX)
+
+    @asynccontextmanager
+    async def download(self, server_id: str, path: bytes, *, actor: Actor) -> AsyncIterator[Download]:
+        """The bytes of a file. That it is copied is recorded when this is entered, how it ended when it is left."""
+        require_path(path)
+        with self._turn(actor):
+            async with self._opened(server_id, actor) as (server, host):
+                entry = await host.entry(path)
+                size = entry.size_bytes or 0
+                if entry.kind != "file":
+                    raise Conflict("This is no plain file.")
+                if size > self._most_bytes:
+                    raise Conflict(f"This file is larger than {self._most_bytes} bytes, the most that is copied.")
+                copy = _Copy(self._db, "file.download", server, path, audited(actor))
+                async with copy.recorded({"expected_bytes": size}):
+                    yield Download(path.rpartition(b"/")[2], size, copy.counted(host.read(path), size, size))
+
+    async def upload(  # What a copy is.
+        self,
+        server_id: str,
+        path: bytes,
+        pieces: AsyncIterator[bytes],
+        expected_bytes: int | None,
+        *,
+        replace: bool,
+        actor: Actor,
+    ) -> Uploaded:
+        """Put these bytes at `path`. Raises Conflict when there is a file already, unless it is replaced."""
+        require_path(path)
+        directory, slash, name = path.rpartition(b"/")
+        if not name or name in {b".", b".."}:
+            raise Invalid.one("path", "ends with the name of the file")
+        if expected_bytes is not None and expected_bytes > self._most_bytes:
+            raise Invalid.one("content-length", f"at most {self._most_bytes} bytes are copied")
+        with self._turn(actor):
+            async with self._opened(server_id, actor) as (server, host):
+                mode = await _replaced_mode(host, path, replace=replace)
+                copy = _Copy(self._db, "file.upload", server, path, audited(actor))
+                async with copy.recorded({"expected_bytes": expected_bytes, "replaces": mode is not None}):
+                    beside = directory + slash + b"." + name[: NAME_MAX - 24] + b"." + secrets.token_hex(8).encode()
+                    try:
+                        await host.write(beside, copy.counted(pieces, self._most_bytes, expected_bytes))
+                        await host.set_mode(beside, 0o644 if mode is None else mode)
+                        await host.rename(beside, path, replace=mode is not None)
+                    except BaseException:
+                        await host.remove(beside)
+                        raise
+                return Uploaded(path, copy.size_bytes, copy.sha256)
+
+    @asynccontextmanager
+    async def _opened(self, server_id: str, actor: Actor) -> AsyncIterator[tuple[Server, Files]]:
+        async with self._db.reading() as conn:
+            server = await fleet.get(conn, server_id, actor=actor)
+            if (found := sessions.obstacle(server, actor, Permission.FILE_COPY)) is not None:
+                raise sessions.Unfit(found, Permission.FILE_COPY).failure
+            target = await fleet.target_of(conn, server_id)
+        assert target is not None, "the console's own machine has no terminal"
+        async with files.opened(self._pool, target) as host:
+            yield server, host
+
+    @contextmanager
+    def _turn(self, actor: Actor) -> Iterator[None]:
+        user = actor.id or actor.name
+        if self._by_user[user] >= PER_USER or self._by_user.total() >= AT_ONCE:
+            raise TooMany("As many files are being copied as may be at once.", RETRY_AFTER_S)
+        self._by_user[user] += 1
+        try:
+            yield
+        finally:
+            self._by_user[user] -= 1
+            if not self._by_user[user]:
+                del self._by_user[user]
+
+
+class _Copy:
+    """One copy: counted and hashed as it goes by, and recorded."""
+
+    def __init__(self, db: Database, action: str, server: Server, path: bytes, actor: AuditActor) -> None:
+        self._db = db
+        self._action = action
+        self._actor = actor
+        self._target = AuditTarget("file_copy", new_id(), server.name, server.group_ids)
+        self._about = {"server_id": server.id, "server": server.name, "account": server.username} | shown(path)
+        self._digest = hashlib.sha256()
+        self._is_whole = False
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    async def counted(
+        self, pieces: AsyncIterator[bytes], most_bytes: int, expected_bytes: int | None
+    ) -> AsyncIterator[bytes]:
+        """The same pieces. Raises Conflict when there are more bytes than there may be, or not as many as expected."""
+        direction = self._action.removeprefix("file.")
+        async for piece in pieces:
+            if self.size_bytes + len(piece) > most_bytes:
+                raise Conflict(f"There are more than {most_bytes} bytes.")
+            self.size_bytes += len(piece)
+            self._digest.update(piece)
+            metrics.file_bytes.labels(direction).inc(len(piece))
+            yield piece
+        if expected_bytes is not None and self.size_bytes != expected_bytes:
+            raise Conflict("Fewer bytes came than were announced.")
+        self._is_whole = True
+
+    @asynccontextmanager
+    async def recorded(self, more: dict[str, Any]) -> AsyncIterator[None]:
+        """The intent before, and the outcome after, however it ended: who leaves in the middle leaves it too."""
+        await intents.begin(self._db, self._action, self._actor, self._target, {**self._about, **more})
+        reason = "cut_off"
+        has_failed = True
+        try:
+            yield
+            has_failed = not self._is_whole
+        except Failure as failure:
+            reason = failure.code
+            raise
+        finally:
+            await asyncio.shield(self._ended(reason if has_failed else None))
+
+    async def _ended(self, reason: str | None) -> None:
+        outcome = "success" if reason is None else "failure"
+        meta = {**self._about, "bytes": self.size_bytes, "sha256": self.sha256}
+        await intents.end(self._db, self._action, self._actor, self._target, outcome=outcome, reason=reason, meta=meta)
+
+
+async def _replaced_mode(host: Files, path: bytes, *, replace: bool) -> int | None:
+    """The mode of the file that will be replaced; None when there is none. Raises Conflict."""
+    try:
+        entry = await host.entry(path)
+    except Failure as failure:
+        if failure.code == "not_found":
+            return None
+        raise
+    if entry.kind != "file":
+        raise Conflict("There is something of this name, and it is no plain file.")
+    if not replace:
+        raise Conflict("There is a file of this name; say that it is to be replaced.")
+    return entry.mode if entry.mode is not None else files.PRIVATE
+
+
+def require_path(path: bytes) -> None:
+    """Raises Invalid for what no path can be."""
+    if not path or len(path) > PATH_MAX or b"\0" in path:
+        raise Invalid.one("path", f"a path has 1 to {PATH_MAX} bytes, none of them zero")
+
+
+def shown(path: bytes) -> dict[str, str]:
+    """A path as text for people, and its exact bytes, percent-encoded."""
+    return {"path": path.decode(errors="backslashreplace"), "encoded": quote_from_bytes(path)}

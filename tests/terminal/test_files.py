@@ -1,0 +1,218 @@
+"""Files copied over SFTP through the whole HTTP application, to and from real hosts."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+import httpx2
+import pytest
+from sqlalchemy import update
+
+from server_monitor.auth.actor import Role
+from server_monitor.db.engine import Database
+from server_monitor.db.tables import servers
+from tests.ssh.conftest import Fleet
+from tests.support.api import Person, Site, site_on
+from tests.support.fleet import VAULT, records
+from tests.support.sshd import Sshd, Sshds
+
+pytestmark = pytest.mark.sshd
+STRANGE = b"a \xff%&+?#\n\x01\xe2\x80\xae.txt"
+
+
+@pytest.fixture
+async def site(sqlite_db: Database, tmp_path: Path) -> AsyncIterator[Site]:
+    async with site_on(sqlite_db, tmp_path) as site:
+        yield site
+
+
+@pytest.fixture
+def sshd(sshds: Sshds) -> Sshd:
+    """A host with SFTP, as every OpenSSH comes."""
+    return sshds.start(options={"Subsystem": "sftp internal-sftp"})
+
+
+@pytest.fixture
+async def server(site: Site, sshd: Sshd) -> str:
+    target = await Fleet(site.db, VAULT).add_sshd(sshd)
+    async with site.db.transaction() as conn:
+        await conn.execute(update(servers).where(servers.c.id == target.server_id).values(capability="terminal"))
+    return target.server_id
+
+
+@pytest.fixture
+async def operator(site: Site) -> Person:
+    return await site.person(Role.OPERATOR)
+
+
+@pytest.fixture
+def folder(sshd: Sshd) -> Path:
+    return sshd.home
+
+
+def names(folder: Path) -> list[bytes]:
+    return os.listdir(os.fsencode(folder))  # Names that may be no text.
+
+
+def place(server: str, path: bytes | Path, *, content: bool = True, more: str = "") -> str:
+    encoded = quote_from_bytes(os.fsencode(path) if isinstance(path, Path) else path)
+    return f"/api/servers/{server}/files{'/content' if content else ''}?path={encoded}{more}"
+
+
+async def put(person: Person, url: str, data: object, **headers: str) -> httpx2.Response:
+    return await person.client.put(url, content=data, headers={"Authorization": f"Bearer {person.token}", **headers})
+
+
+async def fetch(person: Person, url: str) -> httpx2.Response:
+    """The answer to this very address: its query holds bytes that a client would write in another way."""
+    return await person.client.get(url, headers={"Authorization": f"Bearer {person.token}"})
+
+
+async def copies(db: Database) -> list[dict]:
+    return [record for record in await records(db) if record["action"].startswith("file.")]
+
+
+async def test_what_is_uploaded_is_there_whole_and_comes_back_the_same(operator: Person, server: str, folder: Path):
+    data = os.urandom(3_000_001)
+    answer = await put(operator, place(server, folder / "big.bin"), data)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (folder / "big.bin").read_bytes() == data
+    assert names(folder) == [b"big.bin"]
+
+    back = await fetch(operator, place(server, folder / "big.bin"))
+    assert back.content == data
+    assert back.headers["content-length"] == str(len(data))
+    assert back.headers["content-disposition"].startswith("attachment;")
+
+
+async def test_each_copy_is_recorded_before_and_after_with_its_hash(
+    site: Site, operator: Person, server: str, folder: Path
+):
+    await put(operator, place(server, folder / "x"), b"hello")
+    await fetch(operator, place(server, folder / "x"))
+
+    found = await copies(site.db)
+    assert [(one["action"], one["phase"]) for one in found] == [
+        ("file.upload", "intent"),
+        ("file.upload", "outcome"),
+        ("file.download", "intent"),
+        ("file.download", "outcome"),
+    ]
+    for outcome in (found[1], found[3]):
+        assert outcome["outcome"] == "success"
+        assert outcome["meta"]["sha256"] == hashlib.sha256(b"hello").hexdigest()
+        assert (outcome["meta"]["bytes"], outcome["meta"]["path"]) == (5, str(folder / "x"))
+
+
+async def test_names_of_any_bytes_are_listed_and_copied(operator: Person, server: str, folder: Path):
+    path = os.fsencode(folder) + b"/" + STRANGE
+    answer = await put(operator, place(server, path), b"odd")
+    assert answer.status_code == 201, answer.text
+    assert os.listdir(os.fsencode(folder)) == [STRANGE]  # A name that is no text.
+
+    listed = (await fetch(operator, place(server, folder, content=False))).json()
+    (item,) = listed["items"]
+    assert item["encoded"] == quote_from_bytes(path)
+    assert (item["kind"], item["size_bytes"]) == ("file", 3)
+    back = await fetch(operator, f"/api/servers/{server}/files/content?path={item['encoded']}")
+    assert back.content == b"odd"
+    assert "\n" not in back.headers["content-disposition"]
+
+
+async def test_a_file_that_is_there_is_replaced_only_when_that_is_asked_for(
+    operator: Person, server: str, folder: Path
+):
+    (folder / "x").write_text("old")
+    (folder / "x").chmod(0o640)
+    assert (await put(operator, place(server, folder / "x"), b"new")).status_code == 409
+    assert (folder / "x").read_text() == "old"
+
+    assert (await put(operator, place(server, folder / "x", more="&replace=true"), b"new")).status_code == 201
+    assert (folder / "x").read_text() == "new"
+    assert (folder / "x").stat().st_mode & 0o777 == 0o640
+    assert (await put(operator, place(server, folder, more="&replace=true"), b"new")).status_code == 409
+
+
+async def test_an_upload_that_is_cut_off_leaves_nothing_behind(site: Site, operator: Person, server: str, folder: Path):
+    async def half() -> AsyncIterator[bytes]:
+        yield b"x" * 500_000
+
+    answer = await put(operator, place(server, folder / "x"), half(), **{"Content-Length": "1000000"})
+    assert answer.status_code in {400, 409}
+    assert names(folder) == []
+    assert [(one["phase"], one.get("outcome")) for one in await copies(site.db)] == [
+        ("intent", None),
+        ("outcome", "failure"),
+    ]
+
+
+async def test_a_link_is_replaced_and_not_followed(operator: Person, server: str, folder: Path):
+    (folder / "target").write_text("safe")
+    (folder / "link").symlink_to("target")
+    answer = await put(operator, place(server, folder / "link", more="&replace=true"), b"new")
+
+    assert answer.status_code == 201
+    assert (folder / "target").read_text() == "safe"
+    assert (folder / "link").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("missing", 404), ("", 409), ("x/", 409), ("n\x00ul", 422), ("p" * 5000, 422)],
+)
+async def test_what_cannot_be_downloaded_says_so(operator: Person, server: str, folder: Path, path: str, status: int):
+    (folder / "x").mkdir()
+    answer = await fetch(operator, place(server, os.fsencode(folder) + b"/" + path.encode()))
+
+    assert answer.status_code == status, answer.text
+
+
+async def test_endless_files_are_no_plain_files(operator: Person, server: str):
+    assert (await fetch(operator, place(server, b"/dev/zero"))).status_code == 409
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.AUDITOR])
+async def test_it_takes_the_permission(site: Site, server: str, folder: Path, role: Role):
+    person = await site.person(role)
+    for url in (place(server, folder, content=False), place(server, folder / "x")):
+        assert (await fetch(person, url)).status_code == 403
+    assert (await put(person, place(server, folder / "x"), b"")).status_code == 403
+    assert await copies(site.db) == []
+
+
+async def test_it_takes_a_server_at_capability_terminal(site: Site, operator: Person, server: str, folder: Path):
+    async with site.db.transaction() as conn:
+        await conn.execute(update(servers).where(servers.c.id == server).values(capability="run"))
+
+    assert (await fetch(operator, place(server, folder, content=False))).status_code == 403
+
+
+async def test_a_full_disk_on_the_host_is_told_and_leaves_nothing(operator: Person, server: str, small_disk: Path):
+    answer = await put(operator, place(server, small_disk / "x"), os.urandom(60_000_000))
+
+    assert answer.status_code == 409, answer.text
+    assert names(small_disk) == []
+
+
+async def test_a_person_copies_only_so_many_files_at_once(operator: Person, server: str, folder: Path):
+    going = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await going.wait()
+
+    running = [asyncio.create_task(put(operator, place(server, folder / f"f{n}"), slow())) for n in range(4)]
+    try:
+        async with asyncio.timeout(20):
+            while len(names(folder)) < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        refused = await put(operator, place(server, folder / "one too many"), b"x")
+        assert refused.status_code == 429
+    finally:
+        going.set()
+        answers = await asyncio.gather(*running)
+    assert {answer.status_code for answer in answers} == {201}
