@@ -103,7 +103,10 @@ async def test_a_terminal_from_asking_to_its_verified_recording(browser: Browser
     assert "hello" in text.text
     listed = (await browser.get("/api/terminal/sessions?status=closed")).json()
     assert [one["id"] for one in listed["items"]] == [screen.session_id]
-    assert {"terminal.connect", "terminal.stop", "terminal.disconnect"} <= set(await actions(browser))
+    log = (await browser.get("/api/audit-logs?limit=200")).json()["items"]
+    by_action = {one["action"]: one for one in log}
+    assert {"terminal.connect", "terminal.stop", "terminal.disconnect"} <= by_action.keys()
+    assert by_action["terminal.connect"]["ip"] == "127.0.0.1"
 
 
 async def test_refusals_are_told_with_their_status(browser: Browser, sshd: Sshd):

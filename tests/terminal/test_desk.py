@@ -376,3 +376,26 @@ async def test_what_a_dead_console_left_is_closed_by_its_successor(sqlite_db: Da
             ends = [one for one in await records(sqlite_db) if one["action"] == "terminal.disconnect"]
             assert [(one["outcome"], one["meta"]["recovered"]) for one in ends] == [("unknown", True)]
             assert (await actions(sqlite_db)).count("terminal.recover") == 1
+
+
+async def test_a_console_that_others_took_for_dead_ends_what_they_have_ended(terminals: TerminalConsole):
+    async with opened(terminals) as (_, _, screen):
+        await screen.run("true")
+        async with terminals.db.transaction() as conn:
+            row = update(terminal_sessions).where(terminal_sessions.c.id == screen.session_id)
+            await conn.execute(row.values(status="interrupted", cause="console_died", finished_at=datetime.now(UTC)))
+        assert (await screen.frame("closed"))["reason"] == "console_died"
+        async with asyncio.timeout(10):
+            while (row := await terminals.row(screen.session_id)).recording == "open":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    assert row.recording == "unverified"
+    ends = [one for one in await records(terminals.db) if one["action"] == "terminal.disconnect"]
+    assert [one["outcome"] for one in ends] == ["unknown"]
+
+
+async def test_records_say_from_where_a_terminal_was_opened(terminals: TerminalConsole):
+    async with opened(terminals):
+        pass
+    connect = next(one for one in await records(terminals.db) if one["action"] == "terminal.connect")
+    assert connect["request"]["id"] == "test-request"

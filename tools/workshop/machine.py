@@ -30,6 +30,9 @@ FOR_TESTS = [
     Program("busybox", "busybox", "the probe on BusyBox"),
     Program("gawk", "gawk", "the probe on gawk"),
     Program("mawk", "mawk", "the probe on mawk"),
+    Program("vim", "vim", "vim in a terminal"),
+    Program("htop", "htop", "htop in a terminal"),
+    Program("tmux", "tmux", "tmux in a terminal"),
 ]
 
 

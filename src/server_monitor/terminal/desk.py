@@ -206,7 +206,8 @@ class Desk:
 
     async def _serve(self, bridge: Bridge) -> None:
         """A session from its first ticket to its last record."""
-        request_context.set(RequestContext(bridge.session.request_id, "ws"))
+        # Its records say from where the socket came, and belong to the request that asked for it.
+        request_context.set(_context_of(bridge.session))
         try:
             if (trouble := await self._opened(bridge)) is not None:
                 bridge.end(trouble)
@@ -327,9 +328,11 @@ class Desk:
         bridges = [bridge for bridge in self._bridges.values() if bridge.ending is None]
         if not bridges:
             return
-        for session_id, ending in (await self._troubles(bridges)).items():
-            log.info("terminal_ended", session_id=session_id, cause=ending.cause)
-            self._bridges[session_id].end(ending)
+        troubles = await self._troubles(bridges)
+        for bridge in bridges:
+            if (ending := troubles.get(bridge.session.id)) is not None:
+                log.info("terminal_ended", session_id=bridge.session.id, cause=ending.cause)
+                bridge.end(ending)
 
     async def _troubles(self, bridges: Sequence[Bridge]) -> Mapping[str, Ending]:
         """Why some of these sessions may not go on. Browsers that may not look on any more are sent away."""
@@ -384,6 +387,7 @@ class Desk:
                 async with self._db.transaction() as conn:
                     await sessions.give_up_unused(conn, datetime.now(UTC))
                 await self._adopt(is_start=False)
+                await self._let_go_of_lost()
                 await self._settle()
             except Unavailable as error:
                 log.warning("terminal_housekeeping_failed", cause=str(error))
@@ -397,9 +401,17 @@ class Desk:
         metrics.terminal_sessions_ended.labels(Status.INTERRUPTED.value).inc(len(found))
         return len(found)
 
+    async def _let_go_of_lost(self) -> None:
+        """End what another console has declared dead, because we had not been heard of for too long."""
+        async with self._db.reading() as conn:
+            lost = await sessions.no_longer_active(conn, [bridge.session.id for bridge in self._running])
+        for session_id in lost:
+            if (bridge := self._bridges.get(session_id)) is not None:
+                bridge.end(Ending(Status.INTERRUPTED, "console_died"))
+
     async def _settle(self) -> None:
         async with self._db.reading() as conn:
-            left = await sessions.unsettled(conn, self._owner)
+            left = [one for one in await sessions.unsettled(conn, self._owner) if one.id not in self._bridges]
         for session in left:
             progress = await self._settle_recording(session.id)
             async with self._db.transaction() as conn:
@@ -408,6 +420,13 @@ class Desk:
     @property
     def _running(self) -> list[Bridge]:
         return [bridge for bridge in self._bridges.values() if bridge.recorder is not None and bridge.ending is None]
+
+
+def _context_of(session: Session) -> RequestContext:
+    context = request_context.get()
+    if context is None:
+        return RequestContext(session.request_id, "ws")
+    return replace(context, request_id=session.request_id)
 
 
 def _opener_of(session: Session) -> Actor:

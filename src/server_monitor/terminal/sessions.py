@@ -415,6 +415,12 @@ async def recover(
     return [session_of(row) for row in rows]
 
 
+async def no_longer_active(conn: AsyncConnection, session_ids: Collection[str]) -> Collection[str]:
+    """Those of these sessions that somebody has ended."""
+    ended = select(_T.c.id).where(_T.c.id.in_(session_ids), _T.c.status != Status.ACTIVE)
+    return list(await conn.scalars(ended))
+
+
 async def unsettled(conn: AsyncConnection, owner: str) -> list[Session]:
     """Sessions of ours that are over and whose recordings nobody has closed: a console died on the way."""
     over = and_(_T.c.owner == owner, _T.c.status != Status.ACTIVE, _T.c.recording == "open")
