@@ -154,7 +154,7 @@ class Terminals:
         except frames.MalformedError as error:
             link.end(Close(POLICY_VIOLATION, str(error)))
         except TimeoutError:
-            link.end(Close(POLICY_VIOLATION, "the host takes no input"))
+            link.end(Close(TRY_AGAIN_LATER, "the host takes no input"))
         else:
             return
         await asyncio.Event().wait()  # The writer closes, and ends this.
