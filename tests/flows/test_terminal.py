@@ -128,7 +128,10 @@ async def test_refusals_are_told_with_their_status(browser: Browser, sshd: Sshd)
 
 async def test_a_dangerous_line_is_asked_about_by_the_policy_itself(browser: Browser, sshd: Sshd):
     async with opened(browser, await add(browser, sshd)) as screen:
-        await screen.type("rm -rf /etc\r")
+        at = len(screen.shown)
+        await screen.type("rm -rf /etc")
+        await screen.until(b"rm -rf /etc", since=at)
+        await screen.type("\r")
         question = await screen.frame("guard")
         assert question["line"] == "rm -rf /etc"
         assert question["rule"].startswith("fs.")
@@ -172,7 +175,10 @@ async def test_told_to_stop_it_closes_terminals_and_verifies_their_recordings(
 ):
     server_id = await add(browser, sshd)
     async with opened(browser, server_id) as one, opened(browser, server_id) as two:
-        await two.type("yes\r")
+        at = len(two.shown)
+        await two.type("yes")
+        await two.until(b"yes", since=at)
+        await two.type("\r")
         await two.frame("guard")  # It would never end.
         await two.send(type="continue")
         await two.until(b"y\r\ny\r\n")

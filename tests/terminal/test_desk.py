@@ -27,6 +27,7 @@ from server_monitor.db.tables import (
 )
 from server_monitor.db.tables import sessions as logins
 from server_monitor.errors import Conflict, Denied, Invalid, NotFound, TooMany
+from server_monitor.terminal.desk import Timing
 from server_monitor.terminal.library import Verdict
 from server_monitor.terminal.sessions import Rules
 from server_monitor.terminal.states import Purpose
@@ -358,14 +359,18 @@ async def test_a_console_that_stops_closes_its_terminals_and_says_so(terminals: 
 
 
 async def test_what_a_dead_console_left_is_closed_by_its_successor(sqlite_db: Database, sshds: Sshds, tmp_path: Path):
-    """Everything but its memory is there; kill -9 of a real one is tried in tests/flows."""
-    async with running_terminals(sqlite_db, sshds, tmp_path / "recordings") as dead, opened(dead) as (_, _, screen):
+    """It only does nothing any more; kill -9 of a real one is tried in tests/flows."""
+    asleep, place = Timing(check_s=600, tick_s=600, heads_s=600, housekeeping_s=600), tmp_path / "recordings"
+    async with (
+        running_terminals(sqlite_db, sshds, place, timing=asleep) as dead,
+        opened(dead) as (_, _, screen),
+    ):
         await screen.run("seq 20000")
         recorder = dead.desk.bridge(screen.session_id).recorder
         async with asyncio.timeout(10):
             while recorder.progress.output_bytes < 100_000:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        async with running_terminals(sqlite_db, sshds, tmp_path / "recordings") as alive:
+        async with running_terminals(sqlite_db, sshds, place) as alive:
             row = await alive.over(screen.session_id)
             assert (row.status, row.cause) == ("interrupted", "console_died")
             async with asyncio.timeout(10):

@@ -19,7 +19,7 @@ PENDING_BYTES: Final = 262_144  # typed, and not sent yet
 UNSENT_BYTES: Final = 65_536
 ROOM_S: Final = 15.0  # how long a host may take nothing before its browser is sent away
 ECHO_S: Final = 0.2  # how long an Enter waits for the echo of what was typed before it
-JUDGE_S: Final = 1.0  # how long the policy may take; a rail that hangs is none
+JUDGE_S: Final = 3.0  # how long the policy may take; a rail that hangs is none
 ANSWER_S: Final = 120.0
 
 _INTERRUPT: Final = b"\x03"
