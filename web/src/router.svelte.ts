@@ -6,6 +6,9 @@ export type Route =
   | { view: "runs"; section: string }
   | { view: "new_run" }
   | { view: "run"; id: string }
+  | { view: "terminal" }
+  | { view: "recordings" }
+  | { view: "recording"; id: string }
   | { view: "audit"; section: string }
   | { view: "settings"; section: string }
   | { view: "login" }
@@ -20,6 +23,8 @@ export function match(path: string): Route {
   if (first === "runs" && second === undefined) return { view: "runs", section: "history" };
   if (first === "runs" && second) return second === "new" ? { view: "new_run" } : { view: "run", id: decodeURIComponent(second) };
   if ((first === "snippets" || first === "policy") && second === undefined) return { view: "runs", section: first };
+  if (first === "terminal" && second === undefined) return { view: "terminal" };
+  if (first === "recordings") return second ? { view: "recording", id: decodeURIComponent(second) } : { view: "recordings" };
   if (first === "audit") return { view: "audit", section: second ?? "log" };
   if (first === "settings") return { view: "settings", section: second ?? "account" };
   if ((first === "login" || first === "setup") && second === undefined) return { view: first };

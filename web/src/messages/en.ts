@@ -1,6 +1,7 @@
 import { count } from "../format";
 import { audit } from "./audit.en";
 import { runs } from "./runs.en";
+import { terminal } from "./terminal.en";
 
 const plurals = new Intl.PluralRules("en");
 
@@ -45,6 +46,7 @@ export const en = {
     main: "Main",
     fleet: "Fleet",
     runs: "Runs",
+    terminals: "Terminals",
     audit: "Audit log",
     settings: "Settings",
     find: "Find or do…",
@@ -193,9 +195,11 @@ export const en = {
     logged_in: (ms: string) => `Connected and logged in. ${ms} ms to connect.`,
     disable: "Disable",
     enable: "Enable",
-    allow_run: "Allow commands",
-    only_observe: "Allow metrics only",
-    now_allows: (name: string) => `Commands may run on ${name}`,
+    allow: { observe: "Allow metrics only", run: "Allow commands", terminal: "Allow terminals" },
+    now_allows: {
+      run: (name: string) => `Commands may run on ${name}`,
+      terminal: (name: string) => `Commands and terminals may run on ${name}`,
+    },
     now_observes: (name: string) => `${name} is only watched`,
     remove: "Remove",
     more: "More actions",
@@ -278,6 +282,8 @@ export const en = {
   audit,
 
   runs,
+
+  terminal,
 
   form: {
     add_title: "Add server",
@@ -416,6 +422,7 @@ export const en = {
     help: "This help",
     fleet: "Go to the fleet",
     runs: "Go to the runs",
+    terminals: "Go to the terminal sessions",
     new_run: "Run a command",
     audit: "Go to the audit log",
     settings: "Go to the settings",
@@ -432,6 +439,7 @@ export const en = {
     range_shorter: "Shorter time range",
     range_longer: "Longer time range",
     run_here: "Run a command on the server",
+    terminal_here: "Open a terminal on the server",
     edit: "Edit the server",
     back: "Back to the list",
     in_runs: "In the runs",
@@ -440,6 +448,17 @@ export const en = {
     run_it: "Run what is written",
     in_audit: "In the audit log",
     close_record: "Close the record",
+    in_terminal: "In a terminal",
+    copy: "Copy what is marked",
+    paste: "Paste",
+    find_here: "Find in it",
+    saved: "Insert a saved command",
+    split: "Another shell beside it",
+    tab_before: "Terminal before",
+    tab_after: "Next terminal",
+    pane_after: "Next of the same tab",
+    leave: "Leave it for the bar above",
+    larger: "Larger letters",
     then: "then",
   },
 
