@@ -167,7 +167,8 @@ export const terminal = {
   bar: {
     label: "Keys",
     keys: { esc: "Esc", tab: "Tab", ctrl: "Ctrl", alt: "Alt", up: "↑", down: "↓", left: "←", right: "→", home: "Home", end: "End", page_up: "PgUp", page_down: "PgDn" },
-    names: { esc: "Escape", tab: "Tab", ctrl: "Control", alt: "Alt", up: "Arrow up", down: "Arrow down", left: "Arrow left", right: "Arrow right", home: "Home", end: "End", page_up: "Page up", page_down: "Page down" },
+    /** Of keys whose sign is no word. */
+    names: { up: "Arrow up", down: "Arrow down", left: "Arrow left", right: "Arrow right" } as Record<string, string>,
   },
 
   files: {

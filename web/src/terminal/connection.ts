@@ -65,6 +65,8 @@ const ACK_MS = 200;
 /** The session was taken over by another window; the person may not go on. */
 const REPLACED = 4409;
 const NOT_PERMITTED = 1008;
+/** Why a socket was closed before it began, where another ticket or a moment later may do. */
+const PASSING = new Set(["ticket", "unavailable"]);
 /** A paste of a megabyte goes in pieces: the console refuses large frames. */
 export const FRAME_BYTES = 16 * 1024;
 
@@ -164,6 +166,7 @@ export class Connection {
     }
     const message = parse(data);
     if (message?.type === "ready") this.#begin(message);
+    else if (message?.type === "closed" && this.state !== "open" && PASSING.has(message.reason)) this.#closed(0);
     else if (message) {
       // Told before anything else happens, so that the end has its reason.
       this.#options.events.said(message);

@@ -29,6 +29,18 @@ class Desk {
   tab = $derived(this.tabs.find(({ key }) => key === this.#tab_key) ?? this.tabs[0] ?? null);
   pane = $derived(this.tab?.panes.find(({ key }) => key === this.#pane_key) ?? this.tab?.panes[0] ?? null);
   panes = $derived(this.tabs.flatMap(({ panes }) => panes));
+  /** What each tab is called: the server, and a number where several are on the same. */
+  titles = $derived.by(() => {
+    const counts = new Map<string, number>();
+    return new Map(
+      this.tabs.map(({ key, panes }) => {
+        const name = panes[0]?.server_name ?? "";
+        const count = (counts.get(name) ?? 0) + 1;
+        counts.set(name, count);
+        return [key, count === 1 ? name : `${name} · ${count}`];
+      }),
+    );
+  });
   live = $derived(this.panes.filter((pane) => pane.is_live).length);
 
   /** A terminal in a tab of its own. */

@@ -10,6 +10,7 @@ import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal, type ITheme } from "@xterm/xterm";
 import { link, type Link } from "./links";
 import { swallow_questions, when_typed } from "./quiet";
+import { SCROLLBAR_PX } from "./sizes";
 
 export interface Looks {
   theme: ITheme;
@@ -55,11 +56,13 @@ const MARKS = {
 
 export class Screen {
   readonly terminal: Terminal;
+  #host: HTMLElement;
   #fit = new FitAddon();
   #search = new SearchAddon();
   #serialize = new SerializeAddon();
 
   constructor(host: HTMLElement, options: ScreenOptions) {
+    this.#host = host;
     this.terminal = new Terminal({
       // Widths of characters and marks on what was found are not in its stable interface yet.
       allowProposedApi: true,
@@ -67,6 +70,7 @@ export class Screen {
       cursorBlink: options.type !== null && !matchMedia("(prefers-reduced-motion: reduce)").matches,
       cursorInactiveStyle: options.type ? "outline" : "none",
       disableStdin: options.type === null,
+      overviewRuler: { width: SCROLLBAR_PX },
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
       linkHandler: { activate: (_, text) => this.#ask(text, options) },
       lineHeight: 1.15,
@@ -89,10 +93,13 @@ export class Screen {
     if (options.type && options.point) terminal.onBinary(options.point);
     if (options.key) terminal.attachCustomKeyEventHandler(options.key);
     terminal.open(host);
+    this.look(options.looks);
   }
 
   look(looks: Looks): void {
     Object.assign(this.terminal.options, named(looks));
+    // What is no whole row or column is paper too.
+    this.#host.style.backgroundColor = looks.theme.background ?? "";
   }
 
   /** Take as many columns and rows as there is room for; false where the place is not drawn. */

@@ -190,6 +190,16 @@ test("a socket that opens and says nothing is tried anew", async () => {
   expect(sockets[0]?.closed).toBe(true);
 });
 
+test("a ticket that was too old is followed by another", async () => {
+  last().onopen?.();
+  last().say({ type: "closed", reason: "ticket", sentence: "…" });
+  await vi.runOnlyPendingTimersAsync();
+  last().begin(0);
+
+  expect(said).toEqual([]);
+  expect(states).toEqual(["lost", "open"]);
+});
+
 test("garbage is ignored", () => {
   last().begin(0);
   for (const data of ["", "{", "null", "[]", '{"no":"type"}', 7]) last().onmessage?.({ data });
