@@ -18,10 +18,12 @@ export interface Session {
   reason: string | null;
   status: SessionStatus;
   cause: string | null;
+  sentence?: string | null;
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
-  recording: Kept;
+  /** null: no shell was opened, so there is none. */
+  recording: Kept | null;
   recording_bytes: number;
   output_bytes: number;
   chunks: number;
@@ -95,9 +97,14 @@ export const verify = (session_id: string) => call<Verification>("POST", `${path
 export const replay_url = (session_id: string) => `${path(session_id)}/replay`;
 export const download_url = (session_id: string, format: ExportFormat) => `${path(session_id)}/recording?format=${format}`;
 
+/** A day alone means all of it, as in the audit log. */
+function through(to: string): string {
+  return /^\d{4}-\d\d-\d\d$/.test(to) ? `${to}T23:59:59.999999Z` : to;
+}
+
 function query(filters: Record<string, string | undefined>, page: { limit: number; cursor?: string | null }): URLSearchParams {
   const search = new URLSearchParams();
-  for (const [name, value] of Object.entries(filters)) if (value) search.set(name, value);
+  for (const [name, value] of Object.entries(filters)) if (value) search.set(name, name === "to" ? through(value) : value);
   search.set("limit", String(page.limit));
   if (page.cursor) search.set("cursor", page.cursor);
   return search;

@@ -11,6 +11,7 @@ import type { Link } from "./links";
 import { looks } from "./looks.svelte";
 import { asks, pasted, without_enter, type Pasted } from "./paste";
 import type { Screen } from "./screen";
+import { CLEAN } from "./sequences";
 import { act, type Deed } from "./shortcuts";
 
 const SCROLLBACK = 10_000;
@@ -137,7 +138,7 @@ export class Pane {
     this.#connection?.stop();
     this.session_id = this.started_at_s = this.warning = null;
     this.watched_by = [];
-    this.screen?.terminal.reset();
+    this.screen?.terminal.write(CLEAN);
     await this.open(null);
     this.focus();
   }
@@ -242,10 +243,7 @@ export class Pane {
   #ready(ready: Ready): void {
     const terminal = this.screen?.terminal;
     if (!terminal) return;
-    if (ready.reset) {
-      terminal.reset();
-      terminal.write(ready.modes ?? "");
-    }
+    if (ready.reset) terminal.write(CLEAN + (ready.modes ?? ""));
     this.started_at_s ??= Date.now() / 1000;
     this.warning = null;
     // After `ready` is dealt with the connection is open; a size that changed meanwhile is told then.
@@ -265,8 +263,8 @@ export class Pane {
     else if (message.type === "closed") this.#ended(message.reason, message.exit_status ?? null, message.sentence);
   }
 
-  #ended(reason: string, exit_status: number | null, sentence: string | null = null): void {
-    this.state = { kind: "ended", reason, exit_status, sentence };
+  #ended(reason: string, exit_status: number | null, sentence: string | null | undefined): void {
+    this.state = { kind: "ended", reason, exit_status, sentence: sentence ?? null };
     this.warning = null;
     this.watched_by = [];
     if (this.question?.kind !== "link") this.question = null;
@@ -277,7 +275,7 @@ export class Pane {
     try {
       const session = await calls.session(session_id);
       if (session.status === "active") this.state = { kind: "failed", failure };
-      else this.#ended(session.cause ?? session.status, null);
+      else this.#ended(session.cause ?? session.status, null, session.sentence);
     } catch {
       this.state = { kind: "failed", failure };
     }

@@ -4,7 +4,7 @@
 // is taken now and then where the terminal is in no state that a snapshot would lose.
 
 import { first_after, type Cast, type Event } from "./cast";
-import type { Screen } from "./screen";
+import type { Paper, Snapshot } from "./paper";
 
 export const SPEEDS = [0.5, 1, 2, 4, 8] as const;
 /** Nothing printed for longer than this is idle; of it only a moment is left where idle time is skipped. */
@@ -14,12 +14,9 @@ const SNAPSHOT_EVERY = 1024 * 1024;
 const TICK_MS = 33;
 const WRITE_AT_ONCE = 256 * 1024;
 
-interface Snapshot {
-  /** Events before this index are drawn. */
+/** The screen when the events before this index were drawn. */
+interface Stop extends Snapshot {
   index: number;
-  cols: number;
-  rows: number;
-  text: string;
 }
 
 export class Player {
@@ -33,20 +30,27 @@ export class Player {
   duration_s = $state(0);
 
   readonly cast: Cast;
-  #screen: Screen;
+  #paper: Paper;
   #drawn = 0;
   #wanted: number | null = null;
   #working: Promise<void> | null = null;
+  #snapshot_every: number;
   #since_snapshot = 0;
-  #snapshots: Snapshot[] = [];
+  #is_from_snapshot = false;
+  /** Indices of the events that change the size. */
+  #resizes: readonly number[];
+  #stops: Stop[] = [];
   #ticking: ReturnType<typeof setInterval> | undefined;
   #ticked_ms = 0;
 
-  constructor(cast: Cast, screen: Screen) {
+  /** `snapshot_every`: characters of output between two. */
+  constructor(cast: Cast, paper: Paper, snapshot_every = SNAPSHOT_EVERY) {
+    this.#snapshot_every = snapshot_every;
     this.cast = cast;
-    this.#screen = screen;
+    this.#paper = paper;
+    this.#resizes = cast.events.flatMap((event, index) => (event.kind === "resize" ? [index] : []));
     const { cols, rows } = cast.header ?? { cols: 80, rows: 24 };
-    this.#snapshots = [{ index: 0, cols, rows, text: "" }];
+    this.#stops = [{ index: 0, cols, rows, text: "", saved: null }];
     this.#resize(cols, rows);
     this.duration_s = cast.duration_s;
   }
@@ -120,18 +124,18 @@ export class Player {
   async #work(): Promise<void> {
     while (this.#wanted !== null) {
       const to = this.#wanted;
-      if (to < this.#drawn) await this.#go_back(to);
+      if (to < this.#drawn || this.#would_rewrap(to)) await this.#go_back(to);
       await this.#advance(to);
       if (this.#wanted === to) this.#wanted = null;
     }
   }
 
   async #go_back(to: number): Promise<void> {
-    const snapshot = this.#snapshots.findLast(({ index }) => index <= to) as Snapshot;
-    this.#screen.terminal.reset();
-    this.#resize(snapshot.cols, snapshot.rows);
-    await this.#screen.write(snapshot.text);
-    this.#drawn = snapshot.index;
+    const stop = this.#stops.findLast(({ index }) => index <= to && (index === 0 || !this.#is_resized(index, to))) as Stop;
+    await this.#paper.restore(stop);
+    this.#is_from_snapshot = stop.index > 0;
+    this.size = { cols: stop.cols, rows: stop.rows };
+    this.#drawn = stop.index;
     this.#since_snapshot = 0;
   }
 
@@ -146,23 +150,31 @@ export class Player {
         if (event.kind === "output") text += event.text;
         else if (event.kind === "resize") this.#resize(event.cols, event.rows);
       }
-      await this.#screen.write(text);
+      await this.#paper.write(text);
       this.#since_snapshot += text.length;
-      if (this.#since_snapshot >= SNAPSHOT_EVERY) this.#take_snapshot();
+      if (this.#since_snapshot >= this.#snapshot_every) this.#take_snapshot();
       // Somebody wants to see something earlier meanwhile.
       if (this.#wanted !== null && this.#wanted < this.#drawn) return;
     }
   }
 
+  /** A screen that came from a snapshot breaks its lines in other places when its size changes. */
+  #would_rewrap(to: number): boolean {
+    return this.#is_from_snapshot && this.#is_resized(this.#drawn, to);
+  }
+
+  #is_resized(from: number, to: number): boolean {
+    return this.#resizes.some((index) => index >= from && index < to);
+  }
+
   #take_snapshot(): void {
-    if ((this.#snapshots.at(-1)?.index ?? 0) >= this.#drawn || !this.#screen.is_plain()) return;
-    const { cols, rows } = this.size;
-    this.#snapshots.push({ index: this.#drawn, cols, rows, text: this.#screen.snapshot() });
+    if ((this.#stops.at(-1)?.index ?? 0) >= this.#drawn || !this.#paper.is_plain()) return;
+    this.#stops.push({ ...this.#paper.snapshot(), index: this.#drawn });
     this.#since_snapshot = 0;
   }
 
   #resize(cols: number, rows: number): void {
     this.size = { cols, rows };
-    this.#screen.terminal.resize(cols, rows);
+    this.#paper.terminal.resize(cols, rows);
   }
 }

@@ -7,6 +7,7 @@ export type Scheme = (typeof SCHEMES)[number];
 
 const LIGHT: ITheme = {
   background: "#ffffff",
+  overviewRulerBorder: "#ffffff",
   foreground: "#1f2430",
   cursor: "#2760c4",
   cursorAccent: "#ffffff",
@@ -35,6 +36,7 @@ const LIGHT: ITheme = {
 
 const DARK: ITheme = {
   background: "#12161d",
+  overviewRulerBorder: "#12161d",
   foreground: "#d9dee7",
   cursor: "#7fb0ff",
   cursorAccent: "#12161d",
@@ -64,6 +66,7 @@ const DARK: ITheme = {
 const CONTRAST: ITheme = {
   ...DARK,
   background: "#000000",
+  overviewRulerBorder: "#000000",
   foreground: "#ffffff",
   cursor: "#ffff00",
   cursorAccent: "#000000",
@@ -77,6 +80,7 @@ const CONTRAST: ITheme = {
 
 const SOLARIZED: ITheme = {
   background: "#002b36",
+  overviewRulerBorder: "#002b36",
   foreground: "#aebcbd",
   cursor: "#eee8d5",
   cursorAccent: "#002b36",

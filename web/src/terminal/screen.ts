@@ -4,12 +4,11 @@ import "@xterm/xterm/css/xterm.css";
 import "./adopted_style";
 import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
-import { SerializeAddon } from "@xterm/addon-serialize";
-import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
-import { Terminal, type ITheme } from "@xterm/xterm";
+import type { ITheme } from "@xterm/xterm";
 import { link, type Link } from "./links";
-import { swallow_questions, when_typed } from "./quiet";
+import { Paper } from "./paper";
+import { when_typed } from "./quiet";
 import { SCROLLBAR_PX } from "./sizes";
 
 export interface Looks {
@@ -37,15 +36,6 @@ export interface Found {
   count: number;
 }
 
-/** What xterm.js does not show in its interface; it throws where a later version has it no more. */
-interface Inside {
-  _core: {
-    _inputHandler: { _parser: { currentState: number } };
-    _charsetService: { charset: unknown };
-    buffer: { scrollTop: number; scrollBottom: number };
-  };
-}
-
 /** With a colour for each hit, and another for the one that is shown. */
 const MARKS = {
   matchBackground: "#7a5c00",
@@ -54,41 +44,31 @@ const MARKS = {
   activeMatchColorOverviewRuler: "#ff9d3c",
 };
 
-export class Screen {
-  readonly terminal: Terminal;
+export class Screen extends Paper {
   #host: HTMLElement;
   #fit = new FitAddon();
   #search = new SearchAddon();
-  #serialize = new SerializeAddon();
 
   constructor(host: HTMLElement, options: ScreenOptions) {
-    this.#host = host;
-    this.terminal = new Terminal({
-      // Widths of characters and marks on what was found are not in its stable interface yet.
-      allowProposedApi: true,
+    super({
       altClickMovesCursor: false,
       cursorBlink: options.type !== null && !matchMedia("(prefers-reduced-motion: reduce)").matches,
       cursorInactiveStyle: options.type ? "outline" : "none",
       disableStdin: options.type === null,
-      overviewRuler: { width: SCROLLBAR_PX },
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
-      linkHandler: { activate: (_, text) => this.#ask(text, options) },
+      linkHandler: { activate: (_, text) => ask(text, options) },
       lineHeight: 1.15,
-      logLevel: "off",
       macOptionIsMeta: true,
+      overviewRuler: { width: SCROLLBAR_PX },
       rightClickSelectsWord: true,
       scrollback: options.scrollback,
       ...named(options.looks),
     });
+    this.#host = host;
     const terminal = this.terminal;
     terminal.loadAddon(this.#fit);
     terminal.loadAddon(this.#search);
-    terminal.loadAddon(this.#serialize);
-    terminal.loadAddon(new WebLinksAddon((_, text) => this.#ask(text, options)));
-    // Shells and editors count the width of each code point, as this table does; clusters would be drawn one off.
-    terminal.loadAddon(new Unicode11Addon());
-    terminal.unicode.activeVersion = "11";
-    swallow_questions(terminal);
+    terminal.loadAddon(new WebLinksAddon((_, text) => ask(text, options)));
     if (options.type) when_typed(terminal, options.type);
     if (options.type && options.point) terminal.onBinary(options.point);
     if (options.key) terminal.attachCustomKeyEventHandler(options.key);
@@ -111,11 +91,6 @@ export class Screen {
     return true;
   }
 
-  /** Draw, and tell when it is drawn. */
-  write(data: Uint8Array | string): Promise<void> {
-    return new Promise((resolve) => this.terminal.write(data, resolve));
-  }
-
   find(text: string, forward: boolean, is_new: boolean): void {
     const options = { decorations: MARKS, incremental: is_new };
     if (forward) this.#search.findNext(text, options);
@@ -131,41 +106,11 @@ export class Screen {
     this.#search.clearDecorations();
     this.terminal.clearSelection();
   }
+}
 
-  /** What is on the screen and above it, as output that would draw it again. */
-  snapshot(): string {
-    return this.#serialize.serialize();
-  }
-
-  /** Whether a snapshot would hold all of its state: no sequence is half read, no region or character set is chosen. */
-  is_plain(): boolean {
-    const { _inputHandler, _charsetService, buffer } = (this.terminal as unknown as Inside)._core;
-    const is_whole = _inputHandler._parser.currentState === 0;
-    const scrolls_all = buffer.scrollTop === 0 && buffer.scrollBottom === this.terminal.rows - 1;
-    return is_whole && scrolls_all && _charsetService.charset === undefined;
-  }
-
-  /** All that can be scrolled to, as text. */
-  text(): string {
-    const buffer = this.terminal.buffer.active;
-    const lines: string[] = [];
-    for (let y = 0; y < buffer.length; y += 1) {
-      const line = buffer.getLine(y);
-      const text = line?.translateToString(true) ?? "";
-      if (line?.isWrapped && lines.length > 0) lines[lines.length - 1] += text;
-      else lines.push(text);
-    }
-    return `${lines.join("\n").trimEnd()}\n`;
-  }
-
-  dispose(): void {
-    this.terminal.dispose();
-  }
-
-  #ask(text: string, options: ScreenOptions): void {
-    const target = link(text);
-    if (target) options.ask_link(target);
-  }
+function ask(text: string, options: ScreenOptions): void {
+  const target = link(text);
+  if (target) options.ask_link(target);
 }
 
 function named({ theme, size_px, least_contrast, is_spoken }: Looks) {
