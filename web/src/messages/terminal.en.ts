@@ -104,6 +104,8 @@ export const terminal = {
 
   guard: {
     title: "This may be dangerous. Send it?",
+    /** What the policy says of the line is a predicate: "deletes /etc with everything in it". */
+    why: (said: string) => (said.endsWith(".") ? said : `It ${said}.`),
     detail: "A command like this would be refused as a run. In a terminal it is yours to decide.",
     line: "The line",
     rule: "The rule",

@@ -1,0 +1,372 @@
+"""Terminals in a real browser: shells on real hosts, what their output may do, and what is recorded of them."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.terminals import Network, open_first, paste, run, screen, set_up, to_server, wait_for_prompt
+from tests.browser.visitor import Fleet, Visitor, watch
+from tests.support.console import PASSWORD, ConsoleProcess
+from tests.support.sshd import Sshds, ssh_agent
+
+pytestmark = [pytest.mark.browser, pytest.mark.sshd, pytest.mark.long]
+
+RECORDING = re.compile(r"/recordings/[0-9a-f-]{36}")
+# What no policy allows, and what would do nothing anywhere: there is no such device.
+DENIED = "mkfs.ext4 /dev/no-such-device-DENY"
+# Asks a terminal for answers, renames its window, writes the clipboard, and names colours that hide what is printed.
+HOSTILE = (
+    b"\x1b[c\x1b[>c\x1b[5n\x1b[6n\x1b[?6n\x1b[21t\x1b[18t\x1b[?2004$p\x1bP$qm\x1b\\\x1bP+q544e\x1b\\\x05"
+    b"\x1b]0;owned\x07\x1b]2;owned\x1b\\\x1b]52;c;b3duZWQ=\x07\x1b]52;c;?\x07\x1b]4;1;?\x07\x1b]10;?\x07\x1b]11;?\x07"
+    b"\x1b]10;#ffffff\x07\x1b]11;#ffffff\x07\x1b[?1004h\x1b]9;owned\x07\x1b]1337;SetUserVar=a=b3duZWQ=\x07"
+    b"\x1b]8;;javascript:alert(1)\x1b\\script\x1b]8;;\x1b\\<img src=x onerror=alert(1)>\n"
+)
+
+
+async def add_user(console: ConsoleProcess, name: str, role: str) -> None:
+    added = await console.run("user", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD.encode())
+    assert added[0] == 0, added
+
+
+async def log_in(page: Page, url: str, name: str) -> None:
+    await page.goto(url)
+    await page.get_by_label("User name").fill(name)
+    await page.get_by_label("Password", exact=True).fill(PASSWORD)
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("button", name=f"Account of {name}")).to_be_visible()
+
+
+@pytest.fixture
+async def another(chromium: Browser) -> AsyncIterator[Visitor]:
+    """Somebody else, at a browser of their own."""
+    context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    context.set_default_timeout(15_000)
+    one = await watch(context)
+    try:
+        yield one
+    finally:
+        await context.close()
+    assert one.complaints == []
+
+
+async def test_a_shell_in_the_browser(fleet: Fleet, visitor: Visitor, tmp_path: Path) -> None:
+    """It opens after the server was allowed to have one, edits a file in vim, follows the window's size, and ends."""
+    page, note = visitor.page, tmp_path / "note"
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await expect(page.get_by_text("Recorded", exact=True)).to_be_visible()
+    await run(page, "echo rea''dy 日本語")
+    await expect(screen(page)).to_contain_text("ready 日本語")
+
+    await run(page, f"vim -u NONE {note}")
+    await expect(screen(page)).to_contain_text("~")
+    await page.keyboard.type("ione line")
+    await page.keyboard.press("Escape")
+    await run(page, ":wq")
+    await wait_for_prompt(page)
+    assert note.read_text() == "one line\n"
+
+    await run(page, "clear; stty size")
+    await expect(screen(page)).to_contain_text(re.compile(r"\b\d+ \d+\b"))
+    before = re.findall(r"\b(\d+) (\d+)\b", await screen(page).inner_text())[-1]
+    await page.set_viewport_size({"width": 800, "height": 500})
+    await expect(screen(page).locator("> div").first).to_be_visible()
+    await run(page, "clear; echo $(stty size) smaller")
+    await expect(screen(page)).to_contain_text("smaller")
+    after = re.findall(r"\b(\d+) (\d+) smaller", await screen(page).inner_text())[-1]
+    assert int(after[0]) < int(before[0])
+    assert int(after[1]) < int(before[1])
+
+    await run(page, "exit 3")
+    await expect(page.get_by_text("The shell has ended with exit status 3.")).to_be_visible()
+    await expect(page.get_by_text("Not running")).to_be_visible()
+    await page.get_by_role("button", name="Open again").click()
+    await wait_for_prompt(page)
+
+
+async def test_a_network_that_breaks(fleet: Fleet, visitor: Visitor) -> None:
+    """The shell goes on; what is typed meanwhile is not sent; what was printed is there afterwards, once."""
+    page = visitor.page
+    async with Network(fleet.console.url) as network:
+        await set_up(visitor, fleet, network.url)
+        await open_first(visitor)
+        await run(page, "marker=kept; cd /tmp; for i in 1 2 3; do sleep 1; echo tick-$i; done; echo all-''ticks")
+        await expect(screen(page)).to_contain_text("tick-1")
+        network.cut()
+        await expect(page.get_by_text("The connection is gone.")).to_be_visible()
+        await page.keyboard.type("lost")
+        network.mend()
+        await expect(page.get_by_text("The connection is gone.")).to_be_hidden()
+        await expect(screen(page)).to_contain_text("all-ticks")
+        await run(page, "echo $marker $PWD")
+        await expect(screen(page)).to_contain_text("kept /tmp")
+        shown = await screen(page).inner_text()
+        assert shown.count("\ntick-2") == 1
+        assert "lost" not in shown
+
+
+async def test_a_page_that_is_loaded_anew(fleet: Fleet, visitor: Visitor) -> None:
+    """Its shells are there again, with what they had shown."""
+    page = visitor.page
+    page.on("dialog", lambda dialog: dialog.accept())
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await run(page, "marker=kept; echo before-''that")
+    await expect(screen(page)).to_contain_text("before-that")
+    await page.reload()
+    await expect(screen(page)).to_contain_text("before-that")
+    await run(page, "echo $marker-''too")
+    await expect(screen(page)).to_contain_text("kept-too")
+
+
+async def test_what_is_pasted(fleet: Fleet, visitor: Visitor) -> None:
+    """One line goes in at once; several are shown first, without what would act as keys; Enter cancels."""
+    page = visitor.page
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await paste(page, "echo one-''line")
+    await expect(screen(page)).to_contain_text("echo one-''line")
+    await page.keyboard.press("Enter")
+    await expect(screen(page)).to_contain_text("\none-line", use_inner_text=True)
+
+    await paste(page, "echo first-''line\necho second-''line\x1b[201~\n")
+    dialog = page.get_by_role("dialog", name="Paste 2 lines?")
+    await expect(dialog).to_contain_text("1 control character was taken out")
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_be_hidden()
+    await run(page, "echo then-''this")
+    await expect(screen(page)).to_contain_text("then-this")
+    await expect(screen(page)).not_to_contain_text("first-")
+
+    await paste(page, "echo first-''line\necho second-''line\n")
+    await dialog.get_by_role("button", name="Paste without the last Enter").click()
+    await expect(screen(page)).to_contain_text("second-''line")
+    await expect(screen(page)).not_to_contain_text("second-line")
+    await page.keyboard.press("Enter")
+    await expect(screen(page)).to_contain_text("second-line")
+
+
+async def test_output_only_draws(fleet: Fleet, visitor: Visitor, tmp_path: Path) -> None:
+    """A hostile file that is shown types nothing into the shell, renames nothing, and makes nothing of the page."""
+    page, file = visitor.page, tmp_path / "hostile"
+    file.write_bytes(HOSTILE)
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await run(page, f"cat {file}; IFS= read -rs -t 1 -n 1 x; echo \"typed:[$x]\"")
+    await expect(screen(page)).to_contain_text("typed:[]")
+    await expect(screen(page)).to_contain_text("script<img src=x onerror=alert(1)>")
+    assert "owned" not in await page.title()
+    assert await screen(page).locator("img").count() == 0
+    # The focus goes and comes: a program that asked to be told of it is not.
+    await page.keyboard.press("Control+Shift+Enter")
+    await expect(page.locator("header button:focus")).to_be_visible()
+    await page.locator("section.current .xterm").click()
+    await run(page, 'IFS= read -rs -t 1 -n 1 x; echo "again:[$x]"')
+    await expect(screen(page)).to_contain_text("again:[]")
+
+
+async def test_a_dangerous_line_asks(fleet: Fleet, visitor: Visitor) -> None:
+    """What the policy would deny is not sent by an Enter pressed once too often."""
+    page = visitor.page
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await run(page, DENIED)
+    dialog = page.get_by_role("dialog", name="This may be dangerous. Send it?")
+    await expect(dialog).to_contain_text(DENIED)
+    await expect(dialog.get_by_role("button", name="Do not send")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_be_hidden()
+    await run(page, "echo went-''on")
+    await expect(screen(page)).to_contain_text("went-on")
+    await expect(screen(page)).not_to_contain_text("No such file or directory")
+
+
+async def test_only_the_keyboard(fleet: Fleet, visitor: Visitor) -> None:
+    """From the palette into a shell, out of it again, beside it another, and back to the fleet."""
+    page = visitor.page
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await page.keyboard.press("Control+Shift+Enter")
+    await expect(page.locator("header button:focus")).to_be_visible()
+    await page.keyboard.press("Control+k")
+    await page.keyboard.type("terminal on web-1")
+    await expect(page.get_by_role("option", name="Open a terminal on web-1")).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("navigation", name="Open terminals").get_by_role("button")).to_have_count(2)
+    await wait_for_prompt(page)
+    await page.keyboard.press("Control+Shift+D")
+    await expect(page.get_by_role("region", name="Terminal on web-1")).to_have_count(2)
+    await wait_for_prompt(page)
+    await run(page, "echo sec''ond")
+    await expect(screen(page)).to_contain_text("second")
+    await page.keyboard.press("Control+Shift+ArrowUp")
+    await run(page, "echo fir''st")
+    await expect(screen(page)).to_contain_text("first")
+    await page.keyboard.press("Control+Shift+F")
+    await page.keyboard.type("first")
+    await expect(page.get_by_role("status").filter(has_text=re.compile("of|found"))).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Control+Shift+ArrowLeft")
+    await expect(page.get_by_role("region", name="Terminal on web-1")).to_have_count(1)
+    await page.keyboard.press("Control+Shift+Enter")
+    await page.keyboard.press("Control+k")
+    await page.keyboard.type("go to the fleet")
+    await page.keyboard.press("Enter")
+    await expect(visitor.row("web-1")).to_be_visible()
+    await expect(page.get_by_role("link", name="Open terminals: 3")).to_be_visible()
+
+
+async def test_where_there_is_no_terminal(fleet: Fleet, visitor: Visitor) -> None:
+    """The page says why, and how it could be."""
+    page = visitor.page
+    await set_up(visitor, fleet)
+    await page.goto(f"{fleet.console.url}/terminal")
+    await expect(page.get_by_text("No server takes terminals yet")).to_be_visible()
+    await page.goto(fleet.console.url)
+    own = await visitor.row("this machine").get_by_role("link").get_attribute("href")
+    assert own is not None
+    await page.goto(f"{fleet.console.url}/terminal?server={own.rpartition('/')[2]}")
+    await expect(page.get_by_text("Its account can read the keys of every other server")).to_be_visible()
+    await page.goto(fleet.console.url)
+    await to_server(visitor)
+    await page.get_by_role("link", name="Open terminal").click()
+    await expect(page.get_by_text("web-1 is at capability “observe”.")).to_be_visible()
+
+
+async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, another: Visitor) -> None:
+    """What somebody saw is found in all recordings, and the replay shows it as it was; a verdict says it is whole."""
+    page, console = visitor.page, fleet.console
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await run(page, "echo early; sleep 1; echo needle-''in-it; sleep 1; clear; echo late; exit")
+    await expect(page.get_by_text("The shell has ended.")).to_be_visible()
+    await add_user(console, "grace", "auditor")
+
+    audits = another.page
+    await log_in(audits, console.url, "grace")
+    await audits.get_by_role("link", name="Terminals").click()
+    await expect(audits.get_by_role("row").filter(has_text="ada")).to_contain_text("Ended")
+    await audits.get_by_label("Search what was shown").fill("needle-in")
+    await audits.keyboard.press("Enter")
+    await audits.get_by_role("link").filter(has_text="needle-in-it").click()
+    await expect(audits).to_have_url(RECORDING)
+    played = audits.get_by_role("region", name="The recording")
+    await expect(played.locator(".xterm-rows")).to_contain_text("needle-in-it")
+    await expect(played.locator(".xterm-rows")).not_to_contain_text("late")
+    await expect(played.get_by_role("list").get_by_role("button").first).to_contain_text("needle-in-it")
+
+    await played.get_by_role("slider", name="Position").focus()
+    await audits.keyboard.press("End")
+    await expect(played.locator(".xterm-rows")).to_contain_text("late")
+    await played.get_by_label("Find in the recording").fill("early")
+    await played.get_by_role("button", name="Next hit").click()
+    await expect(played.locator(".xterm-rows")).not_to_contain_text("late")
+    await audits.get_by_role("button", name="Verify").click()
+    await expect(audits.get_by_text("Whole, and as the audit log says")).to_be_visible()
+
+    await audits.get_by_role("button", name="Download").click()
+    async with audits.expect_download() as started:
+        await audits.get_by_role("link", name="asciicast v2").click()
+    header = (await (await started.value).path()).read_text().splitlines()[0]
+    assert '"version":2' in header.replace(" ", "")
+    await audits.goto(f"{console.url}/terminal")
+    await expect(audits.get_by_text("Your role opens no terminals.")).to_be_visible()
+
+
+async def test_somebody_looks_on_and_ends_it(fleet: Fleet, visitor: Visitor, another: Visitor) -> None:
+    """An admin sees a session as it goes on; its user is told of both."""
+    page, console = visitor.page, fleet.console
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await add_user(console, "linus", "admin")
+    looks_on = another.page
+    await log_in(looks_on, console.url, "linus")
+    await looks_on.get_by_role("link", name="Terminals").click()
+    await looks_on.get_by_role("row").filter(has_text="Running").get_by_role("link").click()
+    await looks_on.get_by_role("button", name="Watch live").click()
+    await expect(page.get_by_text("linus watches")).to_be_visible()
+    await run(page, "echo see-''this")
+    await expect(looks_on.locator(".xterm-rows")).to_contain_text("see-this")
+
+    await looks_on.get_by_role("button", name="End the session…").click()
+    await looks_on.get_by_role("dialog").get_by_label("Reason").fill("maintenance")
+    await looks_on.get_by_role("dialog").get_by_role("button", name="End the session").click()
+    await expect(page.get_by_text("An administrator has ended this session.")).to_be_visible()
+    await expect(looks_on.get_by_text("Stopped", exact=True)).to_be_visible()
+
+
+async def test_a_reason_is_asked_for(tmp_path: Path, sshds: Sshds, visitor: Visitor) -> None:
+    """Where the console is set to ask, nothing opens without one, and it is kept with the session."""
+    host = sshds.start()
+    page = visitor.page
+    async with AsyncExitStack() as stack:
+        agent = stack.enter_context(ssh_agent(tmp_path, host.directory / "login_key"))
+        console = ConsoleProcess(tmp_path / "data", {"SSH_AUTH_SOCK": agent, "TERMINAL_REASON_REQUIRED": "true"})
+        await console.start()
+        stack.push_async_callback(console.kill)
+        second = sshds.start(authorized_keys=[host.login_public_key])
+        await set_up(visitor, Fleet(console, (host, second)))
+        await to_server(visitor)
+        await page.get_by_role("link", name="Open terminal").click()
+        await page.get_by_role("button", name="Allow terminals").click()
+        dialog = page.get_by_role("dialog", name="Why do you open a terminal on web-1?")
+        await dialog.get_by_role("button", name="Open terminal").click()
+        await expect(dialog.get_by_text("Fill this in.")).to_be_visible()
+        await dialog.get_by_label("Reason or ticket number").fill("INC-4711")
+        await page.keyboard.press("Enter")
+        await wait_for_prompt(page)
+        await run(page, "exit")
+        await page.get_by_role("link", name="Watch the recording").click()
+        await expect(page.get_by_label("About this session")).to_contain_text("INC-4711")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_terminals_are_accessible(fleet: Fleet, visitor: Visitor, theme: Literal["light", "dark"]) -> None:
+    page = visitor.page
+    findings: list[str] = []
+
+    async def examine(name: str) -> None:
+        findings.extend(f"{name}: {found}" for found in await visitor.accessibility_findings())
+
+    await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    await set_up(visitor, fleet)
+    await open_first(visitor)
+    await run(page, "for c in 31 32 33 34 35 36 90 93 96; do printf '\\033[%sm%s\\033[0m ' $c colour; done; echo")
+    await expect(screen(page)).to_contain_text("colour")
+    await examine("terminal")
+    await page.get_by_role("button", name="Appearance").click()
+    await page.get_by_label("For screen readers").check()
+    await examine("appearance")
+    await page.get_by_role("button", name="Done").click()
+    await run(page, "echo spo''ken")
+    await expect(page.get_by_role("listitem").filter(has_text=re.compile("^spoken"))).to_be_attached()
+    await examine("terminal for screen readers")
+    await paste(page, "a\nb")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await examine("paste")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Split: Side by side").click()
+    await wait_for_prompt(page)
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await expect(page.get_by_role("toolbar", name="Keys").first).to_be_visible()
+    await examine("terminal on a phone")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    await run(page, "exit")
+    await page.get_by_role("link", name="Watch the recording").click()
+    await expect(page.get_by_role("slider", name="Position")).to_be_visible()
+    await examine("recording on a phone")
+    await page.goto(f"{fleet.console.url}/recordings")
+    await expect(page.get_by_role("row").first).to_be_visible()
+    await examine("sessions on a phone")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await page.goto(f"{fleet.console.url}/recordings?q=colour")
+    await expect(page.get_by_role("link").filter(has_text="colour").first).to_be_visible()
+    await examine("search")
+    assert not findings, "\n".join(findings)
