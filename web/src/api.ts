@@ -44,10 +44,15 @@ export function when_unavailable(react: () => void): void {
   on_unavailable = react;
 }
 
+/** What a change has to carry besides the cookie. */
+export function csrf_header(): Record<string, string> {
+  return csrf_token ? { "X-CSRF-Token": csrf_token } : {};
+}
+
 export async function call<R>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<R> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (!SAFE.has(method) && csrf_token) headers["X-CSRF-Token"] = csrf_token;
+  if (!SAFE.has(method)) Object.assign(headers, csrf_header());
   const deadline = AbortSignal.timeout(DEADLINE_MS);
   let response: Response;
   try {

@@ -9,6 +9,7 @@ export type Asked =
   | { kind: "import" }
   | { kind: "approve"; waiting_for: readonly string[] }
   | { kind: "trust"; server: Server }
+  | { kind: "files"; server: Server }
   | { kind: "palette" }
   | { kind: "help" };
 

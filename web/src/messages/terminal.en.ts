@@ -22,6 +22,7 @@ export const terminal = {
   close_action: "End the shell",
   news: "has printed something",
   screen: (name: string) => `Terminal on ${name}`,
+  numbered: (name: string, number: number) => `${name}, ${number}`,
   leave_hint: "Ctrl Shift Enter leaves the terminal for the bar above it.",
   home: "Back to the fleet",
 
@@ -106,7 +107,7 @@ export const terminal = {
     title: "This may be dangerous. Send it?",
     /** What the policy says of the line is a predicate: "deletes /etc with everything in it". */
     why: (said: string) => (said.endsWith(".") ? said : `It ${said}.`),
-    detail: "A command like this would be refused as a run. In a terminal it is yours to decide.",
+    detail: "A command like this would be refused as a run. In a terminal it is yours to decide. If it is not sent, it stays at the prompt.",
     line: "The line",
     rule: "The rule",
     drop: "Do not send",

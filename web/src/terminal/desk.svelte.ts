@@ -65,6 +65,7 @@ class Desk {
   close(pane: Pane): void {
     const tab = this.#tab_of(pane);
     if (!tab) return;
+    if (this.panes.length === 1) forget();
     pane.close();
     const at = tab.panes.indexOf(pane);
     const panes = tab.panes.filter((one) => one !== pane);
@@ -73,13 +74,11 @@ class Desk {
     else this.tabs = this.tabs.filter((one) => one !== tab);
     const next = panes[Math.min(at, panes.length - 1)] ?? this.tabs[Math.min(tab_at, this.tabs.length - 1)]?.panes[0];
     if (next) this.choose(next);
-    this.keep();
   }
 
   choose(pane: Pane): void {
     this.#tab_key = this.#tab_of(pane)?.key ?? null;
     this.#pane_key = pane.key;
-    this.keep();
   }
 
   async copy(pane = this.pane): Promise<void> {
@@ -102,16 +101,15 @@ class Desk {
 
   clear(): void {
     for (const pane of this.panes) pane.leave();
+    forget();
     this.tabs = [];
-    this.keep();
   }
 
   /** Which sessions this browser tab shows, so that they are back after it was loaded anew. Ids, and no ticket. */
   keep(): void {
     const shown = this.tabs.map(({ panes, is_stacked }) => ({ is_stacked, sessions: panes.filter(({ is_live }) => is_live).map(({ session_id }) => session_id) }));
     try {
-      if (shown.some(({ sessions }) => sessions.some(Boolean))) sessionStorage.setItem(PLACE, JSON.stringify(shown));
-      else sessionStorage.removeItem(PLACE);
+      sessionStorage.setItem(PLACE, JSON.stringify(shown));
     } catch {
       // Storage is switched off: running sessions are found in the list.
     }
@@ -130,7 +128,6 @@ class Desk {
       panes: sessions.map((session_id) => by_id.get(session_id)).filter((session) => session !== undefined).map((session) => this.#made({ id: session.server_id, name: session.server_name }, session)),
     }));
     this.tabs = tabs.filter(({ panes }) => panes.length > 0).map(({ is_stacked, panes }) => ({ key: panes[0]?.key ?? "", is_stacked, panes }));
-    this.keep();
   }
 
   #made(server: { id: string; name: string }, session: Session | null): Pane {
@@ -165,6 +162,14 @@ class Desk {
   }
 }
 
+function forget(): void {
+  try {
+    sessionStorage.removeItem(PLACE);
+  } catch {
+    // Storage is switched off: there is nothing in it.
+  }
+}
+
 function kept(): { is_stacked: boolean; sessions: string[] }[] {
   try {
     const shown: unknown = JSON.parse(sessionStorage.getItem(PLACE) ?? "[]");
@@ -181,5 +186,9 @@ running.leave_all = () => desk.clear();
 $effect.root(() => {
   $effect(() => {
     running.live = desk.live;
+  });
+  // An empty desk may not have been restored yet.
+  $effect(() => {
+    if (desk.tabs.length > 0) desk.keep();
   });
 });
