@@ -1,8 +1,8 @@
 """Terminals in a real browser: shells on real hosts, what their output may do, and what is recorded of them."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,21 @@ async def log_in(page: Page, url: str, name: str) -> None:
     await page.get_by_label("Password", exact=True).fill(PASSWORD)
     await page.get_by_role("button", name="Log in").click()
     await expect(page.get_by_role("button", name=f"Account of {name}")).to_be_visible()
+
+
+@asynccontextmanager
+async def fleet_of(
+    directory: Path, sshds: Sshds, environment: Mapping[str, str], options: Mapping[str, str] | None = None
+) -> AsyncIterator[Fleet]:
+    """A console with settings of its own, and two hosts with these lines of sshd_config."""
+    first = sshds.start(options=options)
+    second = sshds.start(options=options, authorized_keys=[first.login_public_key])
+    async with AsyncExitStack() as stack:
+        agent = stack.enter_context(ssh_agent(directory, first.directory / "login_key"))
+        console = ConsoleProcess(directory / "data", {"SSH_AUTH_SOCK": agent, **environment})
+        await console.start()
+        stack.push_async_callback(console.kill)
+        yield Fleet(console, (first, second))
 
 
 @pytest.fixture
@@ -157,7 +172,7 @@ async def test_output_only_draws(fleet: Fleet, visitor: Visitor, tmp_path: Path)
     file.write_bytes(HOSTILE)
     await set_up(visitor, fleet)
     await open_first(visitor)
-    await run(page, f"cat {file}; IFS= read -rs -t 1 -n 1 x; echo \"typed:[$x]\"")
+    await run(page, f'cat {file}; IFS= read -rs -t 1 -n 1 x; echo "typed:[$x]"')
     await expect(screen(page)).to_contain_text("typed:[]")
     await expect(screen(page)).to_contain_text("script<img src=x onerror=alert(1)>")
     assert "owned" not in await page.title()
@@ -305,15 +320,9 @@ async def test_somebody_looks_on_and_ends_it(fleet: Fleet, visitor: Visitor, ano
 
 async def test_a_reason_is_asked_for(tmp_path: Path, sshds: Sshds, visitor: Visitor) -> None:
     """Where the console is set to ask, nothing opens without one, and it is kept with the session."""
-    host = sshds.start()
     page = visitor.page
-    async with AsyncExitStack() as stack:
-        agent = stack.enter_context(ssh_agent(tmp_path, host.directory / "login_key"))
-        console = ConsoleProcess(tmp_path / "data", {"SSH_AUTH_SOCK": agent, "TERMINAL_REASON_REQUIRED": "true"})
-        await console.start()
-        stack.push_async_callback(console.kill)
-        second = sshds.start(authorized_keys=[host.login_public_key])
-        await set_up(visitor, Fleet(console, (host, second)))
+    async with fleet_of(tmp_path, sshds, {"TERMINAL_REASON_REQUIRED": "true"}) as fleet:
+        await set_up(visitor, fleet)
         await to_server(visitor)
         await page.get_by_role("link", name="Open terminal").click()
         await page.get_by_role("button", name="Allow terminals").click()
@@ -326,6 +335,59 @@ async def test_a_reason_is_asked_for(tmp_path: Path, sshds: Sshds, visitor: Visi
         await run(page, "exit")
         await page.get_by_role("link", name="Watch the recording").click()
         await expect(page.get_by_label("About this session")).to_contain_text("INC-4711")
+
+
+async def test_files_go_both_ways(tmp_path: Path, sshds: Sshds, visitor: Visitor) -> None:
+    """A folder is looked into, a file put there, replaced only after a question, and taken out again as it was."""
+    page, folder, own = visitor.page, tmp_path / "there", tmp_path / "notes <b>.txt"
+    folder.mkdir()
+    (folder / "below").mkdir()
+    own.write_bytes(b"first\n")
+    async with fleet_of(tmp_path, sshds, {}, {"Subsystem": "sftp internal-sftp"}) as fleet:
+        await set_up(visitor, fleet)
+        await open_first(visitor)
+        await page.get_by_role("button", name="Files").click()
+        dialog = page.get_by_role("dialog", name="Files on web-1")
+        await dialog.get_by_label("Folder").fill(str(folder))
+        await page.keyboard.press("Enter")
+        await expect(dialog.get_by_role("button", name="below")).to_be_visible()
+        await dialog.locator("input[type=file]").set_input_files(own)
+        await expect(dialog.get_by_role("link", name="Download: notes <b>.txt")).to_be_visible()
+        assert (folder / own.name).read_bytes() == b"first\n"
+
+        own.write_bytes(b"second\n" * 100_000)
+        await dialog.locator("input[type=file]").set_input_files(own)
+        await expect(dialog.get_by_role("alert")).to_contain_text("is there already")
+        assert (folder / own.name).read_bytes() == b"first\n"
+        await dialog.get_by_role("button", name="Replace").click()
+        await expect(dialog.get_by_role("row").filter(has_text="notes")).to_contain_text("KiB")
+        assert await visitor.accessibility_findings() == []
+        async with page.expect_download() as started:
+            await dialog.get_by_role("link", name="Download: notes <b>.txt").click()
+        assert (await (await started.value).path()).read_bytes() == own.read_bytes()
+
+        await dialog.get_by_role("button", name="below").click()
+        await expect(dialog.get_by_text("This folder is empty.")).to_be_visible()
+        await dialog.get_by_role("button", name="Up").click()
+        await expect(dialog.get_by_role("button", name="below")).to_be_visible()
+
+
+async def test_a_saved_command_waits_for_enter(fleet: Fleet, visitor: Visitor) -> None:
+    page = visitor.page
+    await set_up(visitor, fleet)
+    await page.goto(f"{fleet.console.url}/snippets?command=echo+sav''ed")
+    await page.get_by_role("dialog").get_by_label("Name").fill("greet")
+    await page.get_by_role("dialog").get_by_role("button", name=re.compile("Save|Add")).click()
+    await expect(page.get_by_role("row").filter(has_text="greet")).to_be_visible()
+    await page.goto(fleet.console.url)
+    await open_first(visitor)
+    await page.keyboard.press("Control+Shift+S")
+    await page.get_by_role("dialog").get_by_role("button", name="greet").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Take this command").click()
+    await expect(screen(page)).to_contain_text("echo sav''ed")
+    await expect(screen(page)).not_to_contain_text("saved")
+    await page.keyboard.press("Enter")
+    await expect(screen(page)).to_contain_text("saved")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
