@@ -85,9 +85,6 @@ export const session = (session_id: string, signal?: AbortSignal) =>
 export function sessions(filters: Filters, page: { limit: number; cursor?: string | null }, signal?: AbortSignal) {
   return call<List<Session>>("GET", `/api/terminal/sessions?${query(filters, page)}`, undefined, signal);
 }
-/** Sessions whose recording is in this state. */
-export const in_state = (recording: Kept, signal?: AbortSignal) =>
-  call<List<Session>>("GET", `/api/terminal/sessions?${query({ recording }, { limit: 100 })}`, undefined, signal);
 export function search(q: string, filters: Filters, page: { limit: number; cursor?: string | null }, signal?: AbortSignal) {
   const { status: _, ...where } = filters;
   return call<Hits>("GET", `/api/terminal/search?${query({ q, ...where }, page)}`, undefined, signal);
