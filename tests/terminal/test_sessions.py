@@ -18,7 +18,6 @@ from server_monitor.terminal.states import Ending, Purpose, Size, Status
 from tests.support import fleet
 from tests.support.fleet import actions, records
 
-LEASE = timedelta(seconds=15)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 AT_FIRST = Progress(0, b"\x01" * 32, 300)
 AT_LAST = Progress(4, b"\x02" * 32, 4_000, 9_000)
@@ -151,16 +150,16 @@ async def test_no_ticket_is_given_for_a_session_that_is_over(db: Database):
 
 async def test_the_sessions_of_dead_consoles_are_recovered_and_those_of_living_ones_not(db: Database):
     actor, server = await operator(db), await host(db)
-    mine, dead, alive = [await begun(db, actor, server, owner) for owner in ("me", "dead", "alive")]
+    mine, dead, alive, unheard = [await begun(db, actor, server, o) for o in ("me", "dead", "alive", "unheard of")]
     async with db.transaction() as conn:
-        for owner, at in (("me", NOW), ("dead", NOW - LEASE * 2), ("alive", NOW)):
-            await conn.execute(insert(heartbeats).values(owner=owner, beat_at=at))
+        for owner in ("me", "dead", "alive"):
+            await conn.execute(insert(heartbeats).values(owner=owner, beat_at=NOW))
 
     async with db.transaction() as conn:
-        later = await sessions.recover(conn, "me", is_start=False, lease=LEASE, now=NOW)
-    assert {one.id for one in later} == {dead.id}
+        later = await sessions.recover(conn, "me", dead=["dead", "me"], now=NOW)
+    assert {one.id for one in later} == {dead.id, unheard.id}
     async with db.transaction() as conn:
-        found = await sessions.recover(conn, "me", is_start=True, lease=LEASE, now=NOW)
+        found = await sessions.recover(conn, "me", is_start=True, now=NOW)
     assert {one.id for one in found} == {mine.id}
     assert (await row(db, alive.id)).status == "active"
     assert (await row(db, mine.id)).cause == "console_died"
@@ -169,7 +168,7 @@ async def test_the_sessions_of_dead_consoles_are_recovered_and_those_of_living_o
 async def test_what_a_dead_console_left_is_settled_once(db: Database):
     session = await begun(db, await operator(db), await host(db), "me")
     async with db.transaction() as conn:
-        await sessions.recover(conn, "me", is_start=True, lease=LEASE, now=NOW)
+        await sessions.recover(conn, "me", is_start=True, now=NOW)
     async with db.reading() as conn:
         assert [one.id for one in await sessions.unsettled(conn, "me")] == [session.id]
         assert await sessions.unsettled(conn, "somebody else") == []

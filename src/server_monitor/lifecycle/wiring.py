@@ -66,7 +66,7 @@ from server_monitor.ssh.hardening import harden_process
 from server_monitor.ssh.pool import Limits, Pool
 from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
-from server_monitor.tasks.dispatch import LEASE_BEATS, Dispatcher
+from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.patience import Patience
 from server_monitor.tasks.judge import Judge
@@ -184,7 +184,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 access.actions_since,
                 TerminalLimits(idle_s=settings.terminal_idle_timeout_seconds, longest_s=settings.terminal_max_seconds),
                 terminal_sessions.Rules(settings.terminal_sessions_per_user, settings.terminal_reason_required),
-                lease=timedelta(seconds=settings.task_heartbeat_seconds * LEASE_BEATS),
+                dead=lambda: dispatcher.dead,
             )
             hub = Hub(bus, watcher=db.node, headline=HEADLINE, explain=_Explainer(db))
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))

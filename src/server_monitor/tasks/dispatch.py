@@ -92,6 +92,11 @@ class Dispatcher:
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
+    @property
+    def dead(self) -> frozenset[str]:
+        """Consoles that have given no sign of life for three of ours."""
+        return self._leases.dead
+
     def wake(self) -> None:
         """There is something new to look for."""
         self._news.set()

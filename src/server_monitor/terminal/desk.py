@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from server_monitor.auth import identity
@@ -85,7 +85,7 @@ class Desk:
         limits: Limits,
         rules: sessions.Rules,
         *,
-        lease: timedelta = timedelta(seconds=15),
+        dead: Callable[[], Collection[str]] = tuple,
         timing: Timing = Timing(),
     ) -> None:
         self.rules = rules
@@ -98,7 +98,7 @@ class Desk:
         self._object_to = object_to
         self._actions_since = actions_since
         self._limits = limits
-        self._lease = lease
+        self._dead = dead  # consoles that do not beat any more
         self._timing = timing
         self._bridges: dict[str, Bridge] = {}
         self._sizes: dict[str, Size] = {}  # asked for, until the ticket is used
@@ -396,7 +396,7 @@ class Desk:
     async def _adopt(self, *, is_start: bool) -> int:
         async with self._db.transaction() as conn:
             found = await sessions.recover(
-                conn, self._owner, is_start=is_start, lease=self._lease, now=datetime.now(UTC)
+                conn, self._owner, dead=self._dead(), is_start=is_start, now=datetime.now(UTC)
             )
         metrics.terminal_sessions_ended.labels(Status.INTERRUPTED.value).inc(len(found))
         return len(found)

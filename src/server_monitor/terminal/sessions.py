@@ -396,17 +396,17 @@ async def give_up_unused(conn: AsyncConnection, now: datetime) -> int:
 
 
 async def recover(
-    conn: AsyncConnection, owner: str, *, is_start: bool, lease: timedelta, now: datetime
+    conn: AsyncConnection, owner: str, *, now: datetime, dead: Collection[str] = (), is_start: bool = False
 ) -> list[Session]:
-    """Mark the sessions of consoles that are dead, at the start those of ours before. Appends `terminal.recover`.
+    """Mark the sessions of the dead consoles, at the start those of ours before. Appends `terminal.recover`.
 
-    Their shells ended with the connections. The recordings are still open, as far as their rows say; see `unsettled`.
+    Whoever has no heartbeat is dead too. Their shells ended with the connections. The recordings are still open, as far
+    as their rows say; see `unsettled`.
     """
-    living = select(heartbeats.c.owner).where(heartbeats.c.beat_at > now - lease)
-    silent = or_(_T.c.owner.is_(None), _T.c.owner.not_in(living))
-    is_dead = or_(silent, _T.c.owner == owner) if is_start else and_(silent, _T.c.owner != owner)
-    dead = and_(_is_active, _T.c.started_at.is_not(None), is_dead)
-    rows = (await conn.execute(select(_T).where(dead).order_by(_T.c.id).with_for_update(skip_locked=True))).all()
+    is_nobodys = or_(_T.c.owner.is_(None), _T.c.owner.not_in(select(heartbeats.c.owner)))
+    is_dead = or_(is_nobodys, _T.c.owner.in_({*dead, owner} if is_start else set(dead) - {owner}))
+    left = and_(_is_active, _T.c.started_at.is_not(None), is_dead)
+    rows = (await conn.execute(select(_T).where(left).order_by(_T.c.id).with_for_update(skip_locked=True))).all()
     if rows:
         values = {"status": Status.INTERRUPTED, "cause": "console_died", "finished_at": now, "ticket": None}
         await conn.execute(update(_T).where(_T.c.id.in_([row.id for row in rows]), _is_active).values(**values))
