@@ -7,6 +7,7 @@ import pytest
 
 from server_monitor.db.ids import new_id
 from tests.support.console import ConsoleProcess
+from tests.support.patience import PATIENCE_S
 from tests.support.recordings import contents, stage_beside, write
 
 
@@ -63,7 +64,7 @@ async def test_wrong_usage_is_three(console: ConsoleProcess) -> None:
 async def test_a_running_console_verifies_what_has_ended(console: ConsoleProcess) -> None:
     async with stage_beside(console.data_dir) as stage:
         session = await stage.play(b"x")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (state := await stage.state(session.id)) == "unverified":  # noqa: ASYNC110  # Another process.
                 await asyncio.sleep(0.1)
     assert state == "verified"

@@ -13,11 +13,11 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.console import Browser, ConsoleProcess
 from tests.support.disk import fill
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd
 from tests.support.terminals import Screen
 
 pytestmark = pytest.mark.sshd
-DEADLINE_S = 30
 
 
 async def add(browser: Browser, host: Sshd) -> str:
@@ -72,7 +72,7 @@ async def session(browser: Browser, session_id: str) -> dict[str, Any]:
 
 async def settled(browser: Browser, session_id: str) -> dict[str, Any]:
     """The session once it is over and its recording has been looked at."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while (found := await session(browser, session_id))["recording"] in {"open", "unverified"}:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return found
@@ -149,7 +149,7 @@ async def test_killed_with_its_terminals_open_the_next_start_closes_and_verifies
     server_id = await add(browser, sshd)
     async with opened(browser, server_id) as screen:
         await screen.run("seq 50000")
-        async with asyncio.timeout(DEADLINE_S):  # until it is durable, which is what is promised
+        async with asyncio.timeout(PATIENCE_S):  # until it is durable, which is what is promised
             while "\\n50000" not in (await browser.get(f"/api/terminal/sessions/{screen.session_id}/replay")).text:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         await console.kill()
@@ -205,7 +205,7 @@ async def test_a_full_disk_ends_the_terminals_and_opens_none(
         server_id = await add(browser, sshd)
         async with opened(browser, server_id) as screen:
             filler = await asyncio.to_thread(fill, small_disk)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while "disk_reserve_released" not in console_on_it.log:  # noqa: ASYNC110  # Another process.
                     await asyncio.sleep(0.05)
             more = await asyncio.to_thread(fill, small_disk, "more")

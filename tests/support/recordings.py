@@ -21,6 +21,7 @@ from server_monitor.terminal.events import OUTPUT
 from server_monitor.terminal.keys import Keyring
 from server_monitor.terminal.library import Library
 from server_monitor.terminal.recording import Progress, Recorder
+from tests.support.patience import PATIENCE_S
 
 KEYRING = Keyring(SecretStr("a key of recordings for tests"))
 OPERATOR = AuditActor("user", "00000000-0000-7000-8000-000000000002", "olga")
@@ -42,7 +43,7 @@ def shown(path: Path, session_id: str) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return when it holds, with a deadline."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # What is waited for happens in a thread or another process.
             await asyncio.sleep(0.005)
 

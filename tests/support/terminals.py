@@ -48,10 +48,10 @@ from server_monitor.terminal.states import Size
 from server_monitor.terminal.typed import Objection
 from tests.ssh.conftest import Fleet
 from tests.support.fleet import VAULT
+from tests.support.patience import PATIENCE_S
 from tests.support.recordings import KEYRING
 from tests.support.sshd import Sshd, Sshds
 
-DEADLINE_S = 20
 QUICK = Timing(check_s=0.2, tick_s=0.02, heads_s=0.2, housekeeping_s=0.2)
 
 
@@ -108,7 +108,7 @@ class Screen:
             await self.type(text)
             await self.wait(lambda at=at: self.at >= at + len(text))
 
-    async def until(self, wanted: bytes, *, since: int = 0, within_s: float = DEADLINE_S) -> None:
+    async def until(self, wanted: bytes, *, since: int = 0, within_s: float = PATIENCE_S) -> None:
         """Until this was shown, at or after a place in what is shown."""
         await self.wait(
             lambda: self.shown.find(wanted, since) >= 0,
@@ -124,7 +124,7 @@ class Screen:
         return found
 
     async def wait(
-        self, happened: Callable[[], bool], what: Callable[[], str] = lambda: "", within_s: float = DEADLINE_S
+        self, happened: Callable[[], bool], what: Callable[[], str] = lambda: "", within_s: float = PATIENCE_S
     ) -> None:
         try:
             async with asyncio.timeout(within_s):
@@ -138,7 +138,7 @@ class Screen:
             raise AssertionError(f"not in time: {what()}") from None
 
     async def closed(self) -> int | None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self.connection.wait_closed()
             if self._reading is not None:
                 await self._reading
@@ -270,7 +270,7 @@ class TerminalConsole:
     async def over(self, session_id: str) -> Row[Any]:
         """The row of a session once it is over."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 while (row := await self.row(session_id)).status == "active":  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -366,7 +366,7 @@ async def _served(db: Database, desk: Desk, rules: SocketRules | None) -> AsyncI
     )
     serving = asyncio.create_task(server.serve())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not server.started:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]

@@ -14,6 +14,7 @@ from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.terminal.bridge import Limits
 from server_monitor.terminal.states import Purpose
 from tests.support.fleet import records
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshds
 from tests.support.terminals import Screen, TerminalConsole, running_terminals
 
@@ -432,7 +433,7 @@ async def _marks_after_end(terminals: TerminalConsole, screen: Screen) -> list[b
 async def _settled(measure) -> int:
     """A number once it has stopped growing."""
     before = -1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (now := measure()) != before or now == 0:
             before = now
             await asyncio.sleep(0.3)

@@ -32,6 +32,7 @@ from server_monitor.terminal.library import Verdict
 from server_monitor.terminal.sessions import Rules
 from server_monitor.terminal.states import Purpose
 from tests.support.fleet import actions, records
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshds
 from tests.support.terminals import Person, Screen, TerminalConsole, running_terminals
 
@@ -52,7 +53,7 @@ async def ended_by(terminals: TerminalConsole, screen: Screen, *statements: obje
             await conn.execute(statement)
         await log.append(conn, Event(action, AuditActor("system", None, "tests")))
     await terminals.changed()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         closed = await screen.frame("closed")
         row = await terminals.over(screen.session_id)
     assert row.status == "interrupted"
@@ -321,7 +322,7 @@ async def test_only_who_may_stop_watches_and_only_who_opened_attaches(terminals:
 async def test_heads_are_noted_while_it_runs_and_all_of_them_are_met(terminals: TerminalConsole):
     async with opened(terminals) as (_, _, screen):
         await screen.run("seq 40000")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while "terminal.head" not in await actions(terminals.db):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (await terminals.row(screen.session_id)).chunks > 0
@@ -338,7 +339,7 @@ async def test_typing_counts_as_a_visit_of_the_login(terminals: TerminalConsole)
             row = update(logins).where(logins.c.id == person.actor.session_id)
             await conn.execute(row.values(last_seen_at=long_ago))
         await screen.type("x")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 async with terminals.db.reading() as conn:
                     if (await conn.execute(logins.select())).one().last_seen_at > long_ago:
@@ -367,13 +368,13 @@ async def test_what_a_dead_console_left_is_closed_by_its_successor(sqlite_db: Da
     ):
         await screen.run("seq 20000")
         recorder = dead.desk.bridge(screen.session_id).recorder
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while recorder.progress.output_bytes < 100_000:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         async with running_terminals(sqlite_db, sshds, place) as alive:
             row = await alive.over(screen.session_id)
             assert (row.status, row.cause) == ("interrupted", "console_died")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while (row := await alive.row(screen.session_id)).recording == "open":  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             assert row.output_bytes >= 100_000
@@ -390,7 +391,7 @@ async def test_a_console_that_others_took_for_dead_ends_what_they_have_ended(ter
             row = update(terminal_sessions).where(terminal_sessions.c.id == screen.session_id)
             await conn.execute(row.values(status="interrupted", cause="console_died", finished_at=datetime.now(UTC)))
         assert (await screen.frame("closed"))["reason"] == "console_died"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (row := await terminals.row(screen.session_id)).recording == "open":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 

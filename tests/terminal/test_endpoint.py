@@ -16,6 +16,7 @@ from server_monitor.db.tables import terminal_sessions
 from server_monitor.terminal.endpoint import Rules
 from server_monitor.terminal.sessions import Ticket
 from server_monitor.terminal.states import Purpose
+from tests.support.patience import PATIENCE_S
 from tests.support.terminals import Person, TerminalConsole, running_terminals
 
 pytestmark = pytest.mark.sshd
@@ -130,7 +131,7 @@ async def test_a_program_needs_no_page(terminals: TerminalConsole):
     headers = {"Authorization": f"Bearer {made.secret}"}
     async with terminals.connection(None, ticket.session_id, headers=headers) as connection:
         await connection.send(json.dumps({"type": "ticket", "ticket": ticket.secret}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             frames = [await connection.recv() for _ in range(2)]
     assert '"ready"' in "".join(str(frame) for frame in frames)
 
@@ -238,7 +239,7 @@ async def test_the_console_has_only_so_many_sockets(sqlite_db, sshds, tmp_path):
 
 async def closed_with(connection) -> int | None:
     with suppress(ConnectionClosed):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for _ in connection:
                 pass
     return connection.close_code

@@ -17,6 +17,7 @@ from server_monitor.db.tables import servers
 from tests.ssh.conftest import Fleet
 from tests.support.api import Person, Site, site_on
 from tests.support.fleet import VAULT, records
+from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
@@ -207,7 +208,7 @@ async def test_a_person_copies_only_so_many_files_at_once(operator: Person, serv
 
     running = [asyncio.create_task(put(operator, place(server, folder / f"f{n}"), slow())) for n in range(4)]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(names(folder)) < 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         refused = await put(operator, place(server, folder / "one too many"), b"x")

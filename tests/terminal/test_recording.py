@@ -26,6 +26,7 @@ from server_monitor.terminal.recording import (
     RecordingFailed,
 )
 from tests.support.disk import fill, mounted
+from tests.support.patience import PATIENCE_S
 from tests.support.recording_writer import block
 from tests.support.recordings import KEYRING, begun, contents, mode, settled, shown, until, write
 
@@ -226,7 +227,7 @@ async def test_a_full_disk_ends_the_recording_and_nothing_claims_to_be_recorded(
     failed = asyncio.Event()
     recorder.on_failed = lambda _: failed.set()
     printed = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not failed.is_set():
             if not recorder.is_behind:
                 piece = os.urandom(8_192)
@@ -325,7 +326,7 @@ async def test_a_dead_disk_is_given_up(path: Path) -> None:
         failed = asyncio.Event()
         recorder.on_failed = lambda _: failed.set()
         recorder.output(b"x" * CHUNK_BYTES)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await failed.wait()
         free.set()
         with pytest.raises(RecordingFailed, match="does not answer"):

@@ -6,6 +6,7 @@ import pytest
 
 from server_monitor.auth.actor import Role
 from server_monitor.terminal.typed import Objection
+from tests.support.patience import PATIENCE_S
 from tests.support.terminals import Screen, TerminalConsole
 
 pytestmark = pytest.mark.sshd
@@ -98,7 +99,7 @@ async def test_a_line_from_the_history_is_not_known_and_not_held(terminals: Term
 async def test_a_browser_that_goes_away_with_a_question_open_drops_the_line(terminals: TerminalConsole, screen: Screen):
     await asked(screen)
     await screen.cut()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         bridge = terminals.desk.bridge(screen.session_id)
         assert bridge is not None
         while bridge.is_held:  # noqa: ASYNC110
