@@ -9,7 +9,6 @@ from sqlalchemy import select
 
 from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
-from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_records
 from tests.support.api import Person, Site, site_on
 from tests.support.recordings import Stage, contents, write
@@ -101,7 +100,7 @@ async def test_what_one_may_not_see_is_not_there(site: Site, stage: Stage) -> No
     assert (await viewer.send("GET", "/api/terminal/search", q="x")).status_code == 403
 
 
-@pytest.mark.parametrize("session_id", ["x", "%00", new_id(), "..%2F..%2Fetc"])
+@pytest.mark.parametrize("session_id", ["x", "%00", "01890000-0000-7000-8000-00000000dead", "..%2F..%2Fetc"])
 async def test_there_is_no_recording_of_what_is_no_session(auditor: Person, session_id: str) -> None:
     for method, what in (("GET", "recording"), ("GET", "replay"), ("POST", "verify")):
         assert (await auditor.send(method, at(session_id, what))).status_code in {404, 405}
