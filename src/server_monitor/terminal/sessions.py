@@ -400,10 +400,11 @@ async def recover(
 ) -> list[Session]:
     """Mark the sessions of the dead consoles, at the start those of ours before. Appends `terminal.recover`.
 
-    Whoever has no heartbeat is dead too. Their shells ended with the connections. The recordings are still open, as far
+    Whoever else has no heartbeat is dead too; of ourselves we know better. Their shells ended with the connections. The recordings are still open, as far
     as their rows say; see `unsettled`.
     """
-    is_nobodys = or_(_T.c.owner.is_(None), _T.c.owner.not_in(select(heartbeats.c.owner)))
+    is_silent = and_(_T.c.owner != owner, _T.c.owner.not_in(select(heartbeats.c.owner)))
+    is_nobodys = or_(_T.c.owner.is_(None), is_silent)
     is_dead = or_(is_nobodys, _T.c.owner.in_({*dead, owner} if is_start else set(dead) - {owner}))
     left = and_(_is_active, _T.c.started_at.is_not(None), is_dead)
     rows = (await conn.execute(select(_T).where(left).order_by(_T.c.id).with_for_update(skip_locked=True))).all()
