@@ -97,6 +97,7 @@ class Recorder:
         self._is_writing = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._refusal: OSError | None = None  # what the disk said last, of the write under way
         self._failure: RecordingFailed | None = None
         self._is_over = False
         self._is_left = False
@@ -202,6 +203,7 @@ class Recorder:
         taken, self._pending = self._pending, []
         self._under_way_bytes, self._pending_bytes = self._pending_bytes, 0
         stand, self._stand = self._stand, Stand(taken[-1].at_us, *self._size)
+        self._refusal = None
         self._watch = self._loop.call_later(self._give_up_s, self._hang)
         deadline_s = time.monotonic() + self._give_up_s
         written = self._loop.run_in_executor(self._threads, self._write, stand, taken, deadline_s)
@@ -214,7 +216,8 @@ class Recorder:
             try:
                 _write_all(self._file, batch.data, self._durable.size_bytes)
                 os.fsync(self._file)
-            except OSError:
+            except OSError as error:
+                self._refusal = error
                 if time.monotonic() + RETRY_S >= deadline_s or self._failure is not None:
                     raise
                 time.sleep(RETRY_S)  # A disk that was full may have room again.
@@ -267,8 +270,8 @@ class Recorder:
             self._timer = self._loop.call_later(FLUSH_AFTER_S - waited_s, self._flush)
 
     def _hang(self) -> None:
-        """The disk has not answered for too long. The thread may wait for it as long as it likes."""
-        self._fail("the disk does not answer")
+        """The disk has not taken it for too long. The thread may wait for it as long as it likes."""
+        self._fail("the disk does not answer" if self._refusal is None else _why(self._refusal))
 
     def _fail(self, why: str) -> None:
         if self._failure is not None:
