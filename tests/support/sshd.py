@@ -205,9 +205,13 @@ class Sshd:
         assert self._process is not None, "sshd is not running"
         return self._process
 
+    def runs(self, name: str) -> bool:
+        """Is there a program of this name that somebody who logged in has started?"""
+        return any(_name(one) == name for one in psutil.Process(self._running.pid).children(recursive=True))
+
     def _connections(self) -> list[psutil.Process]:
         """sshd's own processes: what they started for somebody goes on or ends as on a real host."""
-        return [one for one in psutil.Process(self._running.pid).children(recursive=True) if _is_sshd(one)]
+        return [one for one in psutil.Process(self._running.pid).children(recursive=True) if _name(one).startswith("sshd")]
 
     def _listens(self, port: int) -> bool:
         config = self.directory / "sshd_config"
@@ -236,11 +240,11 @@ class Sshd:
         return "\n".join([*lines, ""])
 
 
-def _is_sshd(process: psutil.Process) -> bool:
+def _name(process: psutil.Process) -> str:
     try:
-        return process.name().startswith("sshd")
+        return process.name()
     except psutil.NoSuchProcess:
-        return False
+        return ""
 
 
 class Sshds:

@@ -301,7 +301,7 @@ async def running_terminals(
     owner: str = "one",
 ) -> AsyncIterator[TerminalConsole]:
     async with AsyncExitStack() as stack:
-        pool = Pool(db, VAULT, pool_limits or PoolLimits(connect_timeout_s=5))
+        pool = Pool(db, VAULT, pool_limits or PoolLimits(connect_timeout_s=PATIENCE_S))
         stack.push_async_callback(pool.close)
         library = Library(db, directory, KEYRING)
         stack.callback(library.close)
@@ -336,7 +336,7 @@ async def running_terminals(
                 console.url = url
                 yield console
                 assert not running.done(), running
-                await desk.drain(10)
+                await desk.drain(PATIENCE_S)
         finally:
             running.cancel()
             await asyncio.wait([running])

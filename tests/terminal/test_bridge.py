@@ -14,7 +14,7 @@ from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.terminal.bridge import Limits
 from server_monitor.terminal.states import Purpose
 from tests.support.fleet import records
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sshd import Sshds
 from tests.support.terminals import Screen, TerminalConsole, running_terminals
 
@@ -122,12 +122,14 @@ async def test_htop_is_shown_and_left_with_q(opened):
 
 
 async def test_a_browser_that_comes_back_goes_on_where_it_was(opened):
-    terminals, person, _, screen = opened
+    terminals, person, server, screen = opened
+    is_cut = terminals.sshd(server).home / "is-cut"
     await screen.run("x=kept")
-    await screen.type("sleep 0.3; echo la''ter\r")
+    await screen.type(f"until [ -e {is_cut} ]; do sleep 0.05; done; echo la''ter\r")
     await screen.until(b"la''ter")
     before = screen.at
     await screen.cut()
+    is_cut.touch()
 
     ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket, have=before) as back:
@@ -196,8 +198,8 @@ async def test_while_nobody_is_there_the_shell_waits_once_the_backlog_is_full(op
     await screen.until(b"0123456789\r\n0123456789")
     await screen.cut()
     bridge = terminals.desk.bridge(screen.session_id)
-    held = await _settled(lambda: bridge.held_bytes)
-    assert held < 2 * MIB
+    await until(lambda: bridge.held_bytes > MIB // 4)
+    assert await _settled(lambda: bridge.held_bytes) < 2 * MIB
 
     ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
     async with terminals.socket(person, ticket, have=screen.at) as back:
@@ -214,15 +216,21 @@ async def test_while_nobody_is_there_the_shell_waits_once_the_backlog_is_full(op
 # --- floods -----------------------------------------------------------------------------------------------------------
 
 
-async def test_ctrl_c_works_at_once_while_the_host_floods(opened):
-    _, _, _, screen = opened
+async def test_ctrl_c_ends_a_flood_behind_no_more_than_was_under_way(opened):
+    terminals, _, server, screen = opened
     await screen.type("yes\r")
     await screen.wait(lambda: len(screen.shown) > 3 * MIB)
+    screen.is_drawing = False
+    bridge = terminals.desk.bridge(screen.session_id)
+    await _settled(lambda: bridge.held_bytes)  # From the host to the browser all is full.
 
     at = len(screen.shown)
     await screen.type(b"\x03")
+    await until(lambda: not terminals.sshd(server).runs("yes"))
+    screen.is_drawing = True
+    await screen.send(type="ack", bytes=screen.at)
     await screen.until(b"^C", since=at)
-    assert len(screen.shown) - at < 2 * MIB  # no more than was under way
+    assert len(screen.shown) - at < 2 * MIB
     assert b"calm" in await screen.run("echo calm")
 
 
@@ -231,9 +239,10 @@ async def test_a_browser_that_draws_nothing_lets_the_shell_wait(opened):
     screen.is_drawing = False
     await screen.type("yes\r")
     bridge = terminals.desk.bridge(screen.session_id)
-    held = await _settled(lambda: bridge.held_bytes)
+    # Half of what may be unseen, when the disk was slow for a moment: a shell that waits goes on only below that.
+    await until(lambda: bridge.held_bytes > MIB // 4)
+    assert await _settled(lambda: bridge.held_bytes) < 2 * MIB
 
-    assert MIB // 2 < held < 2 * MIB
     screen.is_drawing = True
     await screen.send(type="ack", bytes=screen.at)
     at = screen.at
@@ -253,7 +262,7 @@ async def test_a_hundred_megabytes_are_recorded_as_they_were_shown_in_flat_memor
     before = psutil.Process().memory_info().rss
     with MemoryPeak() as memory:
         await screen.type(f"cat {big}; echo d''one\r")
-        await screen.until(b"done\r\n", within_s=180)
+        await screen.until(b"done\r\n", within_s=10 * PATIENCE_S)
     await screen.send(type="close")
     await terminals.over(screen.session_id)
 
@@ -268,8 +277,8 @@ async def test_a_hundred_megabytes_are_recorded_as_they_were_shown_in_flat_memor
 
 async def test_a_paste_that_the_host_does_not_take_yet_waits_and_loses_nothing(opened):
     _, _, _, screen = opened
-    await screen.type("stty raw -echo; sleep 0.5; head -c 3000000 | md5sum\r")
-    await screen.until(b"md5sum")
+    await screen.type("stty raw -echo; echo re''ady; sleep 0.5; head -c 3000000 | md5sum\r")
+    await screen.until(b"ready")
     data = b"0123456789abcdef" * (3_000_000 // 16)
     for start in range(0, len(data), 32_768):
         await screen.type(data[start : start + 32_768])
@@ -280,11 +289,17 @@ async def test_a_paste_that_the_host_does_not_take_yet_waits_and_loses_nothing(o
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_idle_terminal_is_warned_about_and_closed(sqlite_db: Database, sshds: Sshds, tmp_path):
-    limits = Limits(idle_s=1.0)
+async def test_an_idle_terminal_is_warned_about_and_closed_unless_somebody_types(
+    sqlite_db: Database, sshds: Sshds, tmp_path
+):
+    """The warning comes at half of the time: who sees three of them has had the whole time and more."""
+    limits = Limits(idle_s=4.0)
     async with running_terminals(sqlite_db, sshds, tmp_path / "recordings", limits=limits) as terminals:
         person, server = await terminals.person(Role.OPERATOR), await terminals.host()
-        async with terminals.screen(person, server) as screen:
+        async with terminals.socket(person, await terminals.ask(person, server)) as screen:
+            for _ in range(2):
+                assert (await screen.frame("warning"))["reason"] == "idle"
+                await screen.type("x")
             assert (await screen.frame("warning"))["reason"] == "idle"
             assert (await screen.frame("closed"))["reason"] == "idle"
             row = await terminals.over(screen.session_id)
@@ -292,22 +307,13 @@ async def test_an_idle_terminal_is_warned_about_and_closed(sqlite_db: Database, 
     assert (row.status, row.cause) == ("timeout", "idle")
 
 
-async def test_typing_keeps_a_terminal_open(sqlite_db: Database, sshds: Sshds, tmp_path):
-    limits = Limits(idle_s=0.6)
-    async with running_terminals(sqlite_db, sshds, tmp_path / "recordings", limits=limits) as terminals:
-        person, server = await terminals.person(Role.OPERATOR), await terminals.host()
-        async with terminals.screen(person, server) as screen:
-            for _ in range(6):
-                await screen.run("sleep 0.2")
-            assert (await terminals.row(screen.session_id)).status == "active"
-
-
 async def test_the_longest_time_ends_a_terminal_that_is_used(sqlite_db: Database, sshds: Sshds, tmp_path):
-    limits = Limits(longest_s=1.0)
+    limits = Limits(longest_s=4.0)
     async with running_terminals(sqlite_db, sshds, tmp_path / "recordings", limits=limits) as terminals:
         person, server = await terminals.person(Role.OPERATOR), await terminals.host()
-        async with terminals.screen(person, server) as screen:
+        async with terminals.socket(person, await terminals.ask(person, server)) as screen:
             assert (await screen.frame("warning"))["reason"] == "time"
+            await screen.type("x")
             await screen.closed()
             row = await terminals.over(screen.session_id)
 
@@ -328,7 +334,7 @@ async def test_a_host_whose_connection_breaks_interrupts_the_session(opened):
 
 
 async def test_a_host_that_freezes_is_noticed(sqlite_db: Database, sshds: Sshds, tmp_path):
-    limits = PoolLimits(connect_timeout_s=5, shell_probe_s=0.2)
+    limits = PoolLimits(connect_timeout_s=PATIENCE_S, shell_probe_s=2.0)
     async with running_terminals(sqlite_db, sshds, tmp_path / "recordings", pool_limits=limits) as terminals:
         person, server = await terminals.person(Role.OPERATOR), await terminals.host()
         async with terminals.screen(person, server) as screen:
@@ -426,7 +432,7 @@ class MemoryPeak:
 
 
 async def _marks_after_end(terminals: TerminalConsole, screen: Screen) -> list[bytes]:
-    await terminals.desk.drain(5)
+    await terminals.desk.drain(PATIENCE_S)
     return terminals.marks(screen.session_id)
 
 

@@ -350,7 +350,7 @@ async def test_typing_counts_as_a_visit_of_the_login(terminals: TerminalConsole)
 async def test_a_console_that_stops_closes_its_terminals_and_says_so(terminals: TerminalConsole):
     async with opened(terminals) as (_, _, screen):
         await screen.run("true")
-        await terminals.desk.drain(10)
+        await terminals.desk.drain(PATIENCE_S)
         assert (await screen.frame("closed"))["reason"] == "console_stopped"
         assert await screen.closed() == 1001
         row = await terminals.row(screen.session_id)

@@ -137,7 +137,8 @@ async def test_what_is_put_back_from_the_archive_is_shown_and_stays(
     old = await stage.play(b"from long ago", ended_days_ago=31)
     await keep().archive_old(NOW)
     shutil.copyfile(archived(place)[0], old.path)
-    os.utime(old.path, (NOW.timestamp() + 60, NOW.timestamp() + 60))
+    put_back_at = datetime.now(UTC).timestamp() + 60  # NOW may be minutes ago, and file times are coarser than clocks
+    os.utime(old.path, (put_back_at, put_back_at))
     await keep().archive_old(NOW)
 
     assert (await library.verify(old.id, actor=AUDITOR)).verdict is Verdict.INTACT

@@ -103,7 +103,7 @@ async def test_news_becomes_durable_by_itself(path: Path) -> None:
     heard = asyncio.Event()
     recorder.on_progress = lambda _: heard.set()
     recorder.output(b"a little")
-    async with asyncio.timeout(recording.FLUSH_AFTER_S + 5):
+    async with asyncio.timeout(PATIENCE_S):
         await heard.wait()
 
     assert recorder.progress.chunks == 1
@@ -114,13 +114,13 @@ async def test_news_becomes_durable_by_itself(path: Path) -> None:
 async def test_news_does_not_wait_twice_when_the_disk_was_slow(path: Path) -> None:
     """What came while a write was under way has waited already."""
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=60)
+        recorder = await begun(path, ID, threads=threads, give_up_s=PATIENCE_S)
         free = threading.Event()
         threads.submit(free.wait)
         recorder.output(b"x" * CHUNK_BYTES)
         recorder.output(b"y")
         pending = recorder._pending[0]
-        await asyncio.sleep(recording.FLUSH_AFTER_S)
+        await until(lambda: recorder._now_us() - pending.at_us >= recording.FLUSH_AFTER_S * 1_000_000)
         free.set()
         await until(lambda: recorder.progress.chunks >= 1)
         assert recorder._is_writing or recorder.progress.until_us >= pending.at_us
@@ -222,7 +222,7 @@ def test_of_what_never_began_there_is_nothing(path: Path) -> None:
 
 async def test_a_full_disk_ends_the_recording_and_nothing_claims_to_be_recorded(tiny_disk: Path) -> None:
     path = tiny_disk / "2026-11" / f"{ID}.rec"
-    recorder = await begun(path, ID, give_up_s=0.5)
+    recorder = await begun(path, ID)
     begun_as = recorder.progress
     failed = asyncio.Event()
     recorder.on_failed = lambda _: failed.set()
@@ -256,7 +256,7 @@ async def test_no_recording_begins_on_a_full_disk(tiny_disk: Path) -> None:
 
 async def test_a_disk_that_has_room_again_goes_on(tiny_disk: Path) -> None:
     path = tiny_disk / "2026-11" / f"{ID}.rec"
-    recorder = await begun(path, ID, give_up_s=20)
+    recorder = await begun(path, ID, give_up_s=PATIENCE_S)
     filler = fill(tiny_disk)
     piece = os.urandom(CHUNK_BYTES)
     recorder.output(piece)
@@ -270,7 +270,7 @@ async def test_a_disk_that_has_room_again_goes_on(tiny_disk: Path) -> None:
 async def test_a_slow_disk_pauses_the_shell_and_memory_stays(path: Path) -> None:
     """The threads that write have other work for long: what is held meanwhile is bounded."""
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=60)
+        recorder = await begun(path, ID, threads=threads, give_up_s=PATIENCE_S)
         free = threading.Event()
         threads.submit(free.wait)
         tracemalloc.start()
@@ -291,7 +291,7 @@ async def test_a_slow_disk_pauses_the_shell_and_memory_stays(path: Path) -> None
 
 async def test_small_pieces_count_for_what_they_take_in_memory(path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=60)
+        recorder = await begun(path, ID, threads=threads, give_up_s=PATIENCE_S)
         free = threading.Event()
         threads.submit(free.wait)
         count = 0
@@ -305,7 +305,7 @@ async def test_small_pieces_count_for_what_they_take_in_memory(path: Path) -> No
 
 async def test_who_does_not_pause_the_shell_loses_the_recording_and_not_the_memory(path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=60)
+        recorder = await begun(path, ID, threads=threads, give_up_s=PATIENCE_S)
         free = threading.Event()
         threads.submit(free.wait)
         failures: list[RecordingFailed] = []
@@ -320,7 +320,7 @@ async def test_who_does_not_pause_the_shell_loses_the_recording_and_not_the_memo
 
 async def test_a_dead_disk_is_given_up(path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=0.2)
+        recorder = await begun(path, ID, threads=threads, give_up_s=2)
         free = threading.Event()
         threads.submit(free.wait)
         failed = asyncio.Event()
@@ -337,7 +337,7 @@ async def test_a_dead_disk_is_given_up(path: Path) -> None:
 
 async def test_after_a_failure_nothing_is_taken(path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
-        recorder = await begun(path, ID, threads=threads, give_up_s=0.1)
+        recorder = await begun(path, ID, threads=threads, give_up_s=2)
         free = threading.Event()
         threads.submit(free.wait)
         recorder.output(b"x" * CHUNK_BYTES)
