@@ -81,6 +81,21 @@ async def test_bytes_arrive_as_they_are_however_they_are_cut(opened):
     assert every in shown
 
 
+async def test_a_shell_of_a_host_without_a_locale_takes_characters(terminals: TerminalConsole):
+    """Typed one after the other and rubbed out as a whole; in the C locale each byte would be one."""
+    person, server = await terminals.person(Role.OPERATOR), await terminals.host(options={"AcceptEnv": "LANG LC_*"})
+    async with terminals.screen(person, server) as screen:
+        for character in "x=ä€😀ß":
+            await screen.type(character)
+        await screen.until("x=ä€😀ß".encode())
+        shown = await screen.run("\x7f; echo ${#x} $x end")
+        assert "3 ä€😀 end\r\n".encode() in shown
+        await screen.type("echo rea''dy; cat\r")
+        await screen.until(b"ready\r\n")
+        await screen.type("a€\x7fb\r")
+        await screen.until(b"\r\nab\r\n")
+
+
 @pytest.mark.skipif(shutil.which("vim") is None, reason="vim is needed: apt install vim")
 async def test_a_file_is_edited_in_vim(opened):
     terminals, _, server, screen = opened
