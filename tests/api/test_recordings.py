@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
+from server_monitor.db.ids import new_id
 from server_monitor.db.tables import audit_records
 from tests.support.api import Person, Site, site_on
 from tests.support.recordings import Stage, contents, write
@@ -79,10 +80,30 @@ async def test_a_verification_says_what_it_found(stage: Stage, auditor: Person) 
 async def test_a_search_lands_on_the_second(stage: Stage, auditor: Person) -> None:
     session = await stage.play(b"$ systemctl status\r\n")
     answer = await auditor.get("/api/terminal/search", q="systemctl")
+    assert (await auditor.get("/api/terminal/search", q="systemctl", session_id=session.id))["items"] == answer["items"]
+    assert (await auditor.get("/api/terminal/search", q="systemctl", session_id=new_id()))["items"] == []
     (hit,) = answer["items"]
     assert (hit["session_id"], hit["line"], hit["server_name"]) == (session.id, "$ systemctl status", "web01")
     assert 0 <= hit["at_s"] < 60
     assert (answer["next"], answer["is_complete"], answer["not_searched"]) == (None, True, 0)
+
+
+async def test_sessions_are_listed_by_what_can_be_said_of_their_recordings(stage: Stage, auditor: Person) -> None:
+    whole, changed, gone = [await stage.play(b"x") for _ in range(3)]
+    write(changed.path, contents(changed.path) + b"more")
+    gone.path.unlink()
+    for session in (whole, changed, gone):
+        await auditor.ask("POST", at(session.id, "verify"))
+
+    async def listed(*recording: str) -> set[str]:
+        return {one["id"] for one in (await auditor.get("/api/terminal/sessions", recording=recording))["items"]}
+
+    assert await listed("damaged,missing") == {changed.id, gone.id}
+    assert await listed("damaged", "missing") == {changed.id, gone.id}
+    assert await listed("verified") == {whole.id}
+    for wrong in ("", "lost", "damaged,,missing"):
+        refused = await auditor.send("GET", "/api/terminal/sessions", recording=wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "recording")
 
 
 @pytest.mark.parametrize(

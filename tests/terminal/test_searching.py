@@ -144,6 +144,9 @@ async def test_a_search_is_narrowed(stage: Stage, search: Searching) -> None:
     wanted = await stage.play(b"word", server_id=server)
     old = await stage.play(b"word", ended_days_ago=30)
     assert [hit.session_id for hit in await hits(search, "word", server_id=server)] == [wanted.id]
+    assert [hit.session_id for hit in await hits(search, "word", session_id=wanted.id)] == [wanted.id]
+    assert await hits(search, "word", session_id=new_id()) == []
+    assert await hits(search, "word", session_id="\0") == []
     assert await hits(search, "word", server_id="\0") == []
     assert await hits(search, "word", user_id=new_id()) == []
     boundary = (await hits(search, "word"))[0].started_at

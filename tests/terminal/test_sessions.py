@@ -14,7 +14,7 @@ from server_monitor.fleet.servers import Server
 from server_monitor.terminal import sessions
 from server_monitor.terminal.recording import Progress
 from server_monitor.terminal.sessions import Filters, Rules, Session, TicketRefused
-from server_monitor.terminal.states import Ending, Purpose, Size, Status
+from server_monitor.terminal.states import Ending, Kept, Purpose, Size, Status
 from tests.support import fleet
 from tests.support.fleet import actions, records
 
@@ -223,3 +223,19 @@ async def test_pages_hold_every_session_once_newest_first(db: Database):
         narrow = Filters(user_id=actor.id, server_id=server.id, from_at=NOW + timedelta(seconds=3))
         rows, _ = await sessions.page(conn, narrow, 10, None, actor=fleet.ADMIN)
     assert [one.id for one in rows] == [made[6]]
+
+
+async def test_a_list_is_narrowed_to_what_can_be_said_of_the_recordings(db: Database):
+    actor, server = await operator(db), await host(db)
+    kept = {}
+    for state in Kept:
+        kept[state] = (await begun(db, actor, server)).id
+        async with db.transaction() as conn:
+            one = update(terminal_sessions).where(terminal_sessions.c.id == kept[state])
+            await conn.execute(one.values(recording=state))
+    await asked(db, actor, server)  # it has no recording, although its row says that one is open
+
+    for wanted in ([Kept.DAMAGED, Kept.MISSING], [Kept.OPEN], []):
+        async with db.reading() as conn:
+            rows, _ = await sessions.page(conn, Filters(recording=wanted), 10, None, actor=fleet.ADMIN)
+        assert {one.id for one in rows} == {kept[state] for state in wanted}

@@ -1,12 +1,11 @@
 """Routes for recordings of terminals: take one out, replay it, verify it, look for words in all of them."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from server_monitor.api.deps import ActorDep, ConsoleDep, json_response
+from server_monitor.api.deps import ActorDep, ConsoleDep, InstantParameter, json_response
 from server_monitor.terminal import casting, searching
 from server_monitor.terminal.library import Shown, Verification
 from server_monitor.terminal.searching import Hit, Question
@@ -51,8 +50,9 @@ async def search_recordings(  # noqa: PLR0917  # Each is a filter.
     parts: ConsoleDep,
     actor: ActorDep,
     q: Annotated[str, Query(max_length=searching.LONGEST)],
-    from_at: Annotated[datetime | None, Query(alias="from")] = None,
-    to_at: Annotated[datetime | None, Query(alias="to")] = None,
+    session_id: Annotated[str | None, Query(max_length=64)] = None,
+    from_at: Annotated[InstantParameter | None, Query(alias="from")] = None,
+    to_at: Annotated[InstantParameter | None, Query(alias="to")] = None,
     server_id: Annotated[str | None, Query(max_length=64)] = None,
     user_id: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=searching.LIMIT_MAX)] = searching.LIMIT,
@@ -62,7 +62,7 @@ async def search_recordings(  # noqa: PLR0917  # Each is a filter.
 
     There is more while `is_complete` is false: ask again with `next` as the cursor.
     """
-    question = Question(q, _utc(from_at), _utc(to_at), server_id, user_id)
+    question = Question(q, from_at, to_at, server_id, user_id, session_id)
     found, following = await parts.recording_search.search(question, limit, cursor, actor=actor)
     return json_response(
         {
@@ -98,7 +98,3 @@ def _hit(hit: Hit) -> dict[str, Any]:
 def _streamed(shown: Shown, media_type: str, headers: dict[str, str]) -> Response:
     safe = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(shown.pieces(), media_type=media_type, headers=headers | safe)
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at

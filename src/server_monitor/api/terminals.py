@@ -1,20 +1,21 @@
 """Routes for terminals: ask for one, come back to it, look on, stop it, and the list of all there were."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 from sqlalchemy import Row
 
-from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, json_response
+from server_monitor.api.deps import ActorDep, Body, Console, ConsoleDep, InstantParameter, json_response
 from server_monitor.audit import cursor as cursors
+from server_monitor.errors import Invalid
 from server_monitor.telemetry.logs import request_context
 from server_monitor.terminal import sessions
 from server_monitor.terminal.sessions import Filters, Ticket
-from server_monitor.terminal.states import CAUSES, COLS_MAX, ROWS_MAX, Purpose, Size, Status
+from server_monitor.terminal.states import CAUSES, COLS_MAX, ROWS_MAX, Kept, Purpose, Size, Status
 
 router = APIRouter(prefix="/api/terminal", tags=["terminals"])
 
@@ -22,6 +23,7 @@ LIMIT_MAX = 1_000
 _PURPOSE = b"terminal sessions\x00"
 
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+_KEPT_SAID: Final = f"Any of {', '.join(f'`{one}`' for one in Kept)}: once with commas, or several times."
 
 
 class OpenBody(Body):
@@ -82,17 +84,27 @@ async def list_sessions(  # noqa: PLR0917  # Each is a filter.
     status: Status | None = None,
     server_id: Annotated[str | None, Query(max_length=64)] = None,
     user_id: Annotated[str | None, Query(max_length=64)] = None,
-    from_at: Annotated[datetime | None, Query(alias="from")] = None,
-    to_at: Annotated[datetime | None, Query(alias="to")] = None,
+    recording: Annotated[list[str] | None, Query(max_length=len(Kept), description=_KEPT_SAID)] = None,
+    from_at: Annotated[InstantParameter | None, Query(alias="from")] = None,
+    to_at: Annotated[InstantParameter | None, Query(alias="to")] = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=1_024)] = None,
 ) -> Response:
     """Sessions, newest first: one's own, and those whose recordings one may read."""
-    filters = Filters(status, server_id, user_id, _utc(from_at), _utc(to_at))
+    filters = Filters(status, server_id, user_id, from_at, to_at, _kept(recording))
     before = _place(cursor, parts) if cursor is not None else None
     async with parts.db.reading() as conn:
         rows, following = await sessions.page(conn, filters, limit, before, actor=actor)
     return json_response({"items": _sessions(rows, parts), "next": _cursor(following, parts)})
+
+
+def _kept(given: Sequence[str] | None) -> Sequence[Kept] | None:
+    if given is None:
+        return None
+    names = {name.strip() for text in given for name in text.split(",")}
+    if not names <= set(Kept):
+        raise Invalid.one("recording", f"must be one or more of {', '.join(Kept)}")
+    return [Kept(name) for name in sorted(names)]
 
 
 def _sessions(rows: Sequence[Row[Any]], parts: Console) -> list[dict[str, Any]]:
@@ -144,8 +156,3 @@ def _cursor(place: tuple[datetime, str] | None, parts: Console) -> str | None:
 def _place(cursor: str, parts: Console) -> tuple[datetime, str]:
     at, session_id = orjson.loads(cursors.unsigned(cursor, _PURPOSE, parts.settings.jwt_secret))
     return datetime.fromisoformat(at), session_id
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    """A time without a zone is UTC."""
-    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -49,6 +49,7 @@ class Question:
     to_at: datetime | None = None
     server_id: str | None = None
     user_id: str | None = None
+    session_id: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The parts that say something, as text."""
@@ -165,7 +166,11 @@ class Searching:
 
     async def _rows(self, question: Question, place: Place | None) -> Sequence[Row[Any]]:
         """The next sessions, newest first, from the place on."""
-        equal = {_T.c.server_id: question.server_id, _T.c.user_id: question.user_id}
+        equal = {
+            _T.c.server_id: question.server_id,
+            _T.c.user_id: question.user_id,
+            _T.c.id: question.session_id,
+        }
         if not all(value is None or is_id(value) for value in equal.values()):
             return ()
         conditions = [column == value for column, value in equal.items() if value is not None]

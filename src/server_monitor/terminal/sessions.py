@@ -27,7 +27,7 @@ from server_monitor.errors import Conflict, Denied, Failure, Invalid, NotFound, 
 from server_monitor.fleet import servers as fleet
 from server_monitor.fleet.servers import Server
 from server_monitor.terminal.recording import Progress
-from server_monitor.terminal.states import COLS_MAX, ROWS_MAX, Ending, Purpose, Size, Status
+from server_monitor.terminal.states import COLS_MAX, ROWS_MAX, Ending, Kept, Purpose, Size, Status
 
 TICKET_LASTS: Final = timedelta(seconds=30)
 REASON_MAX: Final = 1_000
@@ -469,6 +469,7 @@ class Filters:
     user_id: str | None = None
     from_at: datetime | None = None
     to_at: datetime | None = None
+    recording: Collection[Kept] | None = None  # any of these; what was never opened has none
 
 
 def visible_to(actor: Actor) -> ColumnElement[bool]:
@@ -513,6 +514,8 @@ def _conditions(filters: Filters) -> Collection[ColumnElement[bool]]:
         conditions.append(_T.c.created_at >= filters.from_at)
     if filters.to_at is not None:
         conditions.append(_T.c.created_at < filters.to_at)
+    if filters.recording is not None:
+        conditions += [_T.c.recording.in_(filters.recording), _T.c.started_at.is_not(None)]
     return conditions
 
 

@@ -18,6 +18,17 @@ class Status(StrEnum):
     STOPPED = "stopped"
 
 
+class Kept(StrEnum):
+    """What can be said of the file of a recording."""
+
+    OPEN = "open"
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    ARCHIVED = "archived"
+
+
 class Purpose(StrEnum):
     """What a ticket is for."""
 

@@ -67,8 +67,10 @@ export interface Hits extends List<Hit> {
 export type ExportFormat = "v2" | "v3" | "text";
 
 /** The filters of the list as the address bar and the console name them. */
-export const FILTERS = ["status", "server_id", "user_id", "from", "to"] as const;
+export const FILTERS = ["status", "recording", "server_id", "user_id", "from", "to"] as const;
 export type Filters = Partial<Record<(typeof FILTERS)[number], string>>;
+/** Recordings that are not what the audit log says of them. */
+export const BROKEN = "damaged,missing";
 
 const id = encodeURIComponent;
 const path = (session_id: string) => `/api/terminal/sessions/${id(session_id)}`;
@@ -86,7 +88,7 @@ export function sessions(filters: Filters, page: { limit: number; cursor?: strin
   return call<List<Session>>("GET", `/api/terminal/sessions?${query(filters, page)}`, undefined, signal);
 }
 export function search(q: string, filters: Filters, page: { limit: number; cursor?: string | null }, signal?: AbortSignal) {
-  const { status: _, ...where } = filters;
+  const { status: _status, recording: _recording, ...where } = filters;
   return call<Hits>("GET", `/api/terminal/search?${query({ q, ...where }, page)}`, undefined, signal);
 }
 
