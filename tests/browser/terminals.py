@@ -28,11 +28,10 @@ async def to_server(visitor: Visitor, name: str = "web-1") -> None:
 
 
 async def open_first(visitor: Visitor) -> None:
-    """From the fleet to a shell on `web-1`, which has to be allowed on the way."""
+    """From the fleet to a shell on `web-1`."""
     page = visitor.page
     await to_server(visitor)
     await page.get_by_role("link", name="Open terminal").click()
-    await page.get_by_role("button", name="Allow terminals").click()
     await wait_for_prompt(page)
 
 

@@ -1,21 +1,27 @@
 """Terminals in a real browser: shells on real hosts, what their output may do, and what is recorded of them."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, StorageState, expect
 
 from tests.browser.terminals import Network, open_first, paste, run, screen, set_up, to_server, wait_for_prompt
-from tests.browser.visitor import Fleet, Visitor, watch
+from tests.browser.visitor import Fleet, Visitor, fleet_of, launched, visiting
 from tests.support.console import PASSWORD, ConsoleProcess
-from tests.support.patience import PATIENCE_S
-from tests.support.sshd import Sshds, ssh_agent
+from tests.support.recordings import contents, write
+from tests.support.sshd import Sshds, require_sshd
 
-pytestmark = [pytest.mark.browser, pytest.mark.sshd, pytest.mark.long]
+# The browser, the console and its hosts are the same for all tests, and so is the loop that they belong to.
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.sshd,
+    pytest.mark.long,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 RECORDING = re.compile(r"/recordings/[0-9a-f-]{36}")
 # What no policy allows, and what would do nothing anywhere: there is no such device.
@@ -42,38 +48,57 @@ async def log_in(page: Page, url: str, name: str) -> None:
     await expect(page.get_by_role("button", name=f"Account of {name}")).to_be_visible()
 
 
-@asynccontextmanager
-async def fleet_of(
-    directory: Path, sshds: Sshds, environment: Mapping[str, str], options: Mapping[str, str] | None = None
-) -> AsyncIterator[Fleet]:
-    """A console with settings of its own, and two hosts with these lines of sshd_config."""
-    first = sshds.start(options=options)
-    second = sshds.start(options=options, authorized_keys=[first.login_public_key])
-    async with AsyncExitStack() as stack:
-        agent = stack.enter_context(ssh_agent(directory, first.directory / "login_key"))
-        console = ConsoleProcess(directory / "data", {"SSH_AUTH_SOCK": agent, **environment})
-        await console.start()
-        stack.push_async_callback(console.kill)
-        yield Fleet(console, (first, second))
+@pytest.fixture(scope="module")
+def module_sshds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshds]:
+    require_sshd()
+    started = Sshds(tmp_path_factory.mktemp("hosts"))
+    try:
+        yield started
+    finally:
+        started.stop()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    async with launched() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(tmp_path_factory: pytest.TempPathFactory, module_sshds: Sshds) -> AsyncIterator[Fleet]:
+    """One for all tests: their sessions are left behind in the list, older than that of the test."""
+    settings, options = {"TERMINAL_SESSIONS_PER_USER": "1000"}, {"Subsystem": "sftp internal-sftp"}
+    async with fleet_of(tmp_path_factory.mktemp("console"), module_sshds, settings, options) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def logged_in(chromium: Browser, fleet: Fleet) -> StorageState:
+    """What a browser keeps of an admin's login. Both hosts are live; `web-1` takes terminals, `web-2` does not."""
+    async with visiting(chromium) as admin:
+        await set_up(admin, fleet)
+        assert (await fleet.console.run("server", "set", "web-1", "--capability", "terminal"))[0] == 0
+        return await admin.page.context.storage_state()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def visitor(chromium: Browser, fleet: Fleet, logged_in: StorageState) -> AsyncIterator[Visitor]:
+    """The admin, at the fleet, in a browser that has never been used."""
+    async with visiting(chromium, logged_in) as one:
+        await one.page.goto(fleet.console.url)
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def another(chromium: Browser) -> AsyncIterator[Visitor]:
     """Somebody else, at a browser of their own."""
-    context = await chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
-    context.set_default_timeout(PATIENCE_S * 1000)
-    one = await watch(context)
-    try:
+    async with visiting(chromium) as one:
         yield one
-    finally:
-        await context.close()
-    assert one.complaints == []
 
 
-async def test_a_shell_in_the_browser(fleet: Fleet, visitor: Visitor, tmp_path: Path) -> None:
-    """It opens after the server was allowed to have one, edits a file in vim, follows the window's size, and ends."""
+async def test_a_shell_in_the_browser(visitor: Visitor, tmp_path: Path) -> None:
+    """It opens, edits a file in vim, follows the window's size, ends, and opens again."""
     page, note = visitor.page, tmp_path / "note"
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await expect(page.get_by_text(re.compile("^Recorded"))).to_be_visible()
     await run(page, r"printf 'rea''dy \346\227\245\346\234\254\n'")
@@ -108,7 +133,7 @@ async def test_a_network_that_breaks(fleet: Fleet, visitor: Visitor) -> None:
     """The shell goes on; what is typed meanwhile is not sent; what was printed is there afterwards, once."""
     page = visitor.page
     async with Network(fleet.console.url) as network:
-        await set_up(visitor, fleet, network.url)
+        await page.goto(network.url)
         await open_first(visitor)
         await run(page, "marker=kept; cd /tmp; for i in 1 2 3; do sleep 1; echo tick-$i; done; echo all-''ticks")
         await expect(screen(page)).to_contain_text("tick-1")
@@ -125,11 +150,10 @@ async def test_a_network_that_breaks(fleet: Fleet, visitor: Visitor) -> None:
         assert "lost" not in shown
 
 
-async def test_a_page_that_is_loaded_anew(fleet: Fleet, visitor: Visitor) -> None:
+async def test_a_page_that_is_loaded_anew(visitor: Visitor) -> None:
     """Its shells are there again, with what they had shown."""
     page = visitor.page
     page.on("dialog", lambda dialog: dialog.accept())
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await run(page, "marker=kept; echo before-''that")
     await expect(screen(page)).to_contain_text("before-that")
@@ -139,10 +163,9 @@ async def test_a_page_that_is_loaded_anew(fleet: Fleet, visitor: Visitor) -> Non
     await expect(screen(page)).to_contain_text("kept-too")
 
 
-async def test_what_is_pasted(fleet: Fleet, visitor: Visitor) -> None:
+async def test_what_is_pasted(visitor: Visitor) -> None:
     """One line goes in at once; several are shown first, without what would act as keys; Enter cancels."""
     page = visitor.page
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await paste(page, "echo one-''line")
     await expect(screen(page)).to_contain_text("echo one-''line")
@@ -166,11 +189,10 @@ async def test_what_is_pasted(fleet: Fleet, visitor: Visitor) -> None:
     await expect(screen(page)).to_contain_text("second-line")
 
 
-async def test_output_only_draws(fleet: Fleet, visitor: Visitor, tmp_path: Path) -> None:
+async def test_output_only_draws(visitor: Visitor, tmp_path: Path) -> None:
     """A hostile file that is shown types nothing into the shell, renames nothing, and makes nothing of the page."""
     page, file = visitor.page, tmp_path / "hostile"
     file.write_bytes(HOSTILE)
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await run(page, f'cat {file}; IFS= read -rs -t 1 -n 1 x; echo "typed:[$x]"')
     await expect(screen(page)).to_contain_text("typed:[]")
@@ -185,10 +207,9 @@ async def test_output_only_draws(fleet: Fleet, visitor: Visitor, tmp_path: Path)
     await expect(screen(page)).to_contain_text("again:[]")
 
 
-async def test_a_dangerous_line_asks(fleet: Fleet, visitor: Visitor) -> None:
+async def test_a_dangerous_line_asks(visitor: Visitor) -> None:
     """What the policy would deny is not sent by an Enter pressed once too often."""
     page = visitor.page
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await run(page, "echo warm''ed")  # So that the policy has been asked once, which is slower than ever after.
     await expect(screen(page)).to_contain_text("warmed")
@@ -209,7 +230,6 @@ async def test_a_dangerous_line_asks(fleet: Fleet, visitor: Visitor) -> None:
 async def test_only_the_keyboard(fleet: Fleet, visitor: Visitor) -> None:
     """From the palette into a shell, out of it again, beside it another, and back to the fleet."""
     page = visitor.page
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await page.keyboard.press("Control+Shift+Enter")
     await expect(page.locator("header button:focus")).to_be_visible()
@@ -243,27 +263,39 @@ async def test_only_the_keyboard(fleet: Fleet, visitor: Visitor) -> None:
     await expect(page.get_by_role("link", name="Open terminals: 3")).to_be_visible()
 
 
-async def test_where_there_is_no_terminal(fleet: Fleet, visitor: Visitor) -> None:
-    """The page says why, and how it could be."""
-    page = visitor.page
-    await set_up(visitor, fleet)
-    await page.goto(f"{fleet.console.url}/terminal")
-    await expect(page.get_by_text("No server takes terminals yet")).to_be_visible()
-    await page.goto(fleet.console.url)
-    own = await visitor.row("this machine").get_by_role("link").get_attribute("href")
-    assert own is not None
-    await page.goto(f"{fleet.console.url}/terminal?server={own.rpartition('/')[2]}")
-    await expect(page.get_by_text("Its account can read the keys of every other server")).to_be_visible()
-    await page.goto(fleet.console.url)
-    await to_server(visitor)
-    await page.get_by_role("link", name="Open terminal").click()
-    await expect(page.get_by_text("web-1 is at capability “observe”.")).to_be_visible()
+async def test_the_first_terminal_of_a_console(tmp_path: Path, module_sshds: Sshds, another: Visitor) -> None:
+    """Where there is none the page says why, and how it could be; where a reason is asked for none opens without."""
+    page = another.page
+    async with fleet_of(tmp_path, module_sshds, {"TERMINAL_REASON_REQUIRED": "true"}) as fleet:
+        url = fleet.console.url
+        await set_up(another, fleet)
+        await page.goto(f"{url}/terminal")
+        await expect(page.get_by_text("No server takes terminals yet")).to_be_visible()
+        await page.goto(url)
+        own = await another.row("this machine").get_by_role("link").get_attribute("href")
+        assert own is not None
+        await page.goto(f"{url}/terminal?server={own.rpartition('/')[2]}")
+        await expect(page.get_by_text("Its account can read the keys of every other server")).to_be_visible()
+        await page.goto(url)
+        await to_server(another)
+        await page.get_by_role("link", name="Open terminal").click()
+        await expect(page.get_by_text("web-1 is at capability “observe”.")).to_be_visible()
+
+        await page.get_by_role("button", name="Allow terminals").click()
+        dialog = page.get_by_role("dialog", name="Why do you open a terminal on web-1?")
+        await dialog.get_by_role("button", name="Open terminal").click()
+        await expect(dialog.get_by_text("Fill this in.")).to_be_visible()
+        await dialog.get_by_label("Reason or ticket number").fill("INC-4711")
+        await page.keyboard.press("Enter")
+        await wait_for_prompt(page)
+        await run(page, "exit")
+        await page.get_by_role("link", name="Watch the recording").click()
+        await expect(page.get_by_label("About this session")).to_contain_text("INC-4711")
 
 
 async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, another: Visitor) -> None:
     """What somebody saw is found in all recordings, and the replay shows it as it was; a verdict says it is whole."""
     page, console = visitor.page, fleet.console
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await run(page, "echo early; sleep 1; echo needle-''in-it; sleep 1; clear; echo la''te; exit")
     await expect(page.get_by_text("The shell has ended.")).to_be_visible()
@@ -272,7 +304,7 @@ async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, anoth
     audits = another.page
     await log_in(audits, console.url, "grace")
     await audits.get_by_role("link", name="Terminals").click()
-    await expect(audits.get_by_role("row").filter(has_text="ada")).to_contain_text("Ended")
+    await expect(audits.get_by_role("row").filter(has_text="ada").first).to_contain_text("Ended")
     await audits.get_by_label("Search what was shown").fill("needle-in")
     await audits.keyboard.press("Enter")
     await audits.get_by_role("link").filter(has_text="needle-in-it").click()
@@ -300,16 +332,40 @@ async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, anoth
     await expect(audits.get_by_text("Your role opens no terminals.")).to_be_visible()
 
 
+async def test_an_alarm_leads_to_the_recordings_that_it_is_about(fleet: Fleet, visitor: Visitor) -> None:
+    page = visitor.page
+    await open_first(visitor)
+    await run(page, "exit")
+    await page.get_by_role("link", name="Watch the recording").click()
+    await expect(page).to_have_url(RECORDING)
+    await page.get_by_role("button", name="Verify").click()
+    await expect(page.get_by_text("Whole, and as the audit log says")).to_be_visible()
+    name = page.url.split("?")[0].rpartition("/")[2]
+    (file,) = fleet.console.data_dir.glob(f"recordings/*/{name}.rec")
+    write(file, contents(file)[:-1] + b"\0")
+    await page.get_by_role("button", name="Verify").click()
+    await expect(page.get_by_text("Damaged: it differs from what the audit log says")).to_be_visible()
+
+    await page.goto(f"{fleet.console.url}/recordings")
+    alarm = page.get_by_role("alert").filter(has_text="A recording is damaged or missing.")
+    await alarm.get_by_role("link", name="Show").click()
+    await expect(page.get_by_label("Recording")).to_have_value("damaged,missing")
+    rows = page.get_by_role("row").filter(has=page.get_by_role("link"))
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("Damaged")
+    await expect(alarm.get_by_role("link")).to_have_count(0)
+    assert await visitor.accessibility_findings() == []
+
+
 async def test_somebody_looks_on_and_ends_it(fleet: Fleet, visitor: Visitor, another: Visitor) -> None:
     """An admin sees a session as it goes on; its user is told of both."""
     page, console = visitor.page, fleet.console
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await add_user(console, "linus", "admin")
     looks_on = another.page
     await log_in(looks_on, console.url, "linus")
     await looks_on.get_by_role("link", name="Terminals").click()
-    await looks_on.get_by_role("row").filter(has_text="Running").get_by_role("link").click()
+    await looks_on.get_by_role("row").filter(has_text="Running").first.get_by_role("link").click()
     await looks_on.get_by_role("button", name="Watch live").click()
     await expect(page.get_by_text("linus watches")).to_be_visible()
     await run(page, "echo see-''this")
@@ -322,63 +378,41 @@ async def test_somebody_looks_on_and_ends_it(fleet: Fleet, visitor: Visitor, ano
     await expect(looks_on.get_by_text("Stopped", exact=True)).to_be_visible()
 
 
-async def test_a_reason_is_asked_for(tmp_path: Path, sshds: Sshds, visitor: Visitor) -> None:
-    """Where the console is set to ask, nothing opens without one, and it is kept with the session."""
-    page = visitor.page
-    async with fleet_of(tmp_path, sshds, {"TERMINAL_REASON_REQUIRED": "true"}) as fleet:
-        await set_up(visitor, fleet)
-        await to_server(visitor)
-        await page.get_by_role("link", name="Open terminal").click()
-        await page.get_by_role("button", name="Allow terminals").click()
-        dialog = page.get_by_role("dialog", name="Why do you open a terminal on web-1?")
-        await dialog.get_by_role("button", name="Open terminal").click()
-        await expect(dialog.get_by_text("Fill this in.")).to_be_visible()
-        await dialog.get_by_label("Reason or ticket number").fill("INC-4711")
-        await page.keyboard.press("Enter")
-        await wait_for_prompt(page)
-        await run(page, "exit")
-        await page.get_by_role("link", name="Watch the recording").click()
-        await expect(page.get_by_label("About this session")).to_contain_text("INC-4711")
-
-
-async def test_files_go_both_ways(tmp_path: Path, sshds: Sshds, visitor: Visitor) -> None:
+async def test_files_go_both_ways(visitor: Visitor, tmp_path: Path) -> None:
     """A folder is looked into, a file put there, replaced only after a question, and taken out again as it was."""
     page, folder, own = visitor.page, tmp_path / "there", tmp_path / "notes <b>.txt"
     folder.mkdir()
     (folder / "below").mkdir()
     own.write_bytes(b"first\n")
-    async with fleet_of(tmp_path, sshds, {}, {"Subsystem": "sftp internal-sftp"}) as fleet:
-        await set_up(visitor, fleet)
-        await open_first(visitor)
-        await page.get_by_role("button", name="Files").click()
-        dialog = page.get_by_role("dialog", name="Files on web-1")
-        await dialog.get_by_label("Folder").fill(str(folder))
-        await page.keyboard.press("Enter")
-        await expect(dialog.get_by_role("button", name="below")).to_be_visible()
-        await dialog.locator("input[type=file]").set_input_files(own)
-        await expect(dialog.get_by_role("link", name="Download: notes <b>.txt")).to_be_visible()
-        assert (folder / own.name).read_bytes() == b"first\n"
+    await open_first(visitor)
+    await page.get_by_role("button", name="Files").click()
+    dialog = page.get_by_role("dialog", name="Files on web-1")
+    await dialog.get_by_label("Folder").fill(str(folder))
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("button", name="below")).to_be_visible()
+    await dialog.locator("input[type=file]").set_input_files(own)
+    await expect(dialog.get_by_role("link", name="Download: notes <b>.txt")).to_be_visible()
+    assert (folder / own.name).read_bytes() == b"first\n"
 
-        own.write_bytes(b"second\n" * 100_000)
-        await dialog.locator("input[type=file]").set_input_files(own)
-        await expect(dialog.get_by_role("alert")).to_contain_text("is there already")
-        assert (folder / own.name).read_bytes() == b"first\n"
-        await dialog.get_by_role("button", name="Replace").click()
-        await expect(dialog.get_by_role("row").filter(has_text="notes")).to_contain_text("KiB")
-        assert await visitor.accessibility_findings() == []
-        async with page.expect_download() as started:
-            await dialog.get_by_role("link", name="Download: notes <b>.txt").click()
-        assert (await (await started.value).path()).read_bytes() == own.read_bytes()
+    own.write_bytes(b"second\n" * 100_000)
+    await dialog.locator("input[type=file]").set_input_files(own)
+    await expect(dialog.get_by_role("alert")).to_contain_text("is there already")
+    assert (folder / own.name).read_bytes() == b"first\n"
+    await dialog.get_by_role("button", name="Replace").click()
+    await expect(dialog.get_by_role("row").filter(has_text="notes")).to_contain_text("KiB")
+    assert await visitor.accessibility_findings() == []
+    async with page.expect_download() as started:
+        await dialog.get_by_role("link", name="Download: notes <b>.txt").click()
+    assert (await (await started.value).path()).read_bytes() == own.read_bytes()
 
-        await dialog.get_by_role("button", name="below").click()
-        await expect(dialog.get_by_text("This folder is empty.")).to_be_visible()
-        await dialog.get_by_role("button", name="Up").click()
-        await expect(dialog.get_by_role("button", name="below")).to_be_visible()
+    await dialog.get_by_role("button", name="below").click()
+    await expect(dialog.get_by_text("This folder is empty.")).to_be_visible()
+    await dialog.get_by_role("button", name="Up").click()
+    await expect(dialog.get_by_role("button", name="below")).to_be_visible()
 
 
 async def test_a_saved_command_waits_for_enter(fleet: Fleet, visitor: Visitor) -> None:
     page = visitor.page
-    await set_up(visitor, fleet)
     await page.goto(f"{fleet.console.url}/snippets?command=echo+sav''ed")
     await page.get_by_role("dialog").get_by_label("Name").fill("greet")
     await page.get_by_role("dialog").get_by_role("button", name=re.compile("Save|Add")).click()
@@ -403,7 +437,6 @@ async def test_terminals_are_accessible(fleet: Fleet, visitor: Visitor, theme: L
         findings.extend(f"{name}: {found}" for found in await visitor.accessibility_findings())
 
     await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-    await set_up(visitor, fleet)
     await open_first(visitor)
     await run(page, "for c in 31 32 33 34 35 36 90 93 96; do printf '\\033[%sm%s\\033[0m ' $c colour; done; echo")
     await expect(screen(page)).to_contain_text("colour")

@@ -2,19 +2,32 @@
 
 import asyncio
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page
+from playwright.async_api import Browser, BrowserContext, Locator, Page, StorageState, async_playwright, expect
 from playwright.async_api import TimeoutError as TimedOut
 
 from tests.support.console import ADMIN, PASSWORD, ConsoleProcess
 from tests.support.patience import PATIENCE_S
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, Sshds, ssh_agent
 
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+STATIC = Path(__file__).parents[2] / "src" / "server_monitor" / "static" / "index.html"
+SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 # The policy's own event: the console shows a violation only once, this tells of each.
@@ -128,10 +141,70 @@ async def watch(context: BrowserContext) -> Visitor:
     return visitor
 
 
+@asynccontextmanager
+async def launched() -> AsyncIterator[Browser]:
+    """A Chromium without a window."""
+    _require(Path(CHROMIUM), "Debian's Chromium is needed: apt install chromium")
+    _require(STATIC, "The UI is not built: make web")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*SWITCHES], timeout=PATIENCE_S * 1000
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, state: StorageState | None = None) -> AsyncIterator[Visitor]:
+    """Somebody at a browser of their own, logged in when `state` says so.
+
+    Fails when a page broke the policy or threw an error, whatever else was seen.
+    """
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB", storage_state=state)
+    context.set_default_timeout(PATIENCE_S * 1000)
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    one = await watch(context)
+    try:
+        yield one
+    finally:
+        await context.close()
+    assert one.complaints == []
+
+
+@asynccontextmanager
+async def fleet_of(
+    directory: Path,
+    sshds: Sshds,
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> AsyncIterator[Fleet]:
+    """A console on an empty data directory, and two real hosts that accept a key of its agent.
+
+    The console may have settings of its own, and the hosts lines of sshd_config.
+    """
+    first = sshds.start(options=options)
+    second = sshds.start(options=options, authorized_keys=[first.login_public_key])
+    async with AsyncExitStack() as stack:
+        agent = stack.enter_context(ssh_agent(directory, first.directory / "login_key"))
+        console = ConsoleProcess(directory / "data", {"SSH_AUTH_SOCK": agent, **(environment or {})})
+        await console.start()
+        try:
+            yield Fleet(console, (first, second))
+        finally:
+            if console.is_running:
+                await console.kill()
+
+
 def _axe() -> str:
-    if not AXE.exists():
-        remedy = "axe-core is not installed: npm ci --ignore-scripts in web/"
-        if os.environ.get("CI"):
-            pytest.fail(remedy)
-        pytest.skip(remedy)
+    _require(AXE, "axe-core is not installed: npm ci --ignore-scripts in web/")
     return AXE.read_text()
+
+
+def _require(path: Path, remedy: str) -> None:
+    if path.exists():
+        return
+    if os.environ.get("CI"):
+        pytest.fail(remedy)
+    pytest.skip(remedy)

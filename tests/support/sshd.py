@@ -207,11 +207,14 @@ class Sshd:
 
     def runs(self, name: str) -> bool:
         """Is there a program of this name that somebody who logged in has started?"""
-        return any(_name(one) == name for one in psutil.Process(self._running.pid).children(recursive=True))
+        return any(_name(one) == name for one in self._descendants())
 
     def _connections(self) -> list[psutil.Process]:
         """sshd's own processes: what they started for somebody goes on or ends as on a real host."""
-        return [one for one in psutil.Process(self._running.pid).children(recursive=True) if _name(one).startswith("sshd")]
+        return [one for one in self._descendants() if _name(one).startswith("sshd")]
+
+    def _descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self._running.pid).children(recursive=True)
 
     def _listens(self, port: int) -> bool:
         config = self.directory / "sshd_config"

@@ -16,9 +16,9 @@ TERM = "xterm-256color"
 DEFAULT_WINDOW = 131_072  # bytes a host may send ahead of what we have taken
 PACKET = 32_768  # bytes of data that a host may send at once
 
-# A shell's terminal speaks UTF-8. Its line discipline is told (RFC 8160), so that it rubs out whole characters, and so is
-# the shell, which has no locale on many hosts and would take each byte for a character. The host may ignore both: most
-# accept LANG, and one whose own login sets it (PAM, a profile) goes on doing so.
+# A shell's terminal speaks UTF-8. Its line discipline is told (RFC 8160), so that it rubs out whole characters, and so
+# is the shell, which has no locale on many hosts and would take each byte for a character. The host may ignore both:
+# most accept LANG, and one whose own login sets it (PAM, a profile) goes on doing so.
 _MODES = {asyncssh.PTY_IUTF8: 1}
 _ENVIRONMENT: dict[bytes | str, bytes | str] = {"LANG": "C.UTF-8"}
 

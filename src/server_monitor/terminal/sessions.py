@@ -400,8 +400,8 @@ async def recover(
 ) -> list[Session]:
     """Mark the sessions of the dead consoles, at the start those of ours before. Appends `terminal.recover`.
 
-    Whoever else has no heartbeat is dead too; of ourselves we know better. Their shells ended with the connections. The recordings are still open, as far
-    as their rows say; see `unsettled`.
+    Whoever else has no heartbeat is dead too; of ourselves we know better. Their shells ended with the connections. The
+    recordings are still open, as far as their rows say; see `unsettled`.
     """
     is_silent = and_(_T.c.owner != owner, _T.c.owner.not_in(select(heartbeats.c.owner)))
     is_nobodys = or_(_T.c.owner.is_(None), is_silent)
