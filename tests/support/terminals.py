@@ -34,7 +34,7 @@ from server_monitor.db.ids import new_id
 from server_monitor.db.tables import grants, servers, terminal_sessions, users
 from server_monitor.fleet.servers import Server
 from server_monitor.ssh.pool import Limits as PoolLimits
-from server_monitor.ssh.pool import Pool
+from server_monitor.ssh.pool import Pool, Target
 from server_monitor.terminal import recording
 from server_monitor.terminal.bridge import Limits
 from server_monitor.terminal.desk import DEFAULT_SIZE, Desk, Timing
@@ -191,6 +191,7 @@ class TerminalConsole:
         self._sshds = sshds
         self._fleet = Fleet(db, VAULT)
         self._hosts: dict[str, Sshd] = {}
+        self._targets: dict[str, Target] = {}
 
     async def object_to(self, line: str, _server: Server, _actor: Actor) -> Objection | None:
         self.judged.append(line)
@@ -207,10 +208,13 @@ class TerminalConsole:
             started = await sessions.start(conn, user_id, ip="127.0.0.1", user_agent="tests", now=now)
         return Person(started.actor, started.cookie)
 
-    async def host(self, options: Mapping[str, str] | None = None, capability: str = "terminal") -> str:
-        """A new host at capability terminal; the id of its server."""
+    async def host(
+        self, options: Mapping[str, str] | None = None, capability: str = "terminal", *, behind: str | None = None
+    ) -> str:
+        """A new host at capability terminal, reached through the server `behind`; the id of its server."""
         host = await asyncio.to_thread(self._sshds.start, options=options)
-        target = await self._fleet.add_sshd(host)
+        target = await self._fleet.add_sshd(host, jump=self._targets[behind] if behind else None)
+        self._targets[target.server_id] = target
         async with self.db.transaction() as conn:
             await conn.execute(update(servers).where(servers.c.id == target.server_id).values(capability=capability))
         self._hosts[target.server_id] = host

@@ -2,16 +2,20 @@
 
 import asyncio
 import hashlib
+import os
 import shutil
 import threading
+from contextlib import suppress
 
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
 from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.terminal.bridge import Limits
+from server_monitor.terminal.chain import Verdict
 from server_monitor.terminal.states import Purpose
 from tests.support.fleet import records
 from tests.support.patience import PATIENCE_S, until
@@ -44,6 +48,37 @@ async def test_what_is_typed_runs_and_what_it_prints_is_shown_and_recorded(termi
     assert (row.status, row.cause, row.recording) == ("closed", "exited", "unverified")
     assert row.output_bytes == len(screen.shown)
     assert terminals.recorded(screen.session_id) == bytes(screen.shown)
+
+
+async def test_a_terminal_is_the_same_on_every_database(db: Database, sshds: Sshds, tmp_path):
+    """From asking to the verified recording, with a loss of the network, somebody who looks on, and a stop."""
+    async with running_terminals(db, sshds, tmp_path / "recordings") as terminals:
+        person, admin = await terminals.person(Role.OPERATOR), await terminals.person(Role.ADMIN)
+        async with terminals.screen(person, await terminals.host()) as screen:
+            await screen.run("seq 20000")
+            await screen.cut()
+            watch = await terminals.desk.issue(screen.session_id, Purpose.WATCH, actor=admin.actor)
+            async with terminals.socket(admin, watch) as watching:
+                await watching.frame("ready")
+                ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
+                async with terminals.socket(person, ticket, have=screen.at) as back:
+                    assert b"hello 42" in await back.run("echo hello $((6*7))")
+                    await watching.until(b"hello 42")
+                    await terminals.desk.stop(screen.session_id, "enough", actor=admin.actor)
+                    assert (await back.frame("closed"))["reason"] == "stopped"
+        row = await terminals.over(screen.session_id)
+        verified = await terminals.library.verify_closed(screen.session_id)
+
+    assert (row.status, row.cause) == ("stopped", "stopped")
+    assert verified.verdict is Verdict.INTACT
+    done = [one["action"] for one in await records(db) if one["action"].startswith(("terminal.", "recording."))]
+    assert [one for one in done if one != "terminal.head"] == [
+        "terminal.connect",
+        "recording.view",
+        "terminal.stop",
+        "terminal.disconnect",
+        "recording.verify",
+    ]
 
 
 async def test_a_shell_is_preceded_by_its_intent_and_followed_by_its_outcome(opened):
@@ -362,6 +397,34 @@ async def test_a_host_that_freezes_is_noticed(sqlite_db: Database, sshds: Sshds,
     assert (row.status, row.cause) == ("interrupted", "connection_lost")
 
 
+async def test_a_browser_is_sent_away_from_a_host_that_takes_no_input_and_may_come_back(
+    sqlite_db: Database, sshds: Sshds, tmp_path
+):
+    """What was typed waits in a bounded room; when that is full for too long, nobody is left to wonder."""
+    limits = Limits(room_s=0.5)
+    async with running_terminals(sqlite_db, sshds, tmp_path / "recordings", limits=limits) as terminals:
+        person, server = await terminals.person(Role.OPERATOR), await terminals.host()
+        async with terminals.screen(person, server) as screen:
+            await screen.type("stty -icanon -echo; echo rea''dy; cat >/dev/null\r")
+            await screen.until(b"ready")
+            terminals.sshd(server).freeze()
+            try:
+                with suppress(ConnectionClosed):
+                    while True:
+                        await screen.type(b"x" * 32_768)
+                assert await screen.closed() == 1013
+            finally:
+                terminals.sshd(server).thaw()
+            assert (await terminals.row(screen.session_id)).status == "active"
+
+            ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
+            async with terminals.socket(person, ticket, have=screen.at) as back:
+                await back.frame("ready")
+                await back.type(b"\x03")
+                await back.until(b"# " if os.geteuid() == 0 else b"$ ")
+                assert b"back" in await back.run("stty sane; echo back")
+
+
 async def test_a_frozen_host_does_not_hold_up_a_stop(opened):
     terminals, person, server, screen = opened
     terminals.sshd(server).freeze()
@@ -385,6 +448,32 @@ async def test_where_the_shared_connection_has_no_room_a_shell_gets_its_own(term
         await two.type("exit\r")
         await two.closed()
         assert b"again" in await one.run("echo again")
+
+
+async def test_a_shell_behind_another_host_works_and_is_lost_with_it(terminals: TerminalConsole):
+    person, jump = await terminals.person(Role.OPERATOR), await terminals.host()
+    server = await terminals.host(behind=jump)
+    async with terminals.screen(person, server) as screen:
+        await screen.send(type="resize", cols=132, rows=43)
+        assert b"43 132" in await screen.run("stty size")
+        assert terminals.sshd(server).connections_accepted() == terminals.sshd(jump).connections_accepted() == 1
+        terminals.sshd(jump).drop_connections()
+        assert (await screen.frame("closed"))["reason"] == "connection_lost"
+        row = await terminals.over(screen.session_id)
+
+    assert (row.status, row.cause) == ("interrupted", "connection_lost")
+    assert terminals.recorded(screen.session_id) == bytes(screen.shown)
+
+
+async def test_where_the_way_to_a_host_is_gone_the_jump_is_named(terminals: TerminalConsole):
+    person, jump = await terminals.person(Role.OPERATOR), await terminals.host()
+    ticket = await terminals.ask(person, await terminals.host(behind=jump))
+    terminals.sshd(jump).stop()
+    async with terminals.socket(person, ticket) as screen:
+        closed = await screen.frame("closed")
+
+    assert closed["reason"] == "jump_failed"
+    assert "host-" + jump in closed["sentence"]
 
 
 async def test_an_account_that_may_not_log_in_says_so_and_ends(terminals: TerminalConsole):

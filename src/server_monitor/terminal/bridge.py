@@ -38,6 +38,7 @@ class Limits:
     longest_s: float = 43_200.0
     warn_s: float = 60.0
     return_s: float = 60.0  # for a browser that went away
+    room_s: float = 15.0  # how long a host may take no input before the browser that types is sent away
     unseen_bytes: int = 524_288  # sent to the browser that types, and not drawn yet
     backlog_bytes: int = 262_144
 
@@ -299,7 +300,7 @@ class Bridge:
             link.is_stuck = True
             self._choose_flow()
             try:
-                await self._typing.room()
+                await self._typing.room(self._limits.room_s)
             finally:
                 link.is_stuck = False
 

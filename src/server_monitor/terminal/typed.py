@@ -17,7 +17,6 @@ from server_monitor.terminal.shell import Shell
 PENDING_BYTES: Final = 262_144  # typed, and not sent yet
 # Sent, and not taken by the host yet. A channel says that it is writable again only after it had more than this.
 UNSENT_BYTES: Final = 65_536
-ROOM_S: Final = 15.0  # how long a host may take nothing before its browser is sent away
 ECHO_S: Final = 0.2  # how long an Enter waits for the echo of what was typed before it
 JUDGE_S: Final = 3.0  # how long the policy may take; a rail that hangs is none
 ANSWER_S: Final = 120.0
@@ -71,9 +70,9 @@ class Typing:
     def is_held(self) -> bool:
         return self._question is not None
 
-    async def room(self) -> None:
+    async def room(self, timeout_s: float) -> None:
         """Until more can be taken. Raises TimeoutError."""
-        async with asyncio.timeout(ROOM_S):
+        async with asyncio.timeout(timeout_s):
             while not self.has_room:
                 self._room.clear()
                 await self._room.wait()
