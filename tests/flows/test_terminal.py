@@ -22,6 +22,27 @@ pytestmark = pytest.mark.sshd
 DENIED = "mkfs.ext4 /dev/no-such-device-DENY"
 
 
+on_both_databases = pytest.mark.parametrize("environment", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Of the console; its database is SQLite unless the test says otherwise."""
+    is_sqlite = getattr(request, "param", "sqlite") == "sqlite"
+    return {} if is_sqlite else {"DATABASE_URL": request.getfixturevalue("postgres_url")}
+
+
+@pytest.fixture
+async def console(environment: dict[str, str], tmp_path: Path) -> AsyncIterator[ConsoleProcess]:
+    process = ConsoleProcess(tmp_path / "data", environment)
+    await process.start()
+    try:
+        yield process
+    finally:
+        if process.is_running:
+            await process.kill()
+
+
 async def add(browser: Browser, host: Sshd) -> str:
     """A server at capability terminal for this host, its key approved; its id."""
     login = {"type": "key", "private_key": host.private_key}
@@ -89,6 +110,7 @@ async def actions(browser: Browser) -> list[str]:
     return [one["action"] for one in (await browser.get("/api/audit-logs?limit=200")).json()["items"]]
 
 
+@on_both_databases
 async def test_a_terminal_from_asking_to_its_verified_recording(browser: Browser, sshd: Sshd):
     server_id = await add(browser, sshd)
     async with opened(browser, server_id) as screen:
@@ -151,6 +173,7 @@ async def test_a_dangerous_line_is_asked_about_by_the_policy_itself(browser: Bro
         assert not any(one["type"] == "guard" for one in screen.frames)
 
 
+@on_both_databases
 async def test_killed_with_its_terminals_open_the_next_start_closes_and_verifies_them(
     console: ConsoleProcess, browser: Browser, sshd: Sshd
 ):
