@@ -3,23 +3,53 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.cookiejar import Cookie
 from typing import Self
 from urllib.parse import urlsplit
 
-from playwright.async_api import Locator, Page, expect
+import httpx2
+from playwright.async_api import Locator, Page, StorageState, StorageStateCookie, expect
 
 from tests.browser.visitor import Fleet, Visitor
+from tests.support.console import Browser as ApiBrowser
+from tests.support.patience import PATIENCE_S
 
 # Of a shell that waits, whoever it runs as.
 PROMPT = "[#$] ?$"
 
 
-async def set_up(visitor: Visitor, fleet: Fleet, url: str | None = None) -> None:
-    """An admin, two hosts that are live, and one of them takes terminals."""
-    await visitor.set_up(url or fleet.console.url, fleet.console.setup_token)
-    await visitor.import_servers(fleet.ssh_config())
-    await visitor.approve_all()
-    await visitor.wait_until_live("web-1")
+async def set_up(fleet: Fleet, capability: str = "observe") -> StorageState:
+    """An admin, and both hosts with their keys approved, `web-1` at this capability.
+
+    Returns what a browser keeps of the admin's login. Through the API: how it is done by hand is tested elsewhere.
+    """
+    assert fleet.console.setup_token is not None
+    async with httpx2.AsyncClient(base_url=fleet.console.url, timeout=PATIENCE_S) as client:
+        admin = ApiBrowser(client)
+        await admin.set_up(fleet.console.setup_token)
+        for number, host in enumerate(fleet.hosts, 1):
+            server = {"name": f"web-{number}", "host": host.host, "port": host.port, "username": host.username}
+            more = {"auth": {"type": "agent"}, "capability": capability if number == 1 else "observe"}
+            added = await admin.send("POST", "/api/servers", server | more)
+            assert added.status_code == 201, added.text
+            key = {"fingerprint": host.fingerprint()}
+            trusted = await admin.send("POST", f"/api/servers/{added.json()['id']}/host-key", key)
+            assert trusted.is_success, trusted.text
+        return {"cookies": [_kept(cookie) for cookie in client.cookies.jar], "origins": []}
+
+
+def _kept(cookie: Cookie) -> StorageStateCookie:
+    assert cookie.value is not None
+    return {
+        "name": cookie.name,
+        "value": cookie.value,
+        "domain": "127.0.0.1",
+        "path": "/",
+        "expires": -1,
+        "httpOnly": True,
+        "secure": False,
+        "sameSite": "Lax",
+    }
 
 
 async def to_server(visitor: Visitor, name: str = "web-1") -> None:

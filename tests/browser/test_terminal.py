@@ -73,12 +73,9 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory, module_sshds: Sshds) -
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def logged_in(chromium: Browser, fleet: Fleet) -> StorageState:
-    """What a browser keeps of an admin's login. Both hosts are live; `web-1` takes terminals, `web-2` does not."""
-    async with visiting(chromium) as admin:
-        await set_up(admin, fleet)
-        assert (await fleet.console.run("server", "set", "web-1", "--capability", "terminal"))[0] == 0
-        return await admin.page.context.storage_state()
+async def logged_in(fleet: Fleet) -> StorageState:
+    """What a browser keeps of an admin's login. `web-1` takes terminals."""
+    return await set_up(fleet, "terminal")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -263,21 +260,22 @@ async def test_only_the_keyboard(fleet: Fleet, visitor: Visitor) -> None:
     await expect(page.get_by_role("link", name="Open terminals: 3")).to_be_visible()
 
 
-async def test_the_first_terminal_of_a_console(tmp_path: Path, module_sshds: Sshds, another: Visitor) -> None:
+async def test_the_first_terminal_of_a_console(tmp_path: Path, module_sshds: Sshds, chromium: Browser) -> None:
     """Where there is none the page says why, and how it could be; where a reason is asked for none opens without."""
-    page = another.page
-    async with fleet_of(tmp_path, module_sshds, {"TERMINAL_REASON_REQUIRED": "true"}) as fleet:
-        url = fleet.console.url
-        await set_up(another, fleet)
+    async with (
+        fleet_of(tmp_path, module_sshds, {"TERMINAL_REASON_REQUIRED": "true"}) as fleet,
+        visiting(chromium, await set_up(fleet)) as visitor,
+    ):
+        page, url = visitor.page, fleet.console.url
         await page.goto(f"{url}/terminal")
         await expect(page.get_by_text("No server takes terminals yet")).to_be_visible()
         await page.goto(url)
-        own = await another.row("this machine").get_by_role("link").get_attribute("href")
+        own = await visitor.row("this machine").get_by_role("link").get_attribute("href")
         assert own is not None
         await page.goto(f"{url}/terminal?server={own.rpartition('/')[2]}")
         await expect(page.get_by_text("Its account can read the keys of every other server")).to_be_visible()
         await page.goto(url)
-        await to_server(another)
+        await to_server(visitor)
         await page.get_by_role("link", name="Open terminal").click()
         await expect(page.get_by_text("web-1 is at capability “observe”.")).to_be_visible()
 

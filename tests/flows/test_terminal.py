@@ -231,7 +231,7 @@ async def test_a_full_disk_ends_the_terminals_and_opens_none(
     small_disk: Path, console_on_it: ConsoleProcess, sshd: Sshd
 ):
     assert console_on_it.setup_token is not None
-    async with httpx2.AsyncClient(base_url=console_on_it.url, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=console_on_it.url, timeout=PATIENCE_S) as client:
         browser = Browser(client)
         await browser.set_up(console_on_it.setup_token)
         server_id = await add(browser, sshd)
