@@ -142,7 +142,7 @@ async def site_on(db: Database, directory: Path, *, agent_socket: str | None = N
         Patience(db, MemoryBus()),
         desk,
         library,
-        Searching(db, library, SECRET),
+        Searching(db, library, SECRET, budget_s=PATIENCE_S),
         Copying(db, pool, settings.file_transfer_max_bytes),
     )
     limits = {"/api/servers/import": 8 * 1024 * 1024}

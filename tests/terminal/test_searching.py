@@ -17,6 +17,7 @@ from server_monitor.terminal.chain import frame, header, next_head, parse
 from server_monitor.terminal.events import Event
 from server_monitor.terminal.library import Library
 from server_monitor.terminal.searching import Hit, Question, Searching
+from tests.support.patience import PATIENCE_S
 from tests.support.recordings import KEYRING, Session, Stage, contents, opening, write
 
 AUDITOR = Actor(ActorKind.USER, new_id(), "aud", Role.AUDITOR)
@@ -25,7 +26,7 @@ SECRET = SecretStr("a secret for tests that is long enough")
 
 @pytest.fixture
 def search(db: Database, library: Library) -> Searching:
-    return Searching(db, library, SECRET)
+    return Searching(db, library, SECRET, budget_s=PATIENCE_S)
 
 
 async def hits(search: Searching, words: str, actor: Actor = AUDITOR, **narrowed: Any) -> list[Hit]:
