@@ -163,7 +163,6 @@ async def visiting(browser: Browser, state: StorageState | None = None) -> Async
     Fails when a page broke the policy or threw an error, whatever else was seen.
     """
     context = await browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB", storage_state=state)
-    context.set_default_timeout(PATIENCE_S * 1000)
     expect.set_options(timeout=PATIENCE_S * 1000)
     one = await watch(context)
     try:
