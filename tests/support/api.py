@@ -38,7 +38,6 @@ from server_monitor.tasks.dispatch import Limits as TaskLimits
 from server_monitor.tasks.hosts import Hosts
 from server_monitor.tasks.output import Outputs, Sizes
 from server_monitor.tasks.patience import Patience
-from server_monitor.terminal.keys import Keyring
 from server_monitor.terminal.bridge import Limits as TerminalLimits
 from server_monitor.terminal.desk import Desk
 from server_monitor.terminal.files import Copying

@@ -68,8 +68,8 @@ from server_monitor.ssh.vault import Vault
 from server_monitor.tasks import listing, rulings
 from server_monitor.tasks.dispatch import Dispatcher
 from server_monitor.tasks.hosts import Hosts
-from server_monitor.tasks.patience import Patience
 from server_monitor.tasks.judge import Judge
+from server_monitor.tasks.patience import Patience
 from server_monitor.tasks.policy.verdict import Ruling
 from server_monitor.tasks.watching import Window
 from server_monitor.terminal import sessions as terminal_sessions

@@ -20,7 +20,7 @@ PACKET = 32_768  # bytes of data that a host may send at once
 # is the shell, which has no locale on many hosts and would take each byte for a character. The host may ignore both:
 # most accept LANG, and one whose own login sets it (PAM, a profile) goes on doing so.
 _MODES = {asyncssh.PTY_IUTF8: 1}
-_ENVIRONMENT: dict[bytes | str, bytes | str] = {"LANG": "C.UTF-8"}
+_ENVIRONMENT = {b"LANG": b"C.UTF-8"}
 
 OnData = Callable[[bytes], None]
 OnClosed = Callable[[str | None], None]
@@ -147,20 +147,19 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
         super().__init__(connection, asyncio.get_running_loop(), "replace", None, "strict", window_bytes, PACKET)
         self._is_abandoned = False
 
-    async def start(self, session: Channel, command: str | None, pty: Pty | None) -> None:
-        """Open it and start the command. Whoever stops waiting leaves a channel that is closed once it is open."""
+    async def start(self, session: Channel, what: str | Pty) -> None:
+        """Open it and start what is to run. Whoever stops waiting leaves a channel that is closed once it is open."""
         try:
-            if command is not None and pty is None:
-                await self._run(session, command)
+            if isinstance(what, Pty):
+                await self._start_shell(session, what)
             else:
-                await self._open_shell(session, command, pty)
+                await self._start_command(session, what)
         except asyncio.CancelledError:
             self._is_abandoned = True
             session.close()
             raise
 
-    async def _run(self, session: Channel, command: str) -> None:
-        """A thousand commands at once are the reason for this class: two packets each, and no more tasks."""
+    async def _start_command(self, session: Channel, command: str) -> None:
         await self._open(b"session")
         self._session = session
         session.connection_made(self)
@@ -169,17 +168,16 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_REQUEST_SESSION_FAILED, "Session request failed")
         self._loop.call_soon(self._deliver)
 
-    async def _open_shell(self, session: Channel, command: str | None, pty: Pty | None) -> None:
-        size = (pty.cols, pty.rows) if pty is not None else ()
+    async def _start_shell(self, session: Channel, pty: Pty) -> None:
         await self.create(
             lambda: session,
-            command,
+            command=None,
             subsystem=None,
-            env={},
-            request_pty=pty is not None,
-            term_type=TERM if pty is not None else None,
-            term_size=size,
-            term_modes={},
+            env=_ENVIRONMENT,
+            request_pty=True,
+            term_type=TERM,
+            term_size=(pty.cols, pty.rows),
+            term_modes=_MODES,
             x11_forwarding=False,
             x11_display=None,
             x11_auth_path=None,
@@ -203,16 +201,14 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
         """Nothing, as `Connection` does for what is sent."""
 
 
-async def open_on(
-    connection: Connection, channel: Channel, command: str | None, window_bytes: int, pty: Pty | None = None
-) -> None:
-    """Start `command`, or with None the account's own shell. The caller sets the deadline and maps the errors.
+async def open_on(connection: Connection, channel: Channel, what: str | Pty, window_bytes: int) -> None:
+    """Start a command, or the account's own shell in a terminal. The caller sets the deadline and maps the errors.
 
     When the caller stops waiting, the channel is closed as soon as the host has opened it: an abandoned one would stay
     open there and count against its MaxSessions.
     """
     channel.is_carried_by(connection)
-    await _Wire(connection, window_bytes).start(channel, command, pty)
+    await _Wire(connection, window_bytes).start(channel, what)
 
 
 def _reason(exc: Exception) -> str:

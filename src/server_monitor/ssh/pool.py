@@ -161,7 +161,7 @@ class Pool:
         connection.shell_opened(self._limits.shell_probe_s)
         channel = Channel(on_data, closed, None)
         try:
-            await self._open_on(connection, target, channel, None, SHELL_WINDOW, pty)
+            await self._open_on(connection, target, channel, pty, SHELL_WINDOW)
         except BaseException:
             settle()
             raise
@@ -173,18 +173,12 @@ class Pool:
             self._count()
             connection.close()
 
-    async def _open_on(  # noqa: PLR0917
-        self,
-        connection: Connection,
-        target: Target,
-        channel: Channel,
-        command: str | None,
-        window_bytes: int,
-        pty: Pty | None = None,
+    async def _open_on(
+        self, connection: Connection, target: Target, channel: Channel, what: str | Pty, window_bytes: int
     ) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
-                await open_on(connection, channel, command, window_bytes, pty)
+                await open_on(connection, channel, what, window_bytes)
         except TimeoutError:
             # Not even a refusal: the connection is of no use to anybody.
             self._discard(target.server_id, connection)
