@@ -38,11 +38,11 @@ export function who(item: Pick<AuditItem, "username" | "user_id">): string {
   return name;
 }
 
-/** What they did: the words after the name. `what` overrides the target's present name. */
+/** What they did: the words after the name. `what` overrides the name that the record tells, or its target has now. */
 export function predicate(item: AuditItem, what?: string): string {
   if (!item.action) return t.audit.unreadable;
   const meta = item.meta_json ?? {};
-  const told = typeof meta.name === "string" ? meta.name : null;
+  const told = [meta.name, meta.server].find((name) => typeof name === "string");
   const sentence = t.audit.sentences[item.action];
   const failed = item.outcome !== null && item.outcome !== "success";
   return sentence?.({ what: what ?? told ?? names.of(item.target_type, item.target_id), meta, failed }) ?? t.audit.unknown_sentence(item.action);
