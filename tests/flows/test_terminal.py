@@ -138,6 +138,18 @@ async def test_a_terminal_from_asking_to_its_verified_recording(browser: Browser
     assert by_action["terminal.connect"]["ip"] == "127.0.0.1"
 
 
+async def test_a_running_session_tells_how_much_is_recorded_by_now(browser: Browser, sshd: Sshd):
+    """Its row is told only every minute."""
+    async with opened(browser, await add(browser, sshd)) as screen:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (running := await session(browser, screen.session_id))["output_bytes"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+        assert running["chunks"] > 0
+        assert running["recording_bytes"] > running["output_bytes"]
+        assert len(running["head"]) == 64
+
+
 async def test_refusals_are_told_with_their_status(browser: Browser, sshd: Sshd):
     server_id = await add(browser, sshd)
     own = next(one for one in (await browser.get("/api/servers")).json()["items"] if one["host"] == "local")

@@ -112,6 +112,7 @@ def _sessions(rows: Sequence[Row[Any]], parts: Console) -> list[dict[str, Any]]:
 
 
 def _session(row: Row[Any], parts: Console) -> dict[str, Any]:
+    written = parts.desk.written(row.id) or sessions.written(row)
     return {
         "id": row.id,
         "user_id": row.user_id,
@@ -127,10 +128,10 @@ def _session(row: Row[Any], parts: Console) -> dict[str, Any]:
         "started_at": row.started_at,
         "finished_at": row.finished_at,
         "recording": row.recording if row.started_at is not None else None,
-        "recording_bytes": row.recording_bytes,
-        "output_bytes": row.output_bytes,
-        "chunks": row.chunks,
-        "head": row.head.hex() if row.head is not None else None,
+        "recording_bytes": written.size_bytes,
+        "output_bytes": written.output_bytes,
+        "chunks": written.chunks,
+        "head": written.head.hex() or None,
         "verified_at": row.verified_at,
         "watchers": parts.desk.watchers(row.id) if row.status == Status.ACTIVE else [],
     }

@@ -155,6 +155,11 @@ class Desk:
         """A session that runs here."""
         return self._bridges.get(session_id)
 
+    def written(self, session_id: str) -> Progress | None:
+        """What is recorded of a session that runs here: its row is told only every minute."""
+        bridge = self._bridges.get(session_id)
+        return bridge.recorder.progress if bridge is not None and bridge.recorder is not None else None
+
     def watchers(self, session_id: str) -> Sequence[str]:
         bridge = self._bridges.get(session_id)
         return [link.name for link in bridge.watchers] if bridge else []

@@ -375,6 +375,11 @@ def _said(progress: Progress) -> dict[str, Any]:
     }
 
 
+def written(row: Row[Any]) -> Progress:
+    """What is recorded of a session, as its row was last told."""
+    return Progress(row.chunks, row.head or b"", row.recording_bytes, row.output_bytes)
+
+
 def _recorded(progress: Progress) -> dict[str, Any]:
     return {
         "chunks": progress.chunks,
