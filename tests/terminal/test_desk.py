@@ -305,6 +305,16 @@ async def test_a_watcher_who_loses_the_right_is_sent_away_and_the_session_goes_o
         assert b"on" in await screen.run("echo on")
 
 
+async def test_coming_back_is_recorded_with_who_came(terminals: TerminalConsole):
+    async with opened(terminals) as (person, _, screen):
+        assert "terminal.attach" not in await actions(terminals.db)
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
+        async with terminals.socket(person, ticket) as again:
+            await again.frame("ready")
+    (back,) = [one for one in await records(terminals.db) if one["action"] == "terminal.attach"]
+    assert (back["actor"]["id"], back["target"]["id"]) == (person.actor.id, screen.session_id)
+
+
 async def test_only_who_may_stop_watches_and_only_who_opened_attaches(terminals: TerminalConsole):
     async with opened(terminals) as (person, _, screen):
         admin, auditor = await terminals.person(Role.ADMIN), await terminals.person(Role.AUDITOR)

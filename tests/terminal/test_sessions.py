@@ -1,15 +1,16 @@
 """Rows of sessions on both databases: asked for, opened once, ended once, recovered, and seen by whom they concern."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, insert, select, update
 
-from server_monitor.auth.actor import Actor, ActorKind, GroupId, Role
+from server_monitor.auth.actor import Actor, ActorKind, GroupId, Role, Scope
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import heartbeats, servers, terminal_sessions, users
-from server_monitor.errors import Conflict, NotFound
+from server_monitor.errors import Conflict, Denied, NotFound
 from server_monitor.fleet.servers import Server
 from server_monitor.terminal import sessions
 from server_monitor.terminal.recording import Progress
@@ -54,6 +55,11 @@ async def begun(db: Database, actor: Actor, server: Server, owner: str = "one") 
     async with db.transaction() as conn:
         assert await sessions.begin(conn, redeemed.session, Size(80, 24), AT_FIRST, owner=owner, now=NOW)
     return sessions.session_of(await row(db, ticket.session_id))
+
+
+def with_token(person: Actor, *scopes: Scope) -> Actor:
+    """A token of this person."""
+    return replace(person, kind=ActorKind.TOKEN, token_id=new_id(), session_id=None, scopes=frozenset(scopes))
 
 
 async def row(db: Database, session_id: str):
@@ -148,6 +154,44 @@ async def test_no_ticket_is_given_for_a_session_that_is_over(db: Database):
             await sessions.issue(conn, session.id, Purpose.ATTACH, actor=actor, now=NOW)
 
 
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.METRICS])
+async def test_a_token_that_opens_no_terminals_neither_types_in_nor_stops_one(db: Database, scope: Scope):
+    actor, server = await operator(db), await host(db)
+    session = await begun(db, actor, server)
+    refusal = NotFound if scope is Scope.METRICS else Denied
+
+    async with db.transaction() as conn:
+        with pytest.raises(refusal):
+            await sessions.issue(conn, session.id, Purpose.ATTACH, actor=with_token(actor, scope), now=NOW)
+        with pytest.raises(refusal):
+            await sessions.record_stop(conn, session.id, None, actor=with_token(actor, scope))
+        await sessions.issue(conn, session.id, Purpose.ATTACH, actor=with_token(actor, Scope.OPERATE), now=NOW)
+        await sessions.record_stop(conn, session.id, None, actor=with_token(actor, Scope.OPERATE))
+
+
+async def test_who_may_open_no_terminal_any_more_does_not_come_back_to_one(db: Database):
+    actor, server = await operator(db), await host(db)
+    session = await begun(db, actor, server)
+
+    async with db.transaction() as conn:
+        with pytest.raises(Denied):
+            await sessions.issue(conn, session.id, Purpose.ATTACH, actor=replace(actor, role=Role.VIEWER), now=NOW)
+
+
+async def test_a_ticket_that_a_token_asked_for_is_for_that_token(db: Database):
+    actor, server = await operator(db), await host(db)
+    session = await begun(db, actor, server)
+    asking, other = with_token(actor, Scope.OPERATE), with_token(actor, Scope.READ)
+    async with db.transaction() as conn:
+        ticket = await sessions.issue(conn, session.id, Purpose.ATTACH, actor=asking, now=NOW)
+
+    async with db.transaction() as conn:
+        for somebody in (other, actor, None):
+            with pytest.raises(TicketRefused):
+                await sessions.redeem(conn, session.id, ticket.secret, actor=somebody, now=NOW)
+        assert (await sessions.redeem(conn, session.id, ticket.secret, actor=asking, now=NOW)).actor == asking
+
+
 async def test_the_sessions_of_dead_consoles_are_recovered_and_those_of_living_ones_not(db: Database):
     actor, server = await operator(db), await host(db)
     mine, dead, alive, unheard = [await begun(db, actor, server, o) for o in ("me", "dead", "alive", "unheard of")]
@@ -199,7 +243,8 @@ async def test_a_session_is_seen_by_whoever_opened_it_and_whoever_may_read_its_r
 
     for who in (actor, auditor, fleet.ADMIN):
         assert await seen(who) == [session.id]
-    for who in (other, stranger, fleet.VIEWER, fleet.NOBODY):
+    assert await seen(with_token(actor, Scope.READ)) == [session.id]
+    for who in (other, stranger, fleet.VIEWER, fleet.NOBODY, with_token(actor, Scope.METRICS)):
         assert await seen(who) == []
         async with db.reading() as conn:
             with pytest.raises(NotFound):

@@ -85,6 +85,7 @@ ACTIONS = frozenset(
         "task.reject",
         "task.start",
         "task.timeout",
+        "terminal.attach",
         "terminal.connect",
         "terminal.disconnect",
         "terminal.head",

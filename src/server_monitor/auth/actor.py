@@ -182,7 +182,7 @@ def allows(actor: Actor, permission: Permission, groups: Collection[GroupId] = (
     """May `actor` do this, to something that belongs to `groups`?"""
     if permission in OWN:
         return actor.kind is ActorKind.USER
-    if not _scopes_allow(actor.scopes, permission):
+    if not scopes_allow(actor, permission):
         return False
     if _role_allows(actor.role, permission):
         return True
@@ -195,7 +195,7 @@ def groups_allowing(actor: Actor, permission: Permission) -> frozenset[GroupId] 
     """The groups through which `actor` holds `permission`; None when they hold it everywhere."""
     if permission in OWN:
         return None if actor.kind is ActorKind.USER else frozenset()
-    if not _scopes_allow(actor.scopes, permission):
+    if not scopes_allow(actor, permission):
         return frozenset()
     if _role_allows(actor.role, permission):
         return None
@@ -204,8 +204,9 @@ def groups_allowing(actor: Actor, permission: Permission) -> frozenset[GroupId] 
     return frozenset(group for group, role in actor.group_roles.items() if _role_allows(role, permission))
 
 
-def _scopes_allow(scopes: frozenset[Scope] | None, permission: Permission) -> bool:
-    return scopes is None or any(permission in SCOPE_PERMISSIONS[scope] for scope in scopes)
+def scopes_allow(actor: Actor, permission: Permission) -> bool:
+    """Is this not beyond the scopes of the token that asks? Nothing is beyond a person."""
+    return actor.scopes is None or any(permission in SCOPE_PERMISSIONS[scope] for scope in actor.scopes)
 
 
 def _role_allows(role: Role | None, permission: Permission) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from server_monitor.auth import identity
 from server_monitor.auth import sessions as logins
-from server_monitor.auth.actor import Actor, ActorKind, Permission, allows
+from server_monitor.auth.actor import Actor, Permission, allows
 from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.db.engine import Database
 from server_monitor.errors import Conflict, TooMany, Unavailable, Unreachable
@@ -171,20 +171,21 @@ class Desk:
         """
         async with self._db.transaction() as conn:
             redeemed = await sessions.redeem(conn, session_id, ticket, actor=actor, now=datetime.now(UTC))
+            if redeemed.purpose is Purpose.ATTACH and session_id in self._bridges:
+                await sessions.record_attach(conn, redeemed.session, actor=redeemed.actor)
         if redeemed.purpose is Purpose.WATCH:
-            assert actor is not None, "a ticket to watch is bound to who is logged in"
-            return await self._watch(redeemed, actor)
+            return await self._watch(redeemed)
         bridge = self._bridges.get(session_id)
         if bridge is None:
             if redeemed.session.started_at is not None:
                 raise TicketRefused  # It ran in another console, or has just ended.
             bridge = self._begin(redeemed.session)
-        link = Link(actor, redeemed.session.user_name, is_watching=False)
+        link = Link(redeemed.actor, redeemed.session.user_name, is_watching=False)
         bridge.attach(link, have)
         return bridge, link
 
-    async def _watch(self, redeemed: Redeemed, actor: Actor) -> tuple[Bridge, Link]:
-        session = redeemed.session
+    async def _watch(self, redeemed: Redeemed) -> tuple[Bridge, Link]:
+        session, actor = redeemed.session, redeemed.actor
         bridge = self._bridges.get(session.id)
         if bridge is None or bridge.ending is not None:
             raise TicketRefused
@@ -271,7 +272,7 @@ class Desk:
         async def object_to(line: str) -> Objection | None:
             try:
                 async with self._db.reading() as conn:
-                    actor = await identity.actor_still_valid(conn, _opener_of(session))
+                    actor = await identity.actor_still_valid(conn, sessions.opener_of(session))
                     found = await fleet.existing(conn, [session.server_id])
             except Unavailable:
                 return None
@@ -355,7 +356,7 @@ class Desk:
 
             for bridge in bridges:
                 server = servers.get(bridge.session.server_id)
-                cause = _trouble(bridge.session, await now(_opener_of(bridge.session)), server)
+                cause = _trouble(bridge.session, await now(sessions.opener_of(bridge.session)), server)
                 if cause is not None:
                     troubles[bridge.session.id] = Ending(Status.INTERRUPTED, cause)
                 for link in bridge.watchers:
@@ -432,12 +433,6 @@ def _context_of(session: Session) -> RequestContext:
     if context is None:
         return RequestContext(session.request_id, "ws")
     return replace(context, request_id=session.request_id)
-
-
-def _opener_of(session: Session) -> Actor:
-    """Whoever opened it, as far as it takes to look for their login or token."""
-    kind = ActorKind.TOKEN if session.token_id else ActorKind.USER
-    return Actor(kind, session.user_id, session.user_name, token_id=session.token_id, session_id=session.login_id)
 
 
 def _trouble(session: Session, actor: Actor | None, server: Server | None) -> str | None:

@@ -31,6 +31,7 @@ from server_monitor.terminal.chain import Check, Finding, Opening, Verdict
 from server_monitor.terminal.events import MARKER, Event
 from server_monitor.terminal.keys import Keyring
 from server_monitor.terminal.recording import Damaged, Progress, Recorder
+from server_monitor.terminal.sessions import may_see_own
 
 SYSTEM: Final = AuditActor("system", None, "system:recordings")
 WRITERS: Final = 4  # threads that wait for the disk, apart from those of the rest of the console
@@ -199,7 +200,7 @@ async def readable(conn: AsyncConnection, session_id: str, *, actor: Actor) -> R
         found = (await conn.execute(select(_T).where(_T.c.id == session_id))).one_or_none()
     if found is not None and allows(actor, Permission.RECORDING_READ, found.groups):
         return found
-    if found is not None and actor.id is not None and found.user_id == actor.id:
+    if found is not None and actor.id is not None and found.user_id == actor.id and may_see_own(actor):
         raise Denied(f"This takes the permission {Permission.RECORDING_READ.value} for the server.")
     raise NotFound("terminal session", session_id[:MENTIONED])
 

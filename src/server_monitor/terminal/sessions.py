@@ -20,7 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
-from server_monitor.auth.actor import SYSTEM, Actor, ActorKind, GroupId, Permission, allows, audited, groups_allowing
+from server_monitor.auth.actor import (
+    SYSTEM,
+    Actor,
+    ActorKind,
+    GroupId,
+    Permission,
+    allows,
+    audited,
+    groups_allowing,
+    scopes_allow,
+)
 from server_monitor.db.ids import MENTIONED, is_id, new_id
 from server_monitor.db.tables import audit_records, heartbeats, terminal_sessions, users
 from server_monitor.errors import Conflict, Denied, Failure, Invalid, NotFound, TooMany
@@ -87,10 +97,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Redeemed:
-    """What a ticket was good for."""
+    """What a ticket was good for, and whose it was."""
 
     session: Session
     purpose: Purpose
+    actor: Actor
 
 
 class TicketRefused(Exception):  # noqa: N818  # An answer to whoever shows one.
@@ -151,7 +162,7 @@ async def ask(
             request_id=request_id,
             reason=reason,
             status=Status.ACTIVE,
-            ticket=_digest(ticket, session_id, str(actor.id), Purpose.ATTACH),
+            ticket=_digest(ticket, session_id, actor, Purpose.ATTACH),
             ticket_expires_at=now + TICKET_LASTS,
             created_at=now,
             recording="open",
@@ -219,14 +230,15 @@ async def issue(conn: AsyncConnection, session_id: str, purpose: Purpose, *, act
     Raises NotFound, Denied, and Conflict when the session is over or has not begun.
     """
     row = await get(conn, session_id, actor=actor)
-    may = _is_own(row, actor) if purpose is Purpose.ATTACH else allows(actor, Permission.TERMINAL_STOP, row.groups)
-    if not may:
-        raise Denied("Only whoever opened a session types in it." if purpose is Purpose.ATTACH else _MAY_STOP)
+    if purpose is Purpose.WATCH and not allows(actor, Permission.TERMINAL_STOP, row.groups):
+        raise Denied(_MAY_STOP)
+    if purpose is Purpose.ATTACH:
+        await _require_typing(conn, row, actor)
     if row.status != Status.ACTIVE or row.started_at is None:
         raise Conflict("This session is over." if row.status != Status.ACTIVE else "This session has not begun.")
     ticket = secrets.token_urlsafe(32)
     values = {
-        "ticket": _digest(ticket, session_id, str(actor.id), purpose),
+        "ticket": _digest(ticket, session_id, actor, purpose),
         "ticket_expires_at": now + TICKET_LASTS,
     }
     await conn.execute(update(_T).where(_T.c.id == session_id, _T.c.status == Status.ACTIVE).values(**values))
@@ -236,27 +248,52 @@ async def issue(conn: AsyncConnection, session_id: str, purpose: Purpose, *, act
 _MAY_STOP = f"This takes the permission {Permission.TERMINAL_STOP.value} for the server."
 
 
+async def _require_typing(conn: AsyncConnection, row: Row[Any], actor: Actor) -> None:
+    """Raise Denied unless it is their own session and they may still open one there, with what they ask with."""
+    if not _is_own(row, actor):
+        raise Denied("Only whoever opened a session types in it.")
+    if not await _may_open(conn, row, actor):
+        raise Denied(OBSTACLES["not_permitted"].format(permission=Permission.TERMINAL_OPEN.value))
+
+
+async def _may_open(conn: AsyncConnection, row: Row[Any], actor: Actor) -> bool:
+    found = await fleet.existing(conn, [row.server_id])
+    return allows(actor, Permission.TERMINAL_OPEN, found[0].group_ids if found else row.groups)
+
+
 async def redeem(
     conn: AsyncConnection, session_id: str, ticket: str, *, actor: Actor | None, now: datetime
 ) -> Redeemed:
-    """Use a ticket up. Without a login only a ticket that an API token asked for counts. Raises TicketRefused."""
+    """Use a ticket up. Raises TicketRefused.
+
+    Who shows neither a login nor a token counts as the token that opened the session, for which it has to be.
+    """
     row = (await conn.execute(select(_T).where(_T.c.id == session_id))).one_or_none() if is_id(session_id) else None
     if row is None or row.ticket is None or row.status != Status.ACTIVE:
         raise TicketRefused
-    user_id = str(actor.id) if actor is not None else row.user_id if row.token_id else None
-    shown = {purpose: _digest(ticket, session_id, user_id or "", purpose) for purpose in _PURPOSES}
+    if actor is None and row.token_id is None:
+        raise TicketRefused
+    who = actor or opener_of(session_of(row))
+    shown = {purpose: _digest(ticket, session_id, who, purpose) for purpose in _PURPOSES}
     purpose = next((one for one in _PURPOSES if secrets.compare_digest(shown[one], row.ticket)), None)
-    if purpose is None or user_id is None:
+    if purpose is None:
         raise TicketRefused
     is_good = and_(_T.c.id == session_id, _T.c.ticket == row.ticket, _T.c.ticket_expires_at > now)
     used = await conn.execute(update(_T).where(is_good, _T.c.status == Status.ACTIVE).values(ticket=None))
     if used.rowcount == 0:
         raise TicketRefused
-    return Redeemed(session_of(row), purpose)
+    return Redeemed(session_of(row), purpose, who)
 
 
-def _digest(ticket: str, session_id: str, user_id: str, purpose: Purpose) -> bytes:
-    parts = (purpose.value, session_id, user_id, ticket)
+def opener_of(session: Session) -> Actor:
+    """Whoever opened it, as far as it takes to look for their login or token."""
+    kind = ActorKind.TOKEN if session.token_id else ActorKind.USER
+    return Actor(kind, session.user_id, session.user_name, token_id=session.token_id, session_id=session.login_id)
+
+
+def _digest(ticket: str, session_id: str, actor: Actor, purpose: Purpose) -> bytes:
+    # A token's ticket is for that token: another one of the same person may be good for less.
+    parts = (purpose.value, session_id, str(actor.id), actor.token_id or "", ticket)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
@@ -343,12 +380,12 @@ async def _intent(conn: AsyncConnection, session_id: str) -> int | None:
 async def record_stop(
     conn: AsyncConnection, session_id: str, reason: str | None, *, actor: Actor
 ) -> tuple[Session, Ending]:
-    """That somebody stops a session: their own, or as who may stop others'. Appends `terminal.stop`.
+    """That somebody stops a session: one that they may type in, or as who may stop others'. Appends `terminal.stop`.
 
     Raises NotFound, Denied, and Conflict when it is over.
     """
     row = await get(conn, session_id, actor=actor)
-    is_own = _is_own(row, actor)
+    is_own = _is_own(row, actor) and await _may_open(conn, row, actor)
     if not is_own and not allows(actor, Permission.TERMINAL_STOP, row.groups):
         raise Denied(_MAY_STOP)
     if row.status != Status.ACTIVE:
@@ -357,6 +394,11 @@ async def record_stop(
     meta = {**session.where, "reason": (reason or "").strip()[:REASON_MAX] or None, "of": session.user_name}
     await log.append(conn, Event("terminal.stop", audited(actor), session.target, meta=meta))
     return session, Ending(Status.CLOSED, "closed") if is_own else Ending(Status.STOPPED, "stopped")
+
+
+async def record_attach(conn: AsyncConnection, session: Session, *, actor: Actor) -> None:
+    """That whoever opened a session comes back to type in it. Appends `terminal.attach`."""
+    await log.append(conn, Event("terminal.attach", audited(actor), session.target, meta=session.where))
 
 
 async def record_watch(conn: AsyncConnection, session: Session, *, actor: Actor) -> None:
@@ -479,7 +521,7 @@ class Filters:
 
 def visible_to(actor: Actor) -> ColumnElement[bool]:
     """The condition under which a row may be seen: one's own, and those of servers whose recordings one may read."""
-    own = _T.c.user_id == actor.id if actor.id is not None else false()
+    own = _T.c.user_id == actor.id if actor.id is not None and may_see_own(actor) else false()
     seen = [groups_allowing(actor, one) for one in (Permission.RECORDING_READ, Permission.TERMINAL_STOP)]
     if any(groups is None for groups in seen):
         return true()
@@ -487,6 +529,11 @@ def visible_to(actor: Actor) -> ColumnElement[bool]:
     as_text = cast(_T.c.groups, String)
     # A group's id is a UUID: nothing else in that list of strings can hold it.
     return or_(own, *(as_text.contains(f'"{group}"') for group in sorted(groups)))
+
+
+def may_see_own(actor: Actor) -> bool:
+    """A token for metrics says nothing about what its person does in terminals."""
+    return scopes_allow(actor, Permission.RECORDING_READ)
 
 
 async def get(conn: AsyncConnection, session_id: str, *, actor: Actor) -> Row[Any]:

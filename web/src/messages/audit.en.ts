@@ -108,6 +108,7 @@ const sentences: Record<string, Predicate> = {
   "task.reject": ({ failed }) => (failed ? "tried to reject a command" : "rejected a command of somebody else"),
   "task.start": ({ what }) => `started a command on ${what || "a server"}`,
   "task.timeout": ({ what }) => `ran out of time with a command on ${what || "a server"}`,
+  "terminal.attach": ({ what }) => `came back to a terminal on ${what || "a server"}`,
   "terminal.connect": ({ what, failed }) => `${failed ? "was refused" : "opened"} a terminal on ${what || "a server"}`,
   "terminal.disconnect": ({ what }) => `left a terminal on ${what || "a server"}`,
   "terminal.head": ({ what }) => `went on in a terminal on ${what || "a server"}`,
