@@ -25,8 +25,8 @@ from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 
 from server_monitor.audit import log as audit_log
-from server_monitor.auth import identity, sessions
-from server_monitor.auth.actor import Actor, GroupId, Role
+from server_monitor.auth import credentials, identity, sessions
+from server_monitor.auth.actor import Actor, GroupId, Role, os_user
 from server_monitor.bus.contract import Changed, Subject
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.db.engine import Database
@@ -61,6 +61,7 @@ class Person:
 
     actor: Actor
     cookie: str
+    token: str | None = None  # of a program, in place of the cookie
 
 
 class Screen:
@@ -208,6 +209,22 @@ class TerminalConsole:
             started = await sessions.start(conn, user_id, ip="127.0.0.1", user_agent="tests", now=now)
         return Person(started.actor, started.cookie)
 
+    async def login(self, person: Person) -> Person:
+        """The same person at another browser."""
+        async with self.db.transaction() as conn:
+            user_id, now = str(person.actor.id), datetime.now(UTC)
+            started = await sessions.start(conn, user_id, ip="127.0.0.2", user_agent="others", now=now)
+        return Person(started.actor, started.cookie)
+
+    async def token(self, person: Person, *scopes: str) -> Person:
+        """The same person's program, with an API token of these scopes."""
+        async with self.db.transaction() as conn:
+            made = await credentials.create(conn, str(person.actor.id), "t", scopes, actor=os_user("tests"))
+        async with self.db.reading() as conn:
+            holder = await credentials.find(conn, made.secret, datetime.now(UTC))
+        assert holder is not None
+        return Person(holder.actor, "", made.secret)
+
     async def host(
         self, options: Mapping[str, str] | None = None, capability: str = "terminal", *, behind: str | None = None
     ) -> str:
@@ -248,7 +265,9 @@ class TerminalConsole:
         self, person: Person | None, session_id: str, **options: Any
     ) -> AsyncIterator[ClientConnection]:
         headers = {}
-        if person is not None:
+        if person is not None and person.token is not None:
+            headers = {"Authorization": f"Bearer {person.token}"}
+        elif person is not None:
             own = self.url.replace("ws://", "http://")
             headers = {"Cookie": f"server_monitor_session={person.cookie}", "Origin": own}
         headers |= options.pop("headers", {})

@@ -75,6 +75,7 @@ async def test_a_terminal_is_the_same_on_every_database(db: Database, sshds: Ssh
     assert [one for one in done if one != "terminal.head"] == [
         "terminal.connect",
         "recording.view",
+        "terminal.attach",
         "terminal.stop",
         "terminal.disconnect",
         "recording.verify",

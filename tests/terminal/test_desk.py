@@ -11,8 +11,7 @@ from sqlalchemy import delete, insert, update
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditActor, Event
-from server_monitor.auth import credentials
-from server_monitor.auth.actor import Role, os_user
+from server_monitor.auth.actor import Role
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
 from server_monitor.db.tables import (
@@ -127,18 +126,43 @@ async def test_a_removed_server_ends_the_terminals_and_their_rows_stay(terminals
 
 async def test_a_revoked_token_ends_the_terminals_it_opened(terminals: TerminalConsole):
     person, server = await terminals.person(Role.OPERATOR), await terminals.host()
-    async with terminals.db.transaction() as conn:
-        made = await credentials.create(conn, str(person.actor.id), "t", ["operate"], actor=os_user("tests"))
-    async with terminals.db.reading() as conn:
-        holder = await credentials.find(conn, made.secret, datetime.now(UTC))
-    assert holder is not None
-    ticket = await terminals.ask(Person(holder.actor, ""), server)
+    ticket = await terminals.ask(await terminals.token(person, "operate"), server)
     async with terminals.socket(None, ticket) as screen:
         await screen.frame("ready")
         statement = update(api_tokens).where(api_tokens.c.user_id == person.actor.id)
         past = datetime.now(UTC) - timedelta(seconds=1)
         statement = statement.values(expires_at=past)
         assert await ended_by(terminals, screen, statement, action="token.revoke") == "logged_out"
+
+
+@pytest.mark.parametrize("way", ["login", "token"])
+async def test_who_came_with_another_login_or_token_goes_with_it_and_the_session_waits(
+    terminals: TerminalConsole, way: str
+):
+    async with opened(terminals) as (person, _, screen):
+        other = await terminals.login(person) if way == "login" else await terminals.token(person, "operate")
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=other.actor)
+        async with terminals.socket(other, ticket) as elsewhere:
+            await elsewhere.run("true")
+            async with terminals.db.transaction() as conn:
+                await conn.execute(delete(logins).where(logins.c.id == other.actor.session_id))
+                await conn.execute(delete(api_tokens).where(api_tokens.c.id == other.actor.token_id))
+            assert await elsewhere.closed() == 1008
+        assert (await terminals.row(screen.session_id)).status == "active"
+        back = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=person.actor)
+        async with terminals.socket(person, back) as own:
+            await own.frame("ready")
+            assert b"still here" in await own.run("echo still he''re")
+
+
+async def test_the_login_that_a_session_was_opened_with_ends_it_whoever_types(terminals: TerminalConsole):
+    async with opened(terminals) as (person, _, screen):
+        other = await terminals.login(person)
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=other.actor)
+        async with terminals.socket(other, ticket) as elsewhere:
+            await elsewhere.run("true")
+            statement = delete(logins).where(logins.c.id == person.actor.session_id)
+            assert await ended_by(terminals, elsewhere, statement, action="auth.logout") == "logged_out"
 
 
 async def test_changes_about_others_leave_a_terminal_alone(terminals: TerminalConsole):
@@ -355,6 +379,24 @@ async def test_typing_counts_as_a_visit_of_the_login(terminals: TerminalConsole)
                     if (await conn.execute(logins.select())).one().last_seen_at > long_ago:
                         break
                 await asyncio.sleep(0.05)
+
+
+async def test_typing_counts_as_a_visit_of_the_login_that_types(terminals: TerminalConsole):
+    async with opened(terminals) as (person, _, screen):
+        other = await terminals.login(person)
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.ATTACH, actor=other.actor)
+        async with terminals.socket(other, ticket) as elsewhere:
+            await elsewhere.frame("ready")
+            long_ago = datetime.now(UTC) - timedelta(minutes=29)
+            async with terminals.db.transaction() as conn:
+                await conn.execute(update(logins).values(last_seen_at=long_ago))
+            await elsewhere.type("x")
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    async with terminals.db.reading() as conn:
+                        if all(one.last_seen_at > long_ago for one in await conn.execute(logins.select())):
+                            break
+                    await asyncio.sleep(0.05)
 
 
 async def test_a_console_that_stops_closes_its_terminals_and_says_so(terminals: TerminalConsole):

@@ -55,7 +55,7 @@ class Close:
 class Link:
     """One browser's side of a session."""
 
-    def __init__(self, actor: Actor | None, name: str, *, is_watching: bool) -> None:
+    def __init__(self, actor: Actor, name: str, *, is_watching: bool) -> None:
         self.actor = actor
         self.name = name
         self.is_watching = is_watching
@@ -83,7 +83,7 @@ class Bridge:
         self.size = size
         self.ending: Ending | None = None
         self.noted_chunks = 0  # of the recording, in the audit log
-        self.was_typed_in = False  # since the login was last noted as being in use
+        self.typed_with: set[str] = set()  # the logins of those who typed since these were last noted as in use
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._backlog = Backlog(limits.backlog_bytes)
@@ -137,7 +137,7 @@ class Bridge:
         self._began_s = self._typed_s = self._loop.time()
         self._typing.open(shell)
         self._choose_flow()
-        for link in self._links:
+        for link in self.links:
             self._restart(link, 0)
 
     async def run(self) -> Ending:
@@ -164,7 +164,7 @@ class Bridge:
         cause = self.ending.cause
         sentence = self.ending.detail or CAUSES.get(cause, f"The server could not be used: {cause}.")
         close = Close(code, cause, frames.closed(cause, sentence, self.ending.exit_status))
-        for link in self._links:
+        for link in self.links:
             link.end(close)
 
     # --- the shell -------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Bridge:
         self._typing.shown(data)
         metrics.terminal_output_bytes.inc(len(data))
         self._choose_flow()
-        for link in self._links:
+        for link in self.links:
             link.news.set()
 
     def on_closed(self, reason: str | None) -> None:
@@ -214,7 +214,8 @@ class Bridge:
     # --- browsers --------------------------------------------------------------------------------------------------
 
     @property
-    def _links(self) -> list[Link]:
+    def links(self) -> list[Link]:
+        """Every browser that is there."""
         return [*self._watchers, *([self._typist] if self._typist else ())]
 
     def attach(self, link: Link, have: int) -> None:
@@ -248,8 +249,9 @@ class Bridge:
             self._tell_watched()
 
     def send_away(self, link: Link) -> None:
-        """End a browser that may not look on any more."""
+        """End a browser that may not be here any more; what it still types goes nowhere."""
         link.end(Close(POLICY_VIOLATION, "not permitted"))
+        self.detach(link)
 
     async def next(self, link: Link) -> str | bytes | Close:
         """What to send to this browser next."""
@@ -294,7 +296,8 @@ class Bridge:
             return
         self._typed_s = self._loop.time()
         self._warned.discard("idle")
-        self.was_typed_in = True
+        if link.actor.session_id is not None:
+            self.typed_with.add(link.actor.session_id)
         self._typing.typed(data)
         if not self._typing.has_room:
             link.is_stuck = True

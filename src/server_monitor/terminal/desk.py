@@ -341,7 +341,11 @@ class Desk:
                 bridge.end(ending)
 
     async def _troubles(self, bridges: Sequence[Bridge]) -> Mapping[str, Ending]:
-        """Why some of these sessions may not go on. Browsers that may not look on any more are sent away."""
+        """Why some of these sessions may not go on.
+
+        Whoever sits at one may have come with another login or token than it was opened with: a browser whose own has
+        ended is sent away, and the session waits for another one as if that browser had gone.
+        """
         known: dict[tuple[object, ...], Actor | None] = {}
         troubles: dict[str, Ending] = {}
         async with self._db.reading() as conn:
@@ -359,9 +363,9 @@ class Desk:
                 cause = _trouble(bridge.session, await now(sessions.opener_of(bridge.session)), server)
                 if cause is not None:
                     troubles[bridge.session.id] = Ending(Status.INTERRUPTED, cause)
-                for link in bridge.watchers:
-                    assert link.actor is not None
-                    if not _may_watch(await now(link.actor), bridge.session):
+                    continue  # Everybody there is told how it ended.
+                for link in bridge.links:
+                    if not _may_stay(link, await now(link.actor), bridge.session, server):
                         bridge.send_away(link)
         return troubles
 
@@ -370,13 +374,13 @@ class Desk:
         while True:
             await asyncio.sleep(self._timing.heads_s)
             grown = [(bridge, progress) for bridge in self._running if (progress := _news(bridge)) is not None]
-            active = {bridge.session.login_id for bridge in self._running if bridge.was_typed_in} - {None}
+            active = {login_id for bridge in self._running for login_id in _in_use(bridge)}
             if not grown and not active:
                 continue
             try:
                 async with self._db.transaction() as conn:
                     await sessions.note_heads(conn, [(bridge.session, progress) for bridge, progress in grown])
-                    for login_id in sorted(str(one) for one in active):
+                    for login_id in sorted(active):
                         await logins.note_visit(conn, login_id, datetime.now(UTC))
             except Unavailable as error:
                 log.warning("terminal_heads_not_noted", cause=str(error))
@@ -384,7 +388,7 @@ class Desk:
             for bridge, progress in grown:
                 bridge.noted_chunks = progress.chunks
             for bridge in self._running:
-                bridge.was_typed_in = False
+                bridge.typed_with.clear()
 
     async def _keep_house(self) -> None:
         """End sessions that nobody opened or whose console is dead, and close the recordings that one left."""
@@ -445,8 +449,19 @@ def _trouble(session: Session, actor: Actor | None, server: Server | None) -> st
     return None if found is None else "not_permitted" if found == "not_permitted" else "server_unfit"
 
 
-def _may_watch(actor: Actor | None, session: Session) -> bool:
-    return actor is not None and allows(actor, Permission.TERMINAL_STOP, session.groups)
+def _may_stay(link: Link, actor: Actor | None, session: Session, server: Server | None) -> bool:
+    """May this browser go on, with what its login or token still is?"""
+    if actor is None:
+        return False
+    if link.is_watching:
+        return allows(actor, Permission.TERMINAL_STOP, session.groups)
+    return server is None or allows(actor, Permission.TERMINAL_OPEN, server.group_ids)
+
+
+def _in_use(bridge: Bridge) -> set[str]:
+    """The logins that typing in it keeps: of who typed, and the one that the session ends with."""
+    opened_with = {bridge.session.login_id} if bridge.session.login_id is not None else set()
+    return bridge.typed_with | opened_with if bridge.typed_with else set()
 
 
 def _news(bridge: Bridge) -> Progress | None:
