@@ -51,6 +51,15 @@ async def test_an_export_is_a_file_for_players(stage: Stage, auditor: Person) ->
     assert (await auditor.send("GET", at(session.id, "recording"), format="v1")).status_code == 422
 
 
+async def test_the_export_of_a_damaged_recording_is_called_so(stage: Stage, auditor: Person) -> None:
+    session = await stage.play(b"one", b"two")
+    write(session.path, contents(session.path)[:-1])
+    answer = await auditor.send("GET", at(session.id, "recording"))
+    assert answer.headers["content-disposition"] == f'attachment; filename="{session.id}-damaged.cast"'
+    assert "damaged: " in answer.text
+    assert (await auditor.get(f"/api/terminal/sessions/{session.id}"))["recording"] == "damaged"
+
+
 async def test_a_replay_is_a_view_and_an_export_is_an_export(db: Database, stage: Stage, auditor: Person) -> None:
     session = await stage.play(b"x", is_over=False)
     answer = await auditor.send("GET", at(session.id, "replay"))

@@ -50,6 +50,20 @@ async def test_a_damaged_recording_fails_the_command(console: ConsoleProcess) ->
     assert (code, "good" in out, "damaged" in err) == (1, True, True)
 
 
+async def test_a_recording_without_its_end_fails_the_export_and_what_there_is_is_written(
+    console: ConsoleProcess,
+) -> None:
+    async with stage_beside(console.data_dir) as stage:
+        session = await stage.play(b"good", b"bad")
+        assert (await stage.library.verify_closed(session.id)).verdict == "intact"
+    write(session.path, contents(session.path)[:-1])
+
+    code, out, err = await console.run("recording", "export", session.id, "--format", "text")
+    assert (code, "good" in out, "[damaged: " in out, "damaged" in err) == (1, True, True, True)
+    code, out, _ = await console.run("recording", "list", "--json")
+    assert [one["recording"] for one in json.loads(out)["items"]] == ["damaged"]
+
+
 @pytest.mark.parametrize("arguments", [("verify",), ("export",), ("export", "--format", "text")])
 async def test_what_is_not_there_fails(console: ConsoleProcess, arguments: tuple[str, ...]) -> None:
     code, out, err = await console.run("recording", *arguments, new_id())

@@ -320,9 +320,10 @@ async def test_a_hundred_megabytes_are_recorded_as_they_were_shown_in_flat_memor
     assert memory.peak - before < 60 * MIB
     assert screen.at > size
     recorded = hashlib.sha256()
-    for event in terminals.library.events(screen.session_id):
-        if event.code == "o":
-            recorded.update(event.data)
+    for part in terminals.library.parts(screen.session_id):
+        for event in part.events:
+            if event.code == "o":
+                recorded.update(event.data)
     assert recorded.digest() == screen.digest.digest()
 
 
@@ -511,7 +512,7 @@ async def test_sizes_of_terminals_are_recorded(opened):
     await screen.send(type="close")
     row = await terminals.over(screen.session_id)
 
-    events = list(terminals.library.events(row.id))
+    events = [event for part in terminals.library.parts(row.id) for event in part.events]
     assert b"100x30" in [event.data for event in events if event.code == "r"]
 
 

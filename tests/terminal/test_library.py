@@ -167,6 +167,43 @@ async def test_an_export_ends_where_the_damage_begins_and_says_so(db: Database, 
     assert [record["reason"] for record in await records(db, "recording.alarm")] == ["damaged"]
 
 
+def without_end(data: bytes, chunks: int) -> bytes:
+    """A recording without its last so many chunks, each cut off whole."""
+    ends = [data.index(b"\n") + 1]
+    while ends[-1] < len(data):
+        ends.append(ends[-1] + 4 + int.from_bytes(data[ends[-1] : ends[-1] + 4], "big"))
+    return data[: ends[-1 - chunks]]
+
+
+@pytest.mark.parametrize("form", ["v2", "v3", "text"])
+@pytest.mark.parametrize("padding", [0, 1], ids=["shorter", "of the same size"])
+async def test_a_recording_whose_end_was_cut_off_says_so_and_raises_the_alarm_where_it_is_shown(
+    db: Database, stage: Stage, form: str, padding: int
+) -> None:
+    session = await stage.play(b"kept\r\n", b"cut off\r\n", b"this too\r\n")
+    await stage.library.verify(session.id, actor=AUDITOR)
+    whole = contents(session.path)
+    rest = without_end(whole, 3)  # with the chunk of the exit status
+    write(session.path, rest + b"\0" * (len(whole) - len(rest)) * padding)
+
+    text = await exported(stage.library, session, form)
+    assert b"kept" in text
+    assert b"damaged: this is not what was recorded, or not all of it" in text
+    assert await stage.state(session.id) == "damaged"
+    assert b"damaged: " in await exported(stage.library, session, form)
+    assert [record["reason"] for record in await records(db, "recording.alarm")] == ["damaged"]
+
+
+async def test_what_was_put_behind_a_recording_is_noticed_where_it_is_shown(db: Database, stage: Stage) -> None:
+    session = await stage.play(b"all\r\n")
+    write(session.path, contents(session.path) + b"more")
+    shown = await stage.library.show(session.id, "v3", "recording.view", actor=AUDITOR)
+
+    assert shown.is_damaged  # before the first byte
+    assert b"damaged: " in b"".join([piece async for piece in shown.pieces()])
+    assert [record["reason"] for record in await records(db, "recording.alarm")] == ["damaged"]
+
+
 async def test_a_file_that_is_no_recording_is_not_shown(stage: Stage, library: Library) -> None:
     session = await stage.play(b"x")
     write(session.path, b"something else\n")

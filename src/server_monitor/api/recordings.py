@@ -25,10 +25,14 @@ NDJSON = "application/x-ndjson"
 async def export_recording(
     session_id: str, parts: ConsoleDep, actor: ActorDep, form: Annotated[Format, Query(alias="format")] = "v3"
 ) -> Response:
-    """The recording as a file: asciicast v3 or v2 for any player, or text. Recorded before the first byte."""
+    """The recording as a file: asciicast v3 or v2 for any player, or text. Recorded before the first byte.
+
+    One that is damaged says so in its name, when that is known by then, and in its last line.
+    """
     shown = await parts.recordings.show(session_id, form, "recording.export", actor=actor)
     suffix = "txt" if form == casting.TEXT else "cast"
-    headers = {"Content-Disposition": f'attachment; filename="{session_id}.{suffix}"'}
+    name = f"{session_id}-damaged" if shown.is_damaged else session_id
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{suffix}"'}
     return _streamed(shown, MEDIA_TYPES[form], headers)
 
 

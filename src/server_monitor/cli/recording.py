@@ -115,7 +115,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a recording out; of a session that runs, what is on disk so far."""
+    """Take a recording out; of a session that runs, what is on disk so far. Exit 1 when it is damaged."""
     if as_json and output is None:
         raise typer.BadParameter("needs --output: the recording itself goes to standard output", param_hint="--json")
 
@@ -128,7 +128,7 @@ def export(
                     file.write(piece)
                     size_bytes += len(piece)
             if shown.is_damaged:
-                fail("The recording is damaged; what was written ends where it could be read no further.")
+                fail("The recording is damaged, as `recording verify` says; what could be read of it was written.")
             return size_bytes
 
     try:

@@ -107,17 +107,26 @@ class Library:
             finding = Finding("not_a_recording", "The file does not begin as a recording does.", 0)
             await self.note(row, Verification(Verdict.DAMAGED, (finding,)))
             raise Gone("The recording is damaged and cannot be read.") from None
+        is_damaged = await self._is_of_another_size(row)
         meta = {**about(row), "format": form}
         async with self._db.transaction() as conn:
             await log.append(conn, Record(action, audited(actor), target(row), meta=meta))
-        return Shown(self, row, form, opening)
+        return Shown(self, row, form, opening, is_known_damaged=is_damaged)
 
-    def events(self, session_id: str) -> Iterator[Event]:
-        """What was recorded. Blocks; raises as `recording.read` does."""
-        return recording.events(self.path(session_id), self._keyring, session_id)
+    async def _is_of_another_size(self, row: Row[Any]) -> bool:
+        """Is a recording that was closed known to be damaged, or found so because its file has grown or shrunk?"""
+        if row.recording == "damaged":
+            return True
+        if not _is_closed(row):
+            return False
+        try:
+            size_bytes = (await asyncio.to_thread(self.path(row.id).stat)).st_size
+        except FileNotFoundError:
+            raise await self._why_gone(row) from None
+        return size_bytes != row.recording_bytes and (await self.verify_row(row)).is_alarming
 
     def parts(self, session_id: str, first: int = 1) -> Iterator[recording.Part]:
-        """The same, chunk by chunk."""
+        """What was recorded, chunk by chunk. Blocks; raises as `recording.read` does."""
         return recording.read(self.path(session_id), self._keyring, session_id, first)
 
     async def _why_gone(self, row: Row[Any]) -> Exception:
@@ -233,23 +242,30 @@ async def _keep_verdict(conn: AsyncConnection, row: Row[Any], found: Verificatio
     await conn.execute(update(_T).where(_T.c.id == row.id, _T.c.recording == row.recording).values(**values))
 
 
+def _is_closed(row: Row[Any]) -> bool:
+    """Does the row say with which chunk the recording ended? Of one that a dead console left it does not yet."""
+    return bool(row.status != "active" and row.recording != "open")
+
+
 class Shown:
     """A recording that somebody may read now, in one form."""
 
-    def __init__(self, library: Library, row: Row[Any], form: str, opening: Opening) -> None:
+    def __init__(self, library: Library, row: Row[Any], form: str, opening: Opening, *, is_known_damaged: bool) -> None:
         self._library = library
         self._row = row
         self._form = form
         self._opening = opening
-        self._damage: Damaged | None = None
+        self._is_known_damaged = is_known_damaged
+        self._finding: Finding | None = None
+        self._said: str | None = None  # of the damage, at the end of what is shown
 
     @property
     def is_damaged(self) -> bool:
-        """Found so while it was read."""
-        return self._damage is not None
+        """Known before, or found while it was read."""
+        return self._is_known_damaged or self._finding is not None
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """All of it, in pieces. Where it is damaged it ends, and says so."""
+        """All of it, in pieces. Where it can be read no further it ends; a damaged one says so at its end."""
         making = self._made()
         turn = threading.Lock()  # Who leaves in the middle of a piece closes behind it.
 
@@ -266,9 +282,8 @@ class Shown:
                 yield piece
         finally:
             await asyncio.to_thread(close)
-        if self._damage is not None:
-            finding = Finding("does_not_open", f"Found while it was read: {self._damage}.", self._damage.chunk)
-            await self._library.note(self._row, Verification(Verdict.DAMAGED, (finding,)))
+        if self._finding is not None and not self._is_known_damaged:
+            await self._library.note(self._row, Verification(Verdict.DAMAGED, (self._finding,)))
 
     def _made(self) -> Generator[bytes, None, None]:
         """In a thread."""
@@ -280,20 +295,37 @@ class Shown:
             if size >= PIECE_BYTES:
                 yield b"".join(gathered)
                 gathered, size = [], 0
-        if self._damage is not None and self._form == casting.TEXT:
-            gathered.append(f"[{_DAMAGED}]\n".encode())
+        if self._said is not None and self._form == casting.TEXT:
+            gathered.append(f"[{self._said}]\n".encode())
         if gathered:
             yield b"".join(gathered)
 
     def _events(self) -> Iterator[Event]:
-        at_us = 0
+        at_us, last = 0, (0, b"")
         try:
-            for event in self._library.events(self._row.id):
-                at_us = event.at_us
-                yield event
+            for part in self._library.parts(self._row.id):
+                last = part.number, part.head
+                for event in part.events:
+                    at_us = event.at_us
+                    yield event
         except (Damaged, NotFound, Unavailable) as error:
-            self._damage = error if isinstance(error, Damaged) else Damaged(0)
-            yield Event(at_us, MARKER, _DAMAGED.encode())
+            damage = error if isinstance(error, Damaged) else Damaged(0)
+            self._finding = Finding("does_not_open", f"Found while it was read: {damage}.", damage.chunk)
+            self._said = _UNREADABLE
+        else:
+            self._finding = self._misses(*last)
+            self._said = _DIFFERS if self.is_damaged else None
+        if self._said is not None:
+            yield Event(at_us, MARKER, self._said.encode())
+
+    def _misses(self, chunks: int, head: bytes) -> Finding | None:
+        """What is wrong with an end after so many chunks, for a recording that was closed."""
+        row = self._row
+        if not _is_closed(row) or (chunks, head if chunks else row.head) == (row.chunks, row.head):
+            return None
+        code = "too_short" if chunks < row.chunks else "extended" if chunks > row.chunks else "head_differs"
+        return Finding(code, f"It ended with chunk {row.chunks}, and now ends otherwise, with chunk {chunks}.", chunks)
 
 
-_DAMAGED = "damaged: the recording cannot be read from here on"
+_UNREADABLE = "damaged: the recording cannot be read from here on"
+_DIFFERS = "damaged: this is not what was recorded, or not all of it"

@@ -389,9 +389,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one chunk holds."""
+    """What one chunk holds; `head` is that of the chain up to it."""
 
     number: int
+    head: bytes
     stand: Stand
     events: list[Event]
 
@@ -422,7 +423,7 @@ def read(path: Path, keyring: Keyring, session_id: str, first: int = 1) -> Itera
             if link.number < first:
                 continue
             try:
-                yield Part(link.number, *casting.unpacked(key.open(link.sealed, link.before)))
+                yield Part(link.number, link.head, *casting.unpacked(key.open(link.sealed, link.before)))
             except TamperedError:
                 raise Damaged(link.number) from None
 
