@@ -302,6 +302,24 @@ async def test_an_admin_looks_on_and_the_user_sees_who(terminals: TerminalConsol
     assert (view["actor"]["id"], view["target"]["id"]) == (admin.actor.id, screen.session_id)
 
 
+async def test_a_watcher_whose_network_broke_misses_nothing_and_sees_nothing_twice(terminals: TerminalConsole):
+    admin = await terminals.person(Role.ADMIN)
+    async with opened(terminals) as (_, _, screen):
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.WATCH, actor=admin.actor)
+        async with terminals.socket(admin, ticket) as watching:
+            await screen.run("echo before")
+            await watching.wait(lambda: watching.at == screen.at)
+            await watching.cut()
+        await screen.run("echo while it was gone")
+        ticket = await terminals.desk.issue(screen.session_id, Purpose.WATCH, actor=admin.actor)
+        async with terminals.socket(admin, ticket, have=watching.at) as again:
+            ready = await again.frame("ready")
+            assert (ready["from"], ready["reset"]) == (watching.at, False)
+            await screen.run("echo after")
+            await again.wait(lambda: again.at == screen.at)
+        assert bytes(watching.shown) + bytes(again.shown) == bytes(screen.shown)
+
+
 async def test_a_watcher_that_draws_nothing_makes_nobody_wait(terminals: TerminalConsole):
     admin = await terminals.person(Role.ADMIN)
     async with opened(terminals) as (_, _, screen):

@@ -174,7 +174,7 @@ class Desk:
             if redeemed.purpose is Purpose.ATTACH and session_id in self._bridges:
                 await sessions.record_attach(conn, redeemed.session, actor=redeemed.actor)
         if redeemed.purpose is Purpose.WATCH:
-            return await self._watch(redeemed)
+            return await self._watch(redeemed, have)
         bridge = self._bridges.get(session_id)
         if bridge is None:
             if redeemed.session.started_at is not None:
@@ -184,7 +184,7 @@ class Desk:
         bridge.attach(link, have)
         return bridge, link
 
-    async def _watch(self, redeemed: Redeemed) -> tuple[Bridge, Link]:
+    async def _watch(self, redeemed: Redeemed, have: int) -> tuple[Bridge, Link]:
         session, actor = redeemed.session, redeemed.actor
         bridge = self._bridges.get(session.id)
         if bridge is None or bridge.ending is not None:
@@ -194,7 +194,7 @@ class Desk:
         async with self._db.transaction() as conn:  # Before the first byte is shown.
             await sessions.record_watch(conn, session, actor=actor)
         link = Link(actor, actor.name, is_watching=True)
-        bridge.attach(link, 0)
+        bridge.attach(link, have)
         return bridge, link
 
     # --- one session ----------------------------------------------------------------------------------------------
