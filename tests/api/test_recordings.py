@@ -122,6 +122,17 @@ async def test_a_bad_question_is_refused(auditor: Person, query: dict[str, str])
     assert (await auditor.send("GET", "/api/terminal/search", **query)).status_code == 422
 
 
+@pytest.mark.parametrize("path", ["/api/terminal/sessions", "/api/terminal/search"])
+@pytest.mark.parametrize(
+    ("name", "at_time"), [("from", "0001-01-01T00:00:00+14:00"), ("to", "9999-12-31T23:59:59-14:00")]
+)
+async def test_a_time_beyond_the_calendar_is_refused_by_its_name(
+    auditor: Person, path: str, name: str, at_time: str
+) -> None:
+    refused = await auditor.send("GET", path, q="x", **{name: at_time})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, name)
+
+
 async def test_what_one_may_not_see_is_not_there(site: Site, stage: Stage) -> None:
     session = await stage.play(b"x")
     viewer = await site.person(Role.VIEWER)
