@@ -254,6 +254,17 @@ async def test_an_admin_stops_a_terminal_and_its_user_is_told(terminals: Termina
     assert (stop["actor"]["id"], stop["meta"]["reason"]) == (admin.actor.id, "enough")
 
 
+async def test_of_many_who_stop_a_terminal_at_once_one_does_and_is_recorded(terminals: TerminalConsole):
+    admin = await terminals.person(Role.ADMIN)
+    async with opened(terminals) as (_, _, screen):
+        stops = [terminals.desk.stop(screen.session_id, None, actor=admin.actor) for _ in range(4)]
+        found = await asyncio.gather(*stops, return_exceptions=True)
+        assert [type(one) for one in found if one is not None] == [Conflict] * 3
+        await terminals.over(screen.session_id)
+
+    assert (await actions(terminals.db)).count("terminal.stop") == 1
+
+
 async def test_nobody_else_stops_a_terminal(terminals: TerminalConsole):
     async with opened(terminals) as (_, _, screen):
         for role, failure in ((Role.OPERATOR, NotFound), (Role.AUDITOR, Denied), (Role.VIEWER, NotFound)):
@@ -266,7 +277,9 @@ async def test_nobody_else_stops_a_terminal(terminals: TerminalConsole):
 async def test_a_terminal_that_nobody_opened_can_be_stopped_and_gives_up_by_itself(terminals: TerminalConsole):
     person, server = await terminals.person(Role.OPERATOR), await terminals.host()
     one, two = await terminals.ask(person, server), await terminals.ask(person, server)
-    await terminals.desk.stop(one.session_id, None, actor=person.actor)
+    stops = [terminals.desk.stop(one.session_id, None, actor=person.actor) for _ in range(2)]
+    found = await asyncio.gather(*stops, return_exceptions=True)
+    assert [type(each) for each in found if each is not None] == [Conflict]
     assert (await terminals.row(one.session_id)).cause == "closed"
 
     async with terminals.db.transaction() as conn:

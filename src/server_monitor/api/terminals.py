@@ -65,9 +65,15 @@ async def issue_ticket(session_id: str, body: TicketBody, parts: ConsoleDep, act
 
 @router.post("/sessions/{session_id}/stop")
 async def stop_session(session_id: str, body: StopBody, parts: ConsoleDep, actor: ActorDep) -> Response:
-    """End a session: one's own, or anybody's with terminal:stop."""
+    """End a session: one's own, or anybody's with terminal:stop.
+
+    The answer may come before the last of it is recorded, and then says `is_ending`. Who comes second gets 409.
+    """
     await parts.desk.stop(session_id, body.reason, actor=actor)
-    return await get_session(session_id, parts, actor)
+    async with parts.db.reading() as conn:
+        row = await sessions.get(conn, session_id, actor=actor)
+    # Since the row was read the session may have been let go of.
+    return json_response({**_session(row, parts), "is_ending": row.status == Status.ACTIVE})
 
 
 @router.get("/sessions/{session_id}")
@@ -133,6 +139,7 @@ def _session(row: Row[Any], parts: Console) -> dict[str, Any]:
         "chunks": written.chunks,
         "head": written.head.hex() or None,
         "verified_at": row.verified_at,
+        "is_ending": row.status == Status.ACTIVE and parts.desk.is_ending(row.id),
         "watchers": parts.desk.watchers(row.id) if row.status == Status.ACTIVE else [],
     }
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from server_monitor.auth import identity
 from server_monitor.auth import sessions as logins
 from server_monitor.auth.actor import Actor, Permission, allows
@@ -101,6 +103,7 @@ class Desk:
         self._dead = dead  # consoles that do not beat any more
         self._timing = timing
         self._bridges: dict[str, Bridge] = {}
+        self._stopping: set[str] = set()  # sessions that somebody is just stopping
         self._sizes: dict[str, Size] = {}  # asked for, until the ticket is used
         self._tasks: asyncio.TaskGroup | None = None
         self._is_stopping = False
@@ -139,17 +142,35 @@ class Desk:
             return await sessions.issue(conn, session_id, purpose, actor=actor, now=datetime.now(UTC))
 
     async def stop(self, session_id: str, reason: str | None, *, actor: Actor) -> None:
-        """End a session. Raises as `sessions.record_stop` does."""
-        now = datetime.now(UTC)
-        async with self._db.transaction() as conn:
-            session, ending = await sessions.record_stop(conn, session_id, reason, actor=actor)
-            bridge = self._bridges.get(session_id)
-            if bridge is None and session.started_at is not None:
-                raise Conflict("Another console holds this session.")
-            if bridge is None:
-                await sessions.end(conn, session, ending, None, now=now)
-        if bridge is not None:
-            bridge.end(ending)
+        """End a session, once: whoever comes second is told that it ends. Raises as `sessions.record_stop` does."""
+        is_mine = False
+        try:
+            async with self._db.transaction() as conn:
+                session, ending = await sessions.record_stop(conn, session_id, reason, actor=actor)
+                if self.is_ending(session_id):
+                    raise Conflict("This session is ending already.")  # and what was recorded is taken back
+                self._stopping.add(session_id)
+                is_mine = True
+                await self._end_unheld(conn, session, ending)
+            if (bridge := self._bridges.get(session_id)) is not None:
+                bridge.end(ending)
+        finally:
+            if is_mine:
+                self._stopping.discard(session_id)
+
+    async def _end_unheld(self, conn: AsyncConnection, session: Session, ending: Ending) -> None:
+        """End a session that nobody has opened yet. Raises Conflict when another console has, or it is over."""
+        if session.id in self._bridges:
+            return
+        if session.started_at is not None:
+            raise Conflict("Another console holds this session.")
+        if not await sessions.end(conn, session, ending, None, now=datetime.now(UTC)):
+            raise Conflict("This session is over.")
+
+    def is_ending(self, session_id: str) -> bool:
+        """Is it being stopped, or was it, and only the last of it is written down?"""
+        bridge = self._bridges.get(session_id)
+        return session_id in self._stopping or (bridge is not None and bridge.ending is not None)
 
     def bridge(self, session_id: str) -> Bridge | None:
         """A session that runs here."""
