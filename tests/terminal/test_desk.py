@@ -26,12 +26,14 @@ from server_monitor.db.tables import (
 )
 from server_monitor.db.tables import sessions as logins
 from server_monitor.errors import Conflict, Denied, Invalid, NotFound, TooMany
+from server_monitor.ssh.pool import Limits as PoolLimits
 from server_monitor.terminal.desk import Timing
 from server_monitor.terminal.library import Verdict
 from server_monitor.terminal.sessions import Rules
 from server_monitor.terminal.states import Purpose
+from tests.support.bad_hosts import bad_host, never_answers
 from tests.support.fleet import actions, records
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sshd import Sshds
 from tests.support.terminals import Person, Screen, TerminalConsole, running_terminals
 
@@ -263,6 +265,28 @@ async def test_of_many_who_stop_a_terminal_at_once_one_does_and_is_recorded(term
         await terminals.over(screen.session_id)
 
     assert (await actions(terminals.db)).count("terminal.stop") == 1
+
+
+async def test_a_terminal_whose_host_says_nothing_is_stopped_before_it_is_given_up(
+    sqlite_db: Database, sshds: Sshds, tmp_path: Path
+):
+    patient = PoolLimits(connect_timeout_s=10 * PATIENCE_S)
+    async with (
+        bad_host(never_answers) as silent,
+        running_terminals(sqlite_db, sshds, tmp_path / "recordings", pool_limits=patient) as terminals,
+    ):
+        person, server = await terminals.person(Role.OPERATOR), await terminals.host()
+        async with terminals.db.transaction() as conn:
+            await conn.execute(update(servers).where(servers.c.id == server).values(port=silent.port))
+        ticket = await terminals.ask(person, server)
+        async with terminals.socket(person, ticket) as screen:
+            await until(lambda: silent.open)
+            await terminals.desk.stop(ticket.session_id, None, actor=person.actor)
+            assert (await screen.frame("closed"))["reason"] == "closed"
+        row = await terminals.over(ticket.session_id)
+
+    assert (row.status, row.cause) == ("closed", "closed")
+    assert (await terminals.library.verify_row(row)).verdict is Verdict.INTACT
 
 
 async def test_nobody_else_stops_a_terminal(terminals: TerminalConsole):

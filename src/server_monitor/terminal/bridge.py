@@ -12,6 +12,7 @@ that falls behind the backlog begins anew with what is held.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,6 +83,7 @@ class Bridge:
         self.session = session
         self.size = size
         self.ending: Ending | None = None
+        self.on_ended: Callable[[], None] = lambda: None  # told at once, by whoever ends it
         self.noted_chunks = 0  # of the recording, in the audit log
         self.typed_with: set[str] = set()  # the logins of those who typed since these were last noted as in use
         self._limits = limits
@@ -157,6 +159,7 @@ class Bridge:
         if self._shell is not None:
             self._shell.close()
         self._over.set()
+        self.on_ended()
 
     def say_closed(self, code: int = NORMAL) -> None:
         """Tell every browser how it ended, after the last bytes."""

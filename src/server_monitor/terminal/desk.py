@@ -271,8 +271,22 @@ class Desk:
             if not await sessions.begin(conn, session, size, recorder.progress, owner=self._owner, now=now):
                 return Ending(Status.CLOSED, "closed")  # It was stopped before it began.
         bridge.session = replace(session, started_at=now)
-        bridge.open(await self._open_shell(session.server_id, size, bridge.on_output, bridge.on_closed))
+        await self._with_shell(bridge)
         return None
+
+    async def _with_shell(self, bridge: Bridge) -> None:
+        """Open the shell, or leave it when the session ends before. Raises Unavailable and Unreachable."""
+        if bridge.ending is not None:
+            return
+        server_id = bridge.session.server_id
+        try:
+            async with asyncio.timeout(None) as patience:
+                bridge.on_ended = lambda: patience.reschedule(0)
+                bridge.open(await self._open_shell(server_id, bridge.size, bridge.on_output, bridge.on_closed))
+        except TimeoutError:
+            log.info("terminal_not_opened", session_id=bridge.session.id, reason="ended")
+        finally:
+            bridge.on_ended = lambda: None
 
     async def _stored(self, bridge: Bridge, ending: Ending, progress: Progress | None) -> None:
         """Write down the end, however long the database takes; browsers are told meanwhile."""
