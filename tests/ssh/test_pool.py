@@ -435,6 +435,24 @@ async def test_an_edited_server_gets_another_connection(pool: Pool, fleet: Fleet
     await asyncio.to_thread(sshds.all[0].wait_for_log, r"Connection closed|Connection reset|Disconnected|disconnect")
 
 
+async def test_a_renamed_server_keeps_its_connection_and_what_runs_on_it(
+    pool: Pool, fleet: Fleet, sshds: Sshds
+) -> None:
+    jump = await fleet.add_sshd(sshds.start(options={"AllowTcpForwarding": "yes"}))
+    target = await fleet.add_sshd(sshds.start(), jump=jump)
+    shown, closed = bytearray(), asyncio.Event()
+    channel = await pool.open_channel(target, "cat", shown.extend, lambda _: closed.set())
+    before = await pool.connect(target)
+
+    renamed = replace(target, name="another name", jump=replace(jump, name="a third"))
+    assert await pool.connect(renamed) is before
+    assert await output(pool, renamed) == b"here\n"
+    channel.write(b"still there")
+    await until(lambda: b"still there" in shown)
+    assert not closed.is_set()
+    channel.close()
+
+
 async def test_a_dropped_server_is_disconnected(pool: Pool, fleet: Fleet, sshd: Sshd) -> None:
     target = await fleet.add_sshd(sshd)
     closed: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()

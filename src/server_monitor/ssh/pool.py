@@ -4,13 +4,14 @@
     channel = await pool.open_channel(target, "uptime", on_data=..., on_closed=...)
 
 Whoever asks first connects; whoever asks meanwhile waits for the same attempt and shares its outcome. A connection is
-kept until it breaks, the server is edited, or the pool closes. Nobody logs in to a host whose key was not accepted.
+kept until it breaks, the way to its server is changed, or the pool closes. Nobody logs in to a host whose key was not
+accepted.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server_monitor.db.engine import Database
 from server_monitor.errors import NotFound, Unavailable, Unreachable
@@ -37,10 +38,13 @@ SHELLS_SHARED = 4
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server as SSH sees it. `auth` is agent, key or password; `jump` is the server to go through."""
+    """A server as SSH sees it. `auth` is agent, key or password; `jump` is the server to go through.
+
+    One that was only renamed is the same target, and its connection stays.
+    """
 
     server_id: str
-    name: str
+    name: str = field(compare=False)
     host: str
     port: int
     username: str
