@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Delete, Update, delete, insert, update
 
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditActor, Event
@@ -111,7 +111,7 @@ async def test_a_grant_that_goes_or_a_server_that_leaves_its_group_ends_the_term
         assert await ended_by(terminals, screen, statement, action="group.grant") == "not_permitted"
 
 
-@pytest.mark.parametrize("change", [{"capability": "run"}, {"enabled": False}, {"username": "another"}])
+@pytest.mark.parametrize("change", [{"capability": "run"}, {"enabled": False}, {"username": "another"}, {"port": 1}])
 async def test_a_server_that_is_not_what_it_was_ends_the_terminals(terminals: TerminalConsole, change: dict):
     async with opened(terminals) as (_, server, screen):
         statement = update(servers).where(servers.c.id == server).values(**change)
@@ -124,6 +124,32 @@ async def test_a_removed_server_ends_the_terminals_and_their_rows_stay(terminals
         statement = delete(servers).where(servers.c.id == server)
         assert await ended_by(terminals, screen, keys, statement, action="server.delete") == "server_unfit"
         assert (await terminals.row(screen.session_id)).server_id == server
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (delete(servers), "server_unfit"),
+        (update(servers).values(enabled=False), "server_unfit"),
+        (update(servers).values(port=1), "server_unfit"),
+        (update(servers).values(name="renamed"), "connection_lost"),
+    ],
+    ids=["removed", "switched off", "moved", "only renamed"],
+)
+async def test_a_connection_that_is_dropped_because_of_its_server_ends_terminals_with_the_true_cause(
+    sqlite_db: Database, sshds: Sshds, tmp_path: Path, change: Delete | Update, cause: str
+):
+    busy_elsewhere = Timing(check_s=600, tick_s=600, heads_s=600, housekeeping_s=600)
+    async with (
+        running_terminals(sqlite_db, sshds, tmp_path / "recordings", timing=busy_elsewhere) as terminals,
+        opened(terminals) as (_, server, screen),
+    ):
+        async with terminals.db.transaction() as conn:
+            await conn.execute(delete(host_keys).where(host_keys.c.server_id == server))
+            await conn.execute(change.where(servers.c.id == server))
+        await terminals.pool.drop(server)
+        assert (await screen.frame("closed"))["reason"] == cause
+        assert (await terminals.over(screen.session_id)).cause == cause
 
 
 async def test_a_revoked_token_ends_the_terminals_it_opened(terminals: TerminalConsole):

@@ -152,8 +152,10 @@ class Pool:
         is_open = True
 
         def closed(reason: str | None) -> None:
+            # While we hang up, a host may still tell that the shell ended: of that, and not by itself.
+            is_cut = connection.closed_by_us
             settle()
-            on_closed(reason)
+            on_closed("connection_lost" if is_cut else reason)
 
         def settle() -> None:
             nonlocal is_open

@@ -24,6 +24,7 @@ from server_monitor.errors import Conflict, TooMany, Unavailable, Unreachable
 from server_monitor.fleet import servers as fleet
 from server_monitor.fleet.servers import Server
 from server_monitor.ssh.channel import TERM
+from server_monitor.ssh.pool import Target
 from server_monitor.telemetry import metrics
 from server_monitor.telemetry.logs import RequestContext, logger, request_context
 from server_monitor.terminal import sessions
@@ -103,6 +104,7 @@ class Desk:
         self._dead = dead  # consoles that do not beat any more
         self._timing = timing
         self._bridges: dict[str, Bridge] = {}
+        self._ways: dict[str, Target | None] = {}  # to the server of each session, as it was when it was opened
         self._stopping: set[str] = set()  # sessions that somebody is just stopping
         self._sizes: dict[str, Size] = {}  # asked for, until the ticket is used
         self._tasks: asyncio.TaskGroup | None = None
@@ -238,13 +240,22 @@ class Desk:
         try:
             if (trouble := await self._opened(bridge)) is not None:
                 bridge.end(trouble)
-            ending = await bridge.run()
+            ending = await self._explained(bridge, await bridge.run())
             await self._stored(bridge, ending, await _closed(bridge.recorder, ending))
         finally:
             del self._bridges[bridge.session.id]
+            self._ways.pop(bridge.session.id, None)
             metrics.terminal_sessions.set(len(self._bridges))
             if not self._bridges:
                 self._emptied.set()
+
+    async def _explained(self, bridge: Bridge, ending: Ending) -> Ending:
+        """The true cause: a connection is also lost because somebody switched its server off, moved or removed it."""
+        if ending.cause == "connection_lost":
+            with suppress(Unavailable):
+                ending = (await self._troubles([bridge])).get(bridge.session.id, ending)
+            bridge.ending = ending
+        return ending
 
     async def _opened(self, bridge: Bridge) -> Ending | None:
         """Open the shell; why there is none."""
@@ -384,8 +395,9 @@ class Desk:
         known: dict[tuple[object, ...], Actor | None] = {}
         troubles: dict[str, Ending] = {}
         async with self._db.reading() as conn:
-            found = await fleet.existing(conn, {bridge.session.server_id for bridge in bridges})
-            servers = {server.id: server for server in found}
+            server_ids = {bridge.session.server_id for bridge in bridges}
+            servers = {server.id: server for server in await fleet.existing(conn, server_ids)}
+            ways = await fleet.targets_of(conn, server_ids)
 
             async def now(actor: Actor) -> Actor | None:
                 key = (actor.kind, actor.id, actor.session_id, actor.token_id)
@@ -394,8 +406,11 @@ class Desk:
                 return known[key]
 
             for bridge in bridges:
-                server = servers.get(bridge.session.server_id)
-                cause = _trouble(bridge.session, await now(sessions.opener_of(bridge.session)), server)
+                server, way = servers.get(bridge.session.server_id), ways.get(bridge.session.server_id)
+                is_moved = self._ways.setdefault(bridge.session.id, way) != way
+                cause = _trouble(
+                    bridge.session, await now(sessions.opener_of(bridge.session)), server, is_moved=is_moved
+                )
                 if cause is not None:
                     troubles[bridge.session.id] = Ending(Status.INTERRUPTED, cause)
                     continue  # Everybody there is told how it ended.
@@ -474,11 +489,11 @@ def _context_of(session: Session) -> RequestContext:
     return replace(context, request_id=session.request_id)
 
 
-def _trouble(session: Session, actor: Actor | None, server: Server | None) -> str | None:
+def _trouble(session: Session, actor: Actor | None, server: Server | None, *, is_moved: bool) -> str | None:
     """Why a session may not go on, as a cause."""
     if actor is None:
         return "logged_out"
-    if server is None or server.username != session.account:
+    if server is None or server.username != session.account or is_moved:
         return "server_unfit"
     found = sessions.obstacle(server, actor)
     return None if found is None else "not_permitted" if found == "not_permitted" else "server_unfit"
