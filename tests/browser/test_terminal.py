@@ -355,6 +355,36 @@ async def test_an_alarm_leads_to_the_recordings_that_it_is_about(fleet: Fleet, v
     assert await visitor.accessibility_findings() == []
 
 
+async def test_a_recording_without_its_end_raises_the_alarm_where_it_is_watched(fleet: Fleet, visitor: Visitor) -> None:
+    page = visitor.page
+    await open_first(visitor)
+    await run(page, "echo all of it; exit")
+    await page.get_by_role("link", name="Watch the recording").click()
+    await expect(page).to_have_url(RECORDING)
+    await page.get_by_role("button", name="Verify").click()
+    await expect(page.get_by_text("Whole, and as the audit log says")).to_be_visible()
+    name = page.url.split("?")[0].rpartition("/")[2]
+    (file,) = fleet.console.data_dir.glob(f"recordings/*/{name}.rec")
+    write(file, contents(file)[:-1])
+
+    await page.reload()
+    await expect(page.get_by_role("alert").filter(has_text="This recording is damaged or missing")).to_be_visible()
+
+
+async def test_another_window_tells_what_is_in_use_from_what_waits(fleet: Fleet, visitor: Visitor) -> None:
+    page = visitor.page
+    await open_first(visitor)
+    await run(page, "echo he''re")
+    await expect(screen(page)).to_contain_text("here")
+    other = await page.context.new_page()
+    await other.goto(f"{fleet.console.url}/terminal")
+    in_use = other.locator("section").filter(has=other.get_by_role("heading", name="Open in another window"))
+    await expect(in_use).to_contain_text("The other window stops when you go on here.")
+    await in_use.get_by_role("button").first.click()
+    await expect(screen(other)).to_contain_text("here")
+    await expect(page.get_by_text("You have gone on with this session in another window.")).to_be_visible()
+
+
 async def test_somebody_looks_on_and_ends_it(fleet: Fleet, visitor: Visitor, another: Visitor) -> None:
     """An admin sees a session as it goes on; its user is told of both."""
     page, console = visitor.page, fleet.console

@@ -117,7 +117,11 @@ async def test_a_terminal_from_asking_to_its_verified_recording(browser: Browser
         assert b"hello" in await screen.run("echo hel''lo")
         running = await session(browser, screen.session_id)
         assert (running["status"], running["reason"], running["watchers"]) == ("active", "a test", [])
+        assert (running["is_attached"], running["is_ending"]) == (True, False)
         await screen.cut()
+        async with asyncio.timeout(PATIENCE_S):
+            while (await session(browser, screen.session_id))["is_attached"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         again = await browser.send("POST", f"/api/terminal/sessions/{screen.session_id}/ticket", {"purpose": "attach"})
         async with attached(browser, again.json(), screen.session_id, have=screen.at) as back:
             assert (await back.frame("ready"))["reset"] is False

@@ -140,6 +140,7 @@ def _session(row: Row[Any], parts: Console) -> dict[str, Any]:
         "head": written.head.hex() or None,
         "verified_at": row.verified_at,
         "is_ending": row.status == Status.ACTIVE and parts.desk.is_ending(row.id),
+        "is_attached": row.status == Status.ACTIVE and parts.desk.is_attached(row.id),
         "watchers": parts.desk.watchers(row.id) if row.status == Status.ACTIVE else [],
     }
 

@@ -113,6 +113,11 @@ class Bridge:
         return list(self._watchers)
 
     @property
+    def is_attached(self) -> bool:
+        """Does a browser that types have it, or does it wait for one to come back?"""
+        return self._typist is not None
+
+    @property
     def held_bytes(self) -> int:
         """What of the shell's output is in memory, for browsers that have not drawn it or may want it again."""
         return self._backlog.end - self._backlog.start

@@ -183,6 +183,11 @@ class Desk:
         bridge = self._bridges.get(session_id)
         return bridge.recorder.progress if bridge is not None and bridge.recorder is not None else None
 
+    def is_attached(self, session_id: str) -> bool:
+        """Is somebody there who types in it?"""
+        bridge = self._bridges.get(session_id)
+        return bridge is not None and bridge.is_attached
+
     def watchers(self, session_id: str) -> Sequence[str]:
         bridge = self._bridges.get(session_id)
         return [link.name for link in bridge.watchers] if bridge else []

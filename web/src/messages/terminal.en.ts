@@ -34,6 +34,8 @@ export const terminal = {
     none_detail: "A new server is only watched. Its page has “Allow terminals” among the more actions.",
     running: "Still running",
     running_detail: "You left these open. They wait for a minute before they end.",
+    in_use: "Open in another window",
+    in_use_detail: "You work in these elsewhere. The other window stops when you go on here.",
     come_back: "Go on",
     nothing: "No server of this name takes terminals.",
   },

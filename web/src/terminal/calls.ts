@@ -29,6 +29,8 @@ export interface Session {
   chunks: number;
   head: string | null;
   verified_at: string | null;
+  /** Active, and a browser is there that types in it; else it waits for one to come back. */
+  is_attached?: boolean;
   /** Active, and nothing is typed or shown any more: the last of it is being written down. */
   is_ending?: boolean;
   /** Who looks on, while it is active. */
