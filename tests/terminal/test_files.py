@@ -161,6 +161,61 @@ async def test_a_link_is_replaced_and_not_followed(operator: Person, server: str
     assert (folder / "link").read_text() == "new"
 
 
+async def test_a_link_to_nothing_is_replaced_too(operator: Person, server: str, folder: Path):
+    (folder / "link").symlink_to("nowhere")
+    assert (await put(operator, place(server, folder / "link"), b"new")).status_code == 409
+
+    answer = await put(operator, place(server, folder / "link", more="&replace=true"), b"new")
+    assert answer.status_code == 201, answer.text
+    assert not (folder / "link").is_symlink()
+    assert (folder / "link").read_text() == "new"
+    assert names(folder) == [b"link"]
+
+
+async def test_a_link_to_a_directory_is_not_replaced(operator: Person, server: str, folder: Path):
+    (folder / "releases").mkdir()
+    (folder / "current").symlink_to("releases")
+    answer = await put(operator, place(server, folder / "current", more="&replace=true"), b"new")
+
+    assert answer.status_code == 409
+    assert (folder / "current").is_symlink()
+
+
+async def test_what_replaces_a_link_is_for_no_more_eyes_than_where_it_led(operator: Person, server: str, folder: Path):
+    (folder / "target").write_text("safe")
+    (folder / "target").chmod(0o600)
+    (folder / "link").symlink_to("target")
+    await put(operator, place(server, folder / "link", more="&replace=true"), b"new")
+
+    assert (folder / "link").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("path", "status"), [("missing/x", 404), ("file/x", 409)])
+async def test_an_upload_says_which_directory_there_is_not(
+    operator: Person, server: str, folder: Path, path: str, status: int
+):
+    (folder / "file").write_text("no directory")
+    answer = await put(operator, place(server, folder / path), b"x")
+
+    assert answer.status_code == status
+    assert f"{folder / path}".removesuffix("/x") + "'" in answer.json()["detail"]
+
+
+async def test_an_upload_that_the_host_refuses_is_told_of_the_name_that_was_asked_for(operator: Person, server: str):
+    answer = await put(operator, place(server, b"/proc/x"), b"x")
+
+    assert not answer.is_success
+    assert "'/proc/x'" in answer.json()["detail"]
+
+
+async def test_a_name_that_no_host_takes_is_refused_by_its_field(operator: Person, server: str, folder: Path):
+    assert (await put(operator, place(server, folder / ("n" * 255)), b"x")).status_code == 201
+    answer = await put(operator, place(server, folder / ("n" * 256)), b"x")
+
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == ["path"]
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("missing", 404), ("", 409), ("x/", 409), ("n\x00ul", 422), ("p" * 5000, 422)],

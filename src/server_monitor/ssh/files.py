@@ -70,6 +70,12 @@ class Files:
             attributes = await self._client.stat(path)
         return _entry(path.rpartition(b"/")[2], attributes)
 
+    async def named(self, path: bytes) -> Entry:
+        """What has this name: the link itself, where it is one."""
+        async with self._step(path):
+            attributes = await self._client.lstat(path)
+        return _entry(path.rpartition(b"/")[2], attributes)
+
     async def listing(self, path: bytes, most: int) -> Sequence[Entry]:
         """Up to `most` entries of a directory, in the order in which the host tells them."""
         found: list[Entry] = []
@@ -95,18 +101,21 @@ class Files:
         finally:
             await self._quietly(file.close())
 
-    async def write(self, path: bytes, pieces: AsyncIterator[bytes]) -> None:
-        """A new file, only the account's own, with these bytes, on the host's disk. Raises Conflict when it exists."""
+    async def write(self, path: bytes, pieces: AsyncIterator[bytes], told_as: bytes) -> None:
+        """A new file, only the account's own, with these bytes, on the host's disk. Raises Conflict when it exists.
+
+        What goes wrong is told of the path `told_as`, the one that somebody asked for.
+        """
         flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
-        async with self._step(path):
+        async with self._step(told_as):
             file = await self._client.open(path, flags, asyncssh.SFTPAttrs(permissions=PRIVATE), encoding=None)
         try:
             offset = 0
             async for piece in pieces:
-                async with self._step(path):
+                async with self._step(told_as):
                     await file.write(piece, offset)
                 offset += len(piece)
-            async with self._step(path):
+            async with self._step(told_as):
                 with suppress(asyncssh.SFTPOpUnsupported):
                     await file.fsync()
                 await file.close()
@@ -114,8 +123,8 @@ class Files:
             await self._quietly(file.close())
             raise
 
-    async def set_mode(self, path: bytes, mode: int) -> None:
-        async with self._step(path):
+    async def set_mode(self, path: bytes, mode: int, told_as: bytes) -> None:
+        async with self._step(told_as):
             await self._client.chmod(path, mode)
 
     async def rename(self, old: bytes, new: bytes, *, replace: bool) -> None:

@@ -19,7 +19,7 @@ from server_monitor.audit.chain import AuditActor, AuditTarget
 from server_monitor.auth.actor import Actor, Permission, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
-from server_monitor.errors import Conflict, Failure, Invalid, TooMany
+from server_monitor.errors import Conflict, Failure, Invalid, NotFound, TooMany
 from server_monitor.fleet import servers as fleet
 from server_monitor.fleet.servers import Server
 from server_monitor.ssh import files
@@ -30,6 +30,7 @@ from server_monitor.terminal import sessions
 
 PATH_MAX: Final = 4_096  # bytes, as on Linux
 NAME_MAX: Final = 255
+NEW_MODE: Final = 0o644
 ENTRIES_MAX: Final = 10_000
 PER_USER: Final = 4
 AT_ONCE: Final = 32
@@ -118,8 +119,8 @@ class Copying:
                 async with copy.recorded({"expected_bytes": expected_bytes, "replaces": mode is not None}):
                     beside = directory + slash + b"." + name[: NAME_MAX - 24] + b"." + secrets.token_hex(8).encode()
                     try:
-                        await host.write(beside, copy.counted(pieces, self._most_bytes, expected_bytes))
-                        await host.set_mode(beside, 0o644 if mode is None else mode)
+                        await host.write(beside, copy.counted(pieces, self._most_bytes, expected_bytes), path)
+                        await host.set_mode(beside, NEW_MODE if mode is None else mode, path)
                         await host.rename(beside, path, replace=mode is not None)
                     except BaseException:
                         await host.remove(beside)
@@ -206,24 +207,48 @@ class _Copy:
 
 
 async def _replaced_mode(host: Files, path: bytes, *, replace: bool) -> int | None:
-    """The mode of the file that will be replaced; None when there is none. Raises Conflict."""
+    """The mode of the file that will be replaced; None when there is none. Raises Conflict and NotFound."""
     try:
-        entry = await host.entry(path)
-    except Failure as failure:
-        if failure.code == "not_found":
-            return None
-        raise
-    if entry.kind != "file":
+        named = await host.named(path)
+    except NotFound:
+        await _require_directory(host, path)
+        return None
+    entry = await _led_to(host, path) if named.kind == "link" else named
+    if entry is not None and entry.kind != "file":
         raise Conflict("There is something of this name, and it is no plain file.")
     if not replace:
         raise Conflict("There is a file of this name; say that it is to be replaced.")
+    if entry is None:
+        return NEW_MODE
     return entry.mode if entry.mode is not None else files.PRIVATE
+
+
+async def _led_to(host: Files, link: bytes) -> Entry | None:
+    """Where a link leads; None when there is nothing."""
+    try:
+        return await host.entry(link)
+    except NotFound:
+        return None
+
+
+async def _require_directory(host: Files, path: bytes) -> None:
+    """Raises NotFound when there is no directory for this file."""
+    directory, slash, _ = path.rpartition(b"/")
+    directory = directory or slash or b"."
+    try:
+        found = await host.entry(directory)
+    except NotFound as missing:
+        raise NotFound("directory", missing.identity) from None
+    if found.kind != "directory":
+        raise Conflict(f"{shown(directory)['path']!r} is no directory.")
 
 
 def require_path(path: bytes) -> None:
     """Raises Invalid for what no path can be."""
     if not path or len(path) > PATH_MAX or b"\0" in path:
         raise Invalid.one("path", f"a path has 1 to {PATH_MAX} bytes, none of them zero")
+    if any(len(name) > NAME_MAX for name in path.split(b"/")):
+        raise Invalid.one("path", f"a name in it has at most {NAME_MAX} bytes")
 
 
 def shown(path: bytes) -> dict[str, str]:
