@@ -11,9 +11,11 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from server_monitor.auth.actor import Role
+from server_monitor.auth.actor import Role, os_user
 from server_monitor.db.engine import Database
 from server_monitor.db.tables import servers
+from server_monitor.errors import Conflict
+from server_monitor.terminal.files import Copying, Download
 from tests.ssh.conftest import Fleet
 from tests.support.api import Person, Site, site_on
 from tests.support.fleet import VAULT, records
@@ -21,6 +23,8 @@ from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
+ADMIN = os_user("tests")
+VERSION = Path("/proc/version").read_bytes()
 STRANGE = b"a \xff%&+?#\n\x01\xe2\x80\xae.txt"
 
 
@@ -74,6 +78,21 @@ async def fetch(person: Person, url: str) -> httpx2.Response:
 
 async def copies(db: Database) -> list[dict]:
     return [record for record in await records(db) if record["action"].startswith("file.")]
+
+
+def copying(site: Site, most_bytes: int = 1 << 30) -> Copying:
+    """What is copied can be changed meanwhile: nothing reads ahead, as the client of the other tests does."""
+    return Copying(site.db, site.pool, most_bytes)
+
+
+async def read(download: Download) -> bytes:
+    return b"".join([piece async for piece in download.pieces])
+
+
+async def outcome(db: Database) -> tuple[str, str | None, int]:
+    last = (await copies(db))[-1]
+    assert last["phase"] == "outcome"
+    return last["outcome"], last.get("reason"), last["meta"]["bytes"]
 
 
 async def test_what_is_uploaded_is_there_whole_and_comes_back_the_same(operator: Person, server: str, folder: Path):
@@ -225,6 +244,65 @@ async def test_what_cannot_be_downloaded_says_so(operator: Person, server: str, 
     answer = await fetch(operator, place(server, os.fsencode(folder) + b"/" + path.encode()))
 
     assert answer.status_code == status, answer.text
+
+
+async def test_a_file_that_grows_comes_as_it_was_at_the_beginning(site: Site, server: str, folder: Path):
+    log = folder / "log"
+    log.write_bytes(b"x" * 700_000)
+    with log.open("ab") as more:
+        async with copying(site).download(server, os.fsencode(log), actor=ADMIN) as download:
+            assert download.size_bytes == 700_000
+            got = await anext(download.pieces)
+            more.write(b"one more line\n")
+            more.flush()
+            got += await read(download)
+
+    assert got == b"x" * 700_000
+    assert await outcome(site.db) == ("success", None, 700_000)
+
+
+async def test_a_file_that_becomes_shorter_is_cut_off(site: Site, server: str, folder: Path):
+    log = folder / "log"
+    log.write_bytes(b"x" * 700_000)
+    with pytest.raises(Conflict):  # noqa: PT012
+        async with copying(site).download(server, os.fsencode(log), actor=ADMIN) as download:
+            await anext(download.pieces)
+            os.truncate(log, 300_000)
+            await read(download)
+
+    assert await outcome(site.db) == ("failure", "conflict", 300_000)
+
+
+async def test_who_leaves_before_the_last_bytes_has_not_got_the_file(site: Site, server: str, folder: Path):
+    (folder / "x").write_bytes(b"x" * 700_000)
+    async with copying(site).download(server, os.fsencode(folder / "x"), actor=ADMIN) as download:
+        await anext(download.pieces)
+
+    assert (await outcome(site.db))[:2] == ("failure", "cut_off")
+
+
+async def test_a_file_that_says_it_is_empty_comes_as_it_can_be_read(site: Site, operator: Person, server: str):
+    answer = await fetch(operator, place(server, b"/proc/version"))
+
+    assert answer.content == VERSION
+    assert "content-length" not in answer.headers
+    assert await outcome(site.db) == ("success", None, len(answer.content))
+
+
+async def test_an_empty_file_is_empty(site: Site, operator: Person, server: str, folder: Path):
+    (folder / "x").touch()
+    answer = await fetch(operator, place(server, folder / "x"))
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert await outcome(site.db) == ("success", None, 0)
+
+
+async def test_a_file_that_says_it_is_empty_has_the_same_limit(site: Site, server: str):
+    with pytest.raises(Conflict):
+        async with copying(site, most_bytes=10).download(server, b"/proc/version", actor=ADMIN) as download:
+            await read(download)
+
+    assert (await outcome(site.db))[0] == "failure"
 
 
 async def test_endless_files_are_no_plain_files(operator: Person, server: str):

@@ -12,14 +12,17 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from server_monitor.api import problems
 from server_monitor.api.deps import ActorDep, ConsoleDep, json_response
+from server_monitor.errors import Failure
 from server_monitor.ssh.files import PIECE_BYTES, Entry
+from server_monitor.telemetry.logs import logger
 from server_monitor.terminal.files import shown
 
+log = logger(__name__)
 router = APIRouter(prefix="/api/servers/{server_id}/files", tags=["files"])
 
 
@@ -48,8 +51,9 @@ async def download_file(server_id: str, path: ExactPath, parts: ConsoleDep, acto
     """The bytes of a file. Recorded before the first of them, and again with their SHA-256 when they have gone."""
     stack = AsyncExitStack()
     download = await stack.enter_async_context(parts.copying.download(server_id, path, actor=actor))
+    length = {} if download.size_bytes is None else {"Content-Length": str(download.size_bytes)}
     headers = {
-        "Content-Length": str(download.size_bytes),
+        **length,
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote_from_bytes(download.name, safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
@@ -74,7 +78,10 @@ async def upload_file(
 
 
 class _Copied(StreamingResponse):
-    """A file on its way; however that ends, what it was read by is closed."""
+    """A file on its way; however that ends, what it was read by is closed.
+
+    One that is cut off ends without its last bytes, or its last chunk: whoever receives it sees that it is not whole.
+    """
 
     def __init__(self, stack: AsyncExitStack, pieces: AsyncIterator[bytes], headers: dict[str, str]) -> None:
         super().__init__(pieces, headers=headers, media_type="application/octet-stream")
@@ -82,8 +89,20 @@ class _Copied(StreamingResponse):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack:
-            await super().__call__(scope, receive, send)
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            async with self._stack:
+                await super().__call__(scope, receive, noted)
+        except Failure as failure:
+            if not has_begun:
+                raise
+            log.info("download_cut_off", code=failure.code, cause=str(failure))
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

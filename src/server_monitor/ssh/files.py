@@ -89,13 +89,13 @@ class Files:
                     break
         return found
 
-    async def read(self, path: bytes) -> AsyncIterator[bytes]:
-        """The bytes of a file, piece by piece."""
+    async def read(self, path: bytes, most_bytes: int) -> AsyncIterator[bytes]:
+        """The first bytes of a file, piece by piece, to its end or to this many."""
         async with self._step(path):
             file = await self._client.open(path, "rb", encoding=None)
         try:
             offset = 0
-            while piece := await self._piece(path, file, offset):
+            while piece := await self._piece(path, file, offset, min(PIECE_BYTES, most_bytes - offset)):
                 offset += len(piece)
                 yield piece
         finally:
@@ -136,9 +136,11 @@ class Files:
         """Remove a file, if it can be removed."""
         await self._quietly(self._client.remove(path))
 
-    async def _piece(self, path: bytes, file: asyncssh.SFTPClientFile, offset: int) -> bytes:
+    async def _piece(self, path: bytes, file: asyncssh.SFTPClientFile, offset: int, count: int) -> bytes:
+        if count <= 0:
+            return b""
         async with self._step(path):
-            data = await file.read(PIECE_BYTES, offset)
+            data = await file.read(count, offset)
         assert isinstance(data, bytes)
         return data
 

@@ -48,10 +48,13 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is about to come. `pieces` must be read to its end or closed."""
+    """A file that is about to come. `pieces` must be read to its end or closed.
+
+    `size_bytes` is None for a file that says it has none: there may be something in it, as in those of /proc.
+    """
 
     name: bytes
-    size_bytes: int
+    size_bytes: int | None
     pieces: AsyncIterator[bytes]
 
 
@@ -81,19 +84,23 @@ class Copying:
 
     @asynccontextmanager
     async def download(self, server_id: str, path: bytes, *, actor: Actor) -> AsyncIterator[Download]:
-        """The bytes of a file. That it is copied is recorded when this is entered, how it ended when it is left."""
+        """The bytes that there are in a file now. What is added to it while it is copied is left out.
+
+        That it is copied is recorded when this is entered, how it ended when it is left.
+        """
         require_path(path)
         with self._turn(actor):
             async with self._opened(server_id, actor) as (server, host):
                 entry = await host.entry(path)
-                size = entry.size_bytes or 0
+                size = entry.size_bytes or None
                 if entry.kind != "file":
                     raise Conflict("This is no plain file.")
-                if size > self._most_bytes:
+                if size is not None and size > self._most_bytes:
                     raise Conflict(f"This file is larger than {self._most_bytes} bytes, the most that is copied.")
                 copy = _Copy(self._db, "file.download", server, path, audited(actor))
                 async with copy.recorded({"expected_bytes": size}):
-                    yield Download(path.rpartition(b"/")[2], size, copy.counted(host.read(path), size, size))
+                    pieces = host.read(path, self._most_bytes + 1 if size is None else size)
+                    yield Download(path.rpartition(b"/")[2], size, copy.sent(pieces, self._most_bytes, size))
 
     async def upload(  # What a copy is.
         self,
@@ -122,6 +129,7 @@ class Copying:
                         await host.write(beside, copy.counted(pieces, self._most_bytes, expected_bytes), path)
                         await host.set_mode(beside, NEW_MODE if mode is None else mode, path)
                         await host.rename(beside, path, replace=mode is not None)
+                        copy.is_done = True
                     except BaseException:
                         await host.remove(beside)
                         raise
@@ -162,7 +170,7 @@ class _Copy:
         self._target = AuditTarget("file_copy", new_id(), server.name, server.group_ids)
         self._about = {"server_id": server.id, "server": server.name, "account": server.username} | shown(path)
         self._digest = hashlib.sha256()
-        self._is_whole = False
+        self.is_done = False
         self.size_bytes = 0
 
     @property
@@ -183,22 +191,31 @@ class _Copy:
             yield piece
         if expected_bytes is not None and self.size_bytes != expected_bytes:
             raise Conflict("Fewer bytes came than were announced.")
-        self._is_whole = True
+
+    async def sent(
+        self, pieces: AsyncIterator[bytes], most_bytes: int, expected_bytes: int | None
+    ) -> AsyncIterator[bytes]:
+        """The same pieces, on their way to who asked for them: done when the last of them was taken.
+
+        With as many bytes as were announced they may be gone before we could look for more.
+        """
+        async for piece in self.counted(pieces, most_bytes, expected_bytes):
+            yield piece
+            self.is_done = self.size_bytes == expected_bytes
+        self.is_done = True
 
     @asynccontextmanager
     async def recorded(self, more: dict[str, Any]) -> AsyncIterator[None]:
         """The intent before, and the outcome after, however it ended: who leaves in the middle leaves it too."""
         await intents.begin(self._db, self._action, self._actor, self._target, {**self._about, **more})
         reason = "cut_off"
-        has_failed = True
         try:
             yield
-            has_failed = not self._is_whole
         except Failure as failure:
             reason = failure.code
             raise
         finally:
-            await asyncio.shield(self._ended(reason if has_failed else None))
+            await asyncio.shield(self._ended(None if self.is_done else reason))
 
     async def _ended(self, reason: str | None) -> None:
         outcome = "success" if reason is None else "failure"
