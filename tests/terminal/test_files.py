@@ -315,7 +315,25 @@ async def test_it_takes_the_permission(site: Site, server: str, folder: Path, ro
     for url in (place(server, folder, content=False), place(server, folder / "x")):
         assert (await fetch(person, url)).status_code == 403
     assert (await put(person, place(server, folder / "x"), b"")).status_code == 403
-    assert await copies(site.db) == []
+    assert names(folder) == []
+
+
+async def test_each_refusal_is_recorded(site: Site, server: str, folder: Path):
+    """With who it was and what they wanted; to look into a directory is the beginning of a download."""
+    person = await site.person(Role.VIEWER)
+    await fetch(person, place(server, folder, content=False))
+    await fetch(person, place(server, folder / "x"))
+    await put(person, place(server, folder / "x"), b"")
+
+    found = await copies(site.db)
+    assert [(one["action"], one["meta"]["listing"], one["meta"]["path"]) for one in found] == [
+        ("file.download", True, str(folder)),
+        ("file.download", False, str(folder / "x")),
+        ("file.upload", False, str(folder / "x")),
+    ]
+    for one in found:
+        assert (one["outcome"], one["reason"]) == ("denied", "not_permitted")
+        assert (one["actor"]["id"], one["target"]["id"]) == (person.id, server)
 
 
 async def test_it_takes_a_server_at_capability_terminal(site: Site, operator: Person, server: str, folder: Path):
@@ -323,6 +341,7 @@ async def test_it_takes_a_server_at_capability_terminal(site: Site, operator: Pe
         await conn.execute(update(servers).where(servers.c.id == server).values(capability="run"))
 
     assert (await fetch(operator, place(server, folder, content=False))).status_code == 403
+    assert [(one["outcome"], one["reason"]) for one in await copies(site.db)] == [("denied", "capability")]
 
 
 async def test_a_full_disk_on_the_host_is_told_and_leaves_nothing(operator: Person, server: str, small_disk: Path):

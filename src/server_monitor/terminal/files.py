@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
-from server_monitor.audit import intents
-from server_monitor.audit.chain import AuditActor, AuditTarget
+from server_monitor.audit import intents, log
+from server_monitor.audit.chain import AuditActor, AuditTarget, Event
 from server_monitor.auth.actor import Actor, Permission, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
@@ -77,7 +77,7 @@ class Copying:
     async def listing(self, server_id: str, path: bytes, *, actor: Actor) -> Directory:
         """Raises NotFound, Denied, Conflict, Invalid and Unreachable, as all of these do."""
         require_path(path)
-        async with self._opened(server_id, actor) as (_, host):
+        async with self._opened("file.download", server_id, path, actor, is_listing=True) as (_, host):
             found = await host.real_path(path)
             entries = await host.listing(found, ENTRIES_MAX + 1)
         return Directory(found, entries[:ENTRIES_MAX], len(entries) <= ENTRIES_MAX)
@@ -90,7 +90,7 @@ class Copying:
         """
         require_path(path)
         with self._turn(actor):
-            async with self._opened(server_id, actor) as (server, host):
+            async with self._opened("file.download", server_id, path, actor) as (server, host):
                 entry = await host.entry(path)
                 size = entry.size_bytes or None
                 if entry.kind != "file":
@@ -120,7 +120,7 @@ class Copying:
         if expected_bytes is not None and expected_bytes > self._most_bytes:
             raise Invalid.one("content-length", f"at most {self._most_bytes} bytes are copied")
         with self._turn(actor):
-            async with self._opened(server_id, actor) as (server, host):
+            async with self._opened("file.upload", server_id, path, actor) as (server, host):
                 mode = await _replaced_mode(host, path, replace=replace)
                 copy = _Copy(self._db, "file.upload", server, path, audited(actor))
                 async with copy.recorded({"expected_bytes": expected_bytes, "replaces": mode is not None}):
@@ -136,15 +136,26 @@ class Copying:
                 return Uploaded(path, copy.size_bytes, copy.sha256)
 
     @asynccontextmanager
-    async def _opened(self, server_id: str, actor: Actor) -> AsyncIterator[tuple[Server, Files]]:
+    async def _opened(
+        self, action: str, server_id: str, path: bytes, actor: Actor, *, is_listing: bool = False
+    ) -> AsyncIterator[tuple[Server, Files]]:
+        """The files of a server. A refusal is recorded; one to look into a directory as one to download."""
         async with self._db.reading() as conn:
             server = await fleet.get(conn, server_id, actor=actor)
-            if (found := sessions.obstacle(server, actor, Permission.FILE_COPY)) is not None:
-                raise sessions.Unfit(found, Permission.FILE_COPY).failure
+        if (found := sessions.obstacle(server, actor, Permission.FILE_COPY)) is not None:
+            about = {**_about(server, path), "listing": is_listing}
+            await self._record_denied(action, server, found, about, actor)
+            raise sessions.Unfit(found, Permission.FILE_COPY).failure
+        async with self._db.reading() as conn:
             target = await fleet.target_of(conn, server_id)
         assert target is not None, "the console's own machine has no terminal"
         async with files.opened(self._pool, target) as host:
             yield server, host
+
+    async def _record_denied(self, action: str, server: Server, code: str, about: dict[str, Any], actor: Actor) -> None:
+        target = AuditTarget("server", server.id, server.name, server.group_ids)
+        async with self._db.transaction() as conn:
+            await log.append(conn, Event(action, audited(actor), target, "denied", code, meta=about))
 
     @contextmanager
     def _turn(self, actor: Actor) -> Iterator[None]:
@@ -168,7 +179,7 @@ class _Copy:
         self._action = action
         self._actor = actor
         self._target = AuditTarget("file_copy", new_id(), server.name, server.group_ids)
-        self._about = {"server_id": server.id, "server": server.name, "account": server.username} | shown(path)
+        self._about = _about(server, path)
         self._digest = hashlib.sha256()
         self.is_done = False
         self.size_bytes = 0
@@ -258,6 +269,10 @@ async def _require_directory(host: Files, path: bytes) -> None:
         raise NotFound("directory", missing.identity) from None
     if found.kind != "directory":
         raise Conflict(f"{shown(directory)['path']!r} is no directory.")
+
+
+def _about(server: Server, path: bytes) -> dict[str, Any]:
+    return {"server_id": server.id, "server": server.name, "account": server.username, **shown(path)}
 
 
 def require_path(path: bytes) -> None:

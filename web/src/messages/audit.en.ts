@@ -62,7 +62,8 @@ const sentences: Record<string, Predicate> = {
   "auth.login": () => "logged in",
   "auth.login_failed": () => "failed to log in",
   "auth.logout": () => "logged out",
-  "file.download": ({ what, failed }) => `${failed ? "tried to copy" : "copied"} a file from ${what || "a server"}`,
+  "file.download": ({ what, failed, meta }) =>
+    meta.listing ? `tried to look at the files of ${what || "a server"}` : `${failed ? "tried to copy" : "copied"} a file from ${what || "a server"}`,
   "file.upload": ({ what, failed }) => `${failed ? "tried to copy" : "copied"} a file to ${what || "a server"}`,
   "group.create": act("created", "create", "group"),
   "group.delete": act("removed", "remove", "group"),
