@@ -1,6 +1,8 @@
 """Files copied by a console in a process of its own, to clients that leave and people who may not go on."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.flows.test_terminal import add
-from tests.support.console import Browser, ConsoleProcess
+from tests.support.console import PASSWORD, Browser, ConsoleProcess
 from tests.support.patience import PATIENCE_S
 from tests.support.sshd import Sshd, Sshds
 
@@ -30,9 +32,9 @@ async def outcomes(browser: Browser, count: int) -> list[dict[str, Any]]:
     async with asyncio.timeout(PATIENCE_S):
         while True:
             items = (await browser.get("/api/audit-logs?limit=200")).json()["items"]
-            found = [one for one in items if one["action"].startswith("file.") and one["outcome"] is not None]
+            found = [one["seq"] for one in items if one["action"].startswith("file.") and one["outcome"] is not None]
             if len(found) >= count:
-                return found
+                return [(await browser.get(f"/api/audit-logs/{seq}")).json()["record"] for seq in found]
             await asyncio.sleep(0.05)
 
 
@@ -55,3 +57,54 @@ async def test_a_client_that_leaves_with_all_its_bytes_has_got_the_file(
                     break
         found = await outcomes(browser, count)
         assert [one["outcome"] for one in found] == ["success"] * count
+
+
+BIG_BYTES = 100_000_000  # more than all the buffers on the way hold
+
+
+@pytest.fixture
+async def olga(console: ConsoleProcess, browser: Browser) -> AsyncIterator[Browser]:
+    """An operator who is logged in. The first admin is there already."""
+    added = await console.run("user", "add", "olga", "--role", "operator", "--password-stdin", stdin=PASSWORD.encode())
+    assert added[0] == 0, added
+    async with httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S) as client:
+        page = Browser(client)
+        await page.log_in("olga")
+        yield page
+
+
+async def test_a_download_ends_with_the_right_to_it(
+    console: ConsoleProcess, browser: Browser, olga: Browser, sshd: Sshd
+):
+    """It is cut off while the client takes nothing, and what the client has is not the file."""
+    server_id = await add(browser, sshd)
+    with (sshd.home / "big").open("wb") as file:
+        file.truncate(BIG_BYTES)
+    async with olga.client.stream("GET", address(server_id, sshd.home / "big")) as answer:
+        pieces = answer.aiter_raw(65_536)
+        got = len(await anext(pieces))
+        assert (await console.run("user", "disable", "olga"))[0] == 0
+        found = await outcomes(browser, 1)
+        with suppress(httpx2.RemoteProtocolError, httpx2.ReadError):
+            async for piece in pieces:
+                got += len(piece)
+
+    assert got < BIG_BYTES
+    assert [(one["outcome"], one["reason"]) for one in found] == [("failure", "logged_out")]
+
+
+async def test_an_upload_ends_with_the_right_to_it(browser: Browser, olga: Browser, sshd: Sshd):
+    """Nothing of it is left, and the answer says why."""
+    server_id = await add(browser, sshd)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        assert (await browser.send("PATCH", f"/api/servers/{server_id}", {"capability": "run"})).is_success
+        await outcomes(browser, 1)
+
+    answer = await olga.put(address(server_id, sshd.home / "x"), endless())
+    assert answer.status_code == 403
+    assert "The server was" in answer.json()["detail"]
+    found = await outcomes(browser, 1)
+    assert [(one["outcome"], one["reason"]) for one in found] == [("failure", "server_unfit")]
+    assert list(sshd.home.iterdir()) == []

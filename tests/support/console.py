@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,6 +130,10 @@ class Browser:
 
     async def send(self, method: str, path: str, body: object = None) -> httpx2.Response:
         return await self.client.request(method, path, json=body, headers={"X-CSRF-Token": self._csrf})
+
+    async def put(self, path: str, content: AsyncIterable[bytes]) -> httpx2.Response:
+        """Send what is no JSON, as it comes."""
+        return await self.client.put(path, content=content, headers={"X-CSRF-Token": self._csrf})
 
     async def _enter(self, path: str, body: object) -> None:
         response = await self.client.post(path, json=body)

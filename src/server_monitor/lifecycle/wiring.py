@@ -190,6 +190,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
             rules = Rules(cookie_names=(SECURE_COOKIE, COOKIE), allowed_origins=_origins(settings))
             live = Live(hub, bus, access, rules)
             terminal_rules = TerminalRules(cookie_names=rules.cookie_names, allowed_origins=rules.allowed_origins)
+            copying = Copying(db, pool, settings.file_transfer_max_bytes)
             terminal = Terminals(desk, access.authenticate, terminal_rules)
             sockets = {"/ws/live": live.serve, "/ws/terminal/{session_id}": terminal.serve}
             keeping = keeping_of(settings, db, library)
@@ -221,7 +222,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 desk,
                 library,
                 Searching(db, library, settings.jwt_secret),
-                Copying(db, pool, settings.file_transfer_max_bytes),
+                copying,
             )
 
             async def send_browsers_away() -> None:
@@ -247,6 +248,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                     "tasks": dispatcher.run,
                     "window": Window(settings.data_dir, outputs).run,
                     "terminals": desk.run,
+                    "copies": copying.run,
                     "recordings": keeping.run,
                     "tidy": tidy.run,
                     "reserve": Reserve(settings.data_dir, settings.disk_reserve_mib << 20).run,

@@ -2,31 +2,37 @@
 
 What is uploaded goes into a file of another name beside its place, only the account's own, and is renamed when all of
 it is on the host's disk: nobody ever sees half of it, and what was there stays until then.
+
+Whoever copies is asked about again every few seconds: a copy may take hours, and a right that goes cuts it off.
 """
 
 import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 
 from server_monitor.audit import intents, log
-from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.audit.chain import AuditTarget, Event
+from server_monitor.auth import identity
 from server_monitor.auth.actor import Actor, Permission, audited
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
-from server_monitor.errors import Conflict, Failure, Invalid, NotFound, TooMany
+from server_monitor.errors import Conflict, Denied, Failure, Invalid, NotFound, TooMany, Unavailable
 from server_monitor.fleet import servers as fleet
 from server_monitor.fleet.servers import Server
 from server_monitor.ssh import files
 from server_monitor.ssh.files import Entry, Files
 from server_monitor.ssh.pool import Pool
 from server_monitor.telemetry import metrics
+from server_monitor.telemetry.logs import logger
 from server_monitor.terminal import sessions
+
+_log = logger(__name__)
 
 PATH_MAX: Final = 4_096  # bytes, as on Linux
 NAME_MAX: Final = 255
@@ -35,6 +41,7 @@ ENTRIES_MAX: Final = 10_000
 PER_USER: Final = 4
 AT_ONCE: Final = 32
 RETRY_AFTER_S: Final = 10
+CHECK_EVERY_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +73,36 @@ class Uploaded:
 
 
 class Copying:
-    """Copies files between browsers and servers."""
+    """Copies files between browsers and servers. `run` until cancelled keeps those out who may not any more."""
 
     def __init__(self, db: Database, pool: Pool, most_bytes: int) -> None:
         self._db = db
         self._pool = pool
         self._most_bytes = most_bytes
         self._by_user: Counter[str] = Counter()
+        self._going: set[_Copy] = set()
+
+    async def run(self) -> None:
+        """Cut off what its person may not copy any more."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            try:
+                await self._check()
+            except Unavailable as error:
+                _log.warning("copy_rights_not_checked", cause=str(error))
+
+    async def _check(self) -> None:
+        going = [copy for copy in self._going if copy.objection is None]
+        if not going:
+            return
+        async with self._db.reading() as conn:
+            found = await fleet.existing(conn, {copy.server.id for copy in going})
+            servers = {server.id: server for server in found}
+            for copy in going:
+                actor = await identity.actor_still_valid(conn, copy.actor)
+                objection = _objection(copy, actor, servers.get(copy.server.id))
+                if objection is not None and copy in self._going:
+                    copy.cut_off(objection)
 
     async def listing(self, server_id: str, path: bytes, *, actor: Actor) -> Directory:
         """Raises NotFound, Denied, Conflict, Invalid and Unreachable, as all of these do."""
@@ -97,8 +127,8 @@ class Copying:
                     raise Conflict("This is no plain file.")
                 if size is not None and size > self._most_bytes:
                     raise Conflict(f"This file is larger than {self._most_bytes} bytes, the most that is copied.")
-                copy = _Copy(self._db, "file.download", server, path, audited(actor))
-                async with copy.recorded({"expected_bytes": size}):
+                copy = _Copy(self._db, "file.download", server, path, actor)
+                async with copy.recorded({"expected_bytes": size}), self._watched(copy):
                     pieces = host.read(path, self._most_bytes + 1 if size is None else size)
                     yield Download(path.rpartition(b"/")[2], size, copy.sent(pieces, self._most_bytes, size))
 
@@ -122,8 +152,9 @@ class Copying:
         with self._turn(actor):
             async with self._opened("file.upload", server_id, path, actor) as (server, host):
                 mode = await _replaced_mode(host, path, replace=replace)
-                copy = _Copy(self._db, "file.upload", server, path, audited(actor))
-                async with copy.recorded({"expected_bytes": expected_bytes, "replaces": mode is not None}):
+                copy = _Copy(self._db, "file.upload", server, path, actor)
+                about = {"expected_bytes": expected_bytes, "replaces": mode is not None}
+                async with copy.recorded(about), self._watched(copy):
                     beside = directory + slash + b"." + name[: NAME_MAX - 24] + b"." + secrets.token_hex(8).encode()
                     try:
                         await host.write(beside, copy.counted(pieces, self._most_bytes, expected_bytes), path)
@@ -157,6 +188,20 @@ class Copying:
         async with self._db.transaction() as conn:
             await log.append(conn, Event(action, audited(actor), target, "denied", code, meta=about))
 
+    @asynccontextmanager
+    async def _watched(self, copy: "_Copy") -> AsyncIterator[None]:
+        """Raises Denied in the middle of what is inside, soon after its person may not go on."""
+        try:
+            async with copy.allowed:
+                self._going.add(copy)
+                try:
+                    yield
+                finally:
+                    self._going.discard(copy)
+        except TimeoutError:
+            assert copy.objection is not None, "only an objection ends it"
+            raise Denied(f"The copy was cut off. {_SAID[copy.objection]}") from None
+
     @contextmanager
     def _turn(self, actor: Actor) -> Iterator[None]:
         user = actor.id or actor.name
@@ -174,15 +219,24 @@ class Copying:
 class _Copy:
     """One copy: counted and hashed as it goes by, and recorded."""
 
-    def __init__(self, db: Database, action: str, server: Server, path: bytes, actor: AuditActor) -> None:
+    def __init__(self, db: Database, action: str, server: Server, path: bytes, actor: Actor) -> None:
+        self.server = server
+        self.actor = actor
+        self.allowed = asyncio.timeout(None)
+        self.objection: str | None = None
         self._db = db
         self._action = action
-        self._actor = actor
+        self._actor = audited(actor)
         self._target = AuditTarget("file_copy", new_id(), server.name, server.group_ids)
         self._about = _about(server, path)
         self._digest = hashlib.sha256()
         self.is_done = False
         self.size_bytes = 0
+
+    def cut_off(self, objection: str) -> None:
+        """End what is under way, wherever it waits."""
+        self.objection = objection
+        self.allowed.reschedule(asyncio.get_running_loop().time())
 
     @property
     def sha256(self) -> str:
@@ -223,7 +277,7 @@ class _Copy:
         try:
             yield
         except Failure as failure:
-            reason = failure.code
+            reason = self.objection or failure.code
             raise
         finally:
             await asyncio.shield(self._ended(None if self.is_done else reason))
@@ -232,6 +286,23 @@ class _Copy:
         outcome = "success" if reason is None else "failure"
         meta = {**self._about, "bytes": self.size_bytes, "sha256": self.sha256}
         await intents.end(self._db, self._action, self._actor, self._target, outcome=outcome, reason=reason, meta=meta)
+
+
+_SAID: Final[Mapping[str, str]] = {
+    "logged_out": "The login or token with which it began has ended.",
+    "not_permitted": f"It takes the permission {Permission.FILE_COPY.value} for the server.",
+    "server_unfit": "The server was removed, switched off or changed.",
+}
+
+
+def _objection(copy: _Copy, actor: Actor | None, server: Server | None) -> str | None:
+    """Why a copy may not go on, by the words for sessions of the terminal."""
+    if actor is None:
+        return "logged_out"
+    if server is None or server.username != copy.server.username:
+        return "server_unfit"
+    found = sessions.obstacle(server, actor, Permission.FILE_COPY)
+    return None if found is None else "not_permitted" if found == "not_permitted" else "server_unfit"
 
 
 async def _replaced_mode(host: Files, path: bytes, *, replace: bool) -> int | None:
