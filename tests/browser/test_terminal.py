@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, StorageState, expect
+from playwright.async_api import Browser, Page, Route, StorageState, expect
 
 from tests.browser.terminals import Network, open_first, paste, run, screen, set_up, to_server, wait_for_prompt
 from tests.browser.visitor import Fleet, Visitor, fleet_of, launched, visiting
@@ -145,6 +145,61 @@ async def test_a_network_that_breaks(fleet: Fleet, visitor: Visitor) -> None:
         shown = await screen(page).inner_text()
         assert shown.count("\ntick-2") == 1
         assert "lost" not in shown
+
+
+async def test_a_part_of_the_page_that_comes_too_late(fleet: Fleet, visitor: Visitor) -> None:
+    """Without the console the page stays as it is and says what is missing, which comes as soon as it can."""
+    page = visitor.page
+    async with Network(fleet.console.url) as network:
+        await page.goto(network.url)
+        await open_first(visitor)
+        await run(page, "marker=kept")
+        await page.locator("a.home").click()
+        await expect(page.get_by_role("link", name="Settings")).to_be_visible()
+        await page.evaluate("window.never_left = true")
+        network.cut()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("could not be loaded")
+        await page.keyboard.press("Escape")
+        await page.get_by_role("link", name="Settings").click()
+        note = page.get_by_role("alert").filter(has_text="could not be loaded")
+        await expect(note.get_by_role("button", name="Try again")).to_be_visible()
+
+        network.mend()
+        await expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await page.get_by_role("link", name="Open terminals").click()
+        await expect(page.locator("section.current textarea")).to_be_focused()
+        await expect(page.get_by_text("The connection is gone.")).to_be_hidden()
+        await run(page, "echo $marker it-''is")
+        await expect(screen(page)).to_contain_text("kept it-is")
+        assert await page.evaluate("window.never_left")
+
+
+async def test_a_page_of_an_earlier_build_begins_again(visitor: Visitor) -> None:
+    """The console has what it asks for under another name."""
+    page = visitor.page
+    await page.evaluate("window.never_left = true")
+
+    missing = "**/assets/Settings-*.js"
+
+    async def gone(route: Route) -> None:
+        await route.fulfill(status=404)
+
+    async def upgraded(route: Route) -> None:
+        if route.request.resource_type == "document":
+            await route.continue_()
+        else:
+            await page.unroute(missing)
+            await route.fulfill(body='<script src="/assets/index-other.js"></script>')
+
+    await page.route(missing, gone)
+    await page.route(re.compile(r":\d+/$"), upgraded)
+    await page.get_by_role("link", name="Settings").click()
+    await page.wait_for_function("() => !window.never_left")
+    await expect(page.get_by_role("heading", name="Settings")).to_be_visible()
 
 
 async def test_a_page_that_is_loaded_anew(visitor: Visitor) -> None:

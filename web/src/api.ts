@@ -98,6 +98,13 @@ async function refused(response: Response): Promise<ApiError> {
   return new ApiError({ ...problem, status: response.status }, wait > 0 ? wait : null);
 }
 
+/** The page itself, as the console has it now. */
+export async function front_page(): Promise<string> {
+  const response = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(DEADLINE_MS) });
+  if (!response.ok) throw await refused(response);
+  return response.text();
+}
+
 /** What the console says of itself: each check by name. It answers 503 when one of them fails. */
 export async function readiness(signal: AbortSignal): Promise<T.Checks> {
   const deadline = AbortSignal.timeout(DEADLINE_MS);

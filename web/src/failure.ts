@@ -6,6 +6,7 @@ import type { TestResult } from "./types";
 export function sentence(failure: unknown): string {
   if (!(failure instanceof ApiError)) return failure instanceof Error ? failure.message : String(failure);
   if (failure.code === "console_unreachable") return t.failed.unreachable;
+  if (failure.code === "part_unreachable") return t.failed.part;
   if (failure.status === 429 && failure.retry_after_s) return t.failed.too_many(failure.retry_after_s);
   if (failure.problem.detail) return failure.problem.detail;
   return failure.problem.title || t.failed.unreadable(failure.status);

@@ -36,6 +36,7 @@ export const en = {
   failed: {
     title: "That did not work",
     unreachable: "The console did not answer. Check that it runs and that you can reach it, then try again.",
+    part: "This part of the page could not be loaded: the console did not answer. It is tried again until it does.",
     unreadable: (status: number) => `The console gave an answer that this page cannot read (${status}).`,
     too_many: (wait_s: number) => `Too many requests. Try again in ${plural(wait_s, "second", "seconds")}.`,
     request: (id: string) => `Request ${id}`,

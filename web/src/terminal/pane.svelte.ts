@@ -3,6 +3,7 @@
 import { ApiError } from "../api";
 import { seconds } from "../format";
 import { t } from "../messages";
+import { part } from "../part";
 import * as calls from "./calls";
 import type { Session, Ticket } from "./calls";
 import { browser_socket, Connection, type Ready, type Said } from "./connection";
@@ -82,7 +83,7 @@ export class Pane {
     }
     this.#is_begun = true;
     try {
-      const { Screen } = await import("./screen");
+      const { Screen } = await part(() => import("./screen"));
       if (this.#is_gone) return;
       this.screen = new Screen(this.host, {
         looks: looks(),
@@ -98,6 +99,7 @@ export class Pane {
       // Before xterm.js takes it: what is pasted is cleaned, and somebody may have to look at it first.
       this.host.addEventListener("paste", (event) => this.#pasted(event), { capture: true });
     } catch (failure) {
+      this.#is_begun = false;
       this.state = { kind: "failed", failure };
       return;
     }
@@ -135,6 +137,7 @@ export class Pane {
 
   /** After the end: another shell on the same server, on a clean screen. */
   async open_again(): Promise<void> {
+    if (!this.screen) return this.show();
     this.#connection?.stop();
     this.session_id = this.started_at_s = this.warning = null;
     this.watched_by = [];
