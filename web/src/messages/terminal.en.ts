@@ -278,6 +278,7 @@ export const terminal = {
     skip: "Skip idle time",
     find: "Find in the recording",
     find_hits: (n: number) => (n === 0 ? "Nothing found" : plural(n, "line", "lines")),
+    find_so_far: (n: number) => `${plural(n, "line", "lines")} so far`,
     next: "Next hit",
     previous: "Previous hit",
     marks: "Marks",

@@ -20,24 +20,63 @@ const SIGNS = /[\u2400-\u2421\u240d]/g;
 const MOVES = /\x1b\[\d*(?:;\d*)?[HfdG]/g; // eslint-disable-line no-control-regex
 const SKIPS = /\x1b\[\d*C/g; // eslint-disable-line no-control-regex
 
+/** Lines between two looks at the clock. */
+const AT_ONCE = 64;
+
+/** Read and looked through a slice at a time: a long recording takes seconds, and the page must not stand still for them. */
 export class Lines {
+  /** Lines that hold what is wanted, of those that have been looked through, in the order of time. */
+  readonly hits: Hit[] = [];
+  #events: readonly Event[];
   #terminal = new Terminal();
   #lines: Line[] = [];
+  #wanted = "";
+  #read = 0;
+  #looked = 0;
 
-  /** All lines in the order of time. What a full-screen program draws comes as it was sent. */
+  /** What a full-screen program draws comes as it was sent. */
   constructor(events: readonly Event[]) {
-    for (const event of events) if (event.kind === "output") this.#feed(event.text, event.at_s);
+    this.#events = events;
   }
 
-  find(wanted: string): Hit[] {
-    const lower = wanted.trim().toLowerCase();
-    if (lower === "") return [];
-    return this.#lines.flatMap(({ text, grown }) => {
-      const at = text.toLowerCase().indexOf(lower);
-      if (at < 0) return [];
-      const shown = grown.find(({ length }) => length >= at + lower.length) ?? grown.at(-1);
-      return [{ at_s: shown?.at_s ?? 0, text: text.trim() }];
-    });
+  /** Look for this from now on, from the beginning. */
+  want(text: string): void {
+    this.#wanted = text.trim().toLowerCase();
+    this.#looked = 0;
+    this.hits.length = 0;
+  }
+
+  /** Go on until `is_over` says so; false when there is nothing left to do. What was read already is looked through first. */
+  work(is_over: () => boolean): boolean {
+    for (let has_more = true; has_more; ) {
+      if (is_over()) return true;
+      has_more = this.#look() || this.#read_on();
+    }
+    return false;
+  }
+
+  #look(): boolean {
+    const whole = this.#read < this.#events.length ? this.#lines.length - 1 : this.#lines.length;
+    if (this.#wanted === "") this.#looked = Math.max(whole, 0);
+    if (this.#looked >= whole) return false;
+    const end = Math.min(this.#looked + AT_ONCE, whole);
+    for (; this.#looked < end; this.#looked += 1) this.#look_at(this.#lines[this.#looked] as Line);
+    return true;
+  }
+
+  #look_at({ text, grown }: Line): void {
+    const at = text.toLowerCase().indexOf(this.#wanted);
+    if (at < 0) return;
+    const shown = grown.find(({ length }) => length >= at + this.#wanted.length) ?? grown.at(-1);
+    this.hits.push({ at_s: shown?.at_s ?? 0, text: text.trim() });
+  }
+
+  #read_on(): boolean {
+    const event = this.#events[this.#read];
+    if (!event) return false;
+    this.#read += 1;
+    if (event.kind === "output") this.#feed(event.text, event.at_s);
+    return true;
   }
 
   #feed(text: string, at_s: number): void {

@@ -52,6 +52,12 @@ test("an instant is found among the events", () => {
   expect([0, 1, 1.5, 2, 9].map((at_s) => first_after(cast.events, at_s))).toEqual([0, 1, 1, 3, 4]);
 });
 
+function found(lines: Lines, wanted: string) {
+  lines.want(wanted);
+  while (lines.work(() => false));
+  return lines.hits;
+}
+
 test("a text is found at the second it was shown", () => {
   const cast = read(
     '[1,"o","$ "]',
@@ -63,16 +69,45 @@ test("a text is found at the second it was shown", () => {
   );
   const lines = new Lines(cast.events);
 
-  expect(lines.find("systemctl")).toEqual([
+  expect(found(lines, "systemctl")).toEqual([
     { at_s: 3, text: "$ systemctl status" },
     { at_s: 10, text: "$ SYSTEMCTL" },
   ]);
-  expect(lines.find("active (running)")).toEqual([{ at_s: 4, text: "active (running)" }]);
-  expect(lines.find("  ")).toEqual([]);
+  expect(found(lines, "active (running)")).toEqual([{ at_s: 4, text: "active (running)" }]);
+  expect(found(lines, "  ")).toEqual([]);
 });
 
 test("what a full-screen program draws in several places is several lines", () => {
   const lines = new Lines(read('[1,"o","\\u001b[?1049h\\u001b[1;1Hfirst\\u001b[5;1Hsecond"]').events);
 
-  expect(lines.find("second")).toEqual([{ at_s: 1, text: "second" }]);
+  expect(found(lines, "second")).toEqual([{ at_s: 1, text: "second" }]);
+});
+
+test("a long recording is read in slices, and what was read is found meanwhile", () => {
+  const lines = new Lines(read('[1,"o","needle one\\r\\n"]', '[1,"o","needle"]', '[1,"o"," two\\r\\n"]', '[1,"o","needle three"]').events);
+  const steps = [];
+  lines.want("needle");
+  for (let has_more = true; has_more; ) {
+    let checks = 0;
+    has_more = lines.work(() => (checks += 1) > 1);
+    steps.push(lines.hits.length);
+  }
+
+  expect(steps[0]).toBe(0);
+  expect(new Set(steps)).toEqual(new Set([0, 1, 2, 3]));
+  expect(lines.hits).toEqual([
+    { at_s: 1, text: "needle one" },
+    { at_s: 2, text: "needle two" },
+    { at_s: 4, text: "needle three" },
+  ]);
+});
+
+test("who looks for something else in the middle finds all of it", () => {
+  const lines = new Lines(read('[1,"o","first a\\r\\n"]', '[1,"o","second a\\r\\n"]', '[1,"o","third"]').events);
+  let checks = 0;
+  lines.want("a");
+  lines.work(() => (checks += 1) > 3);
+
+  expect(found(lines, "third")).toEqual([{ at_s: 3, text: "third" }]);
+  expect(found(lines, "first")).toEqual([{ at_s: 1, text: "first a" }]);
 });
