@@ -385,6 +385,40 @@ async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, anoth
     await expect(audits.get_by_text("Your role opens no terminals.")).to_be_visible()
 
 
+async def test_a_wide_terminal_is_replayed_on_a_phone(visitor: Visitor) -> None:
+    """Its letters can be read, the keyboard and a finger reach what does not fit, and it has its own size if wanted."""
+    page = visitor.page
+    await open_first(visitor)
+    await run(page, "exit")
+    await expect(page.get_by_text("The shell has ended.")).to_be_visible()
+    await page.get_by_role("link", name="Watch the recording").click()
+    played = page.get_by_role("region", name="The recording")
+    await expect(played.get_by_role("slider", name="Position")).to_be_visible()
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await expect(played.get_by_label("Actual size")).to_be_visible()
+    letters_px = """(rows) => {
+      const scale = new DOMMatrix(getComputedStyle(rows.closest('.xterm')).transform).a;
+      return scale * parseFloat(getComputedStyle(rows).fontSize);
+    }"""
+    assert await played.locator(".xterm-rows").evaluate(letters_px) >= 8.99
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    frame = played.get_by_role("group", name="The screen that was recorded")
+    await frame.focus()
+    await page.keyboard.press("ArrowRight")
+    await page.wait_for_function("() => document.activeElement.scrollLeft > 0")
+    await frame.evaluate("(it) => (it.scrollLeft = 0)")
+    box = await frame.bounding_box()
+    assert box is not None
+    finger = {"x": box["x"] + 200, "y": box["y"] + 60, "xDistance": -120, "gestureSourceType": "touch"}
+    await (await page.context.new_cdp_session(page)).send("Input.synthesizeScrollGesture", finger)
+    await page.wait_for_function("() => document.activeElement.scrollLeft > 0")
+    assert await visitor.accessibility_findings() == []
+
+    small_px = await played.locator(".xterm-rows").evaluate(letters_px)
+    await played.get_by_label("Actual size").check()
+    assert await played.locator(".xterm-rows").evaluate(letters_px) > small_px
+
+
 async def test_an_alarm_leads_to_the_recordings_that_it_is_about(fleet: Fleet, visitor: Visitor) -> None:
     page = visitor.page
     await open_first(visitor)

@@ -276,6 +276,8 @@ export const terminal = {
     speed: "Speed",
     times: (speed: number) => `${speed}×`,
     skip: "Skip idle time",
+    screen: "The screen that was recorded",
+    actual_size: "Actual size",
     find: "Find in the recording",
     find_hits: (n: number) => (n === 0 ? "Nothing found" : plural(n, "line", "lines")),
     find_so_far: (n: number) => `${plural(n, "line", "lines")} so far`,
