@@ -40,11 +40,7 @@ def app(sqlite_db: Database, tmp_path) -> FastAPI:
     parts = Console(settings, sqlite_db, logins, *(None,) * (len(fields(Console)) - 3))
     edge = Edge(proxies=(ip_network("127.0.0.1"),), hosts=frozenset({"console.example"}), body_limits={})
     routers = (auth.router, users.router, tokens.router)
-    return api.make_app(parts, edge, health.Readiness(), routers, _no_socket)
-
-
-async def _no_socket(scope, receive, send) -> None:
-    raise AssertionError("no socket is opened here")
+    return api.make_app(parts, edge, health.Readiness(), routers, sockets={})
 
 
 @asynccontextmanager
@@ -146,7 +142,8 @@ async def test_login_answers_with_who_it_is_and_what_they_may_do(ada, hire):
 
     assert (body["user"]["name"], body["user"]["role"]) == ("olga", "operator")
     own_and_look = {"group:read", "key:read", "server:read", "session:own", "token:own"}
-    assert set(body["permissions"]) == own_and_look | {"snippet:write", "task:approve", "task:read", "task:run"}
+    work = {"file:copy", "snippet:write", "task:approve", "task:read", "task:run", "terminal:open"}
+    assert set(body["permissions"]) == own_and_look | work
     assert len(body["csrf_token"]) == 64
 
 
