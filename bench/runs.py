@@ -322,7 +322,7 @@ def _figures(hosts: int, queued: int, rounds: Mapping[str, list[Measured]]) -> I
 
 
 NOTES = (
-    "The console's time is that from the request until its client has read that it is finished, asked every 50 ms.",
+    "The console's time is that from the request until its client, which waits for it, has read that the run is over.",
     f"Its CPU is that of {RUNS} runs, less what collecting from the same hosts takes meanwhile, for each command.",
     "Policy, claims, wrapper, audit, stored output and the client's questions are in both.",
     "Each peer works as it comes, 50 hosts at once: Ansible keeps its connections by ControlPersist, pyinfra and pssh",
