@@ -19,6 +19,7 @@ from bench.audit_seed import AGENT, USERS
 from bench.harness import Figure, Measured, Options, Result, at_least, column, in_turn, main
 from server_monitor.audit import log
 from server_monitor.audit.chain import AuditActor, AuditTarget, Event
+from server_monitor.cli.main import GARBAGE_AFTER
 from server_monitor.db import migrate
 from server_monitor.db.engine import Database
 from server_monitor.db.ids import new_id
@@ -52,6 +53,7 @@ def measure(options: Options) -> Result:
         }
         runner.run(_append(db, WRITERS, 2))
         gc.freeze()  # As the console does when it starts.
+        gc.set_threshold(GARBAGE_AFTER)
         try:
             found = in_turn(sides, options.rounds)
         finally:
