@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server_monitor.auth import handshake
 from server_monitor.auth.actor import Actor, Permission, groups_allowing
+from server_monitor.auth.bucket import Bucket
 from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.errors import Failure, NotFound, Unavailable
 from server_monitor.realtime import messages
@@ -78,27 +79,6 @@ class Refusal:
     status: int
     code: str
     detail: str
-
-
-class _Bucket:
-    """A rate: `take` is true while the sender keeps to it."""
-
-    __slots__ = ("_burst", "_last_s", "_per_second", "_tokens")
-
-    def __init__(self, burst: int, per_second: float) -> None:
-        self._burst = float(burst)
-        self._per_second = per_second
-        self._tokens = float(burst)
-        self._last_s = time.monotonic()
-
-    def take(self) -> bool:
-        now_s = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now_s - self._last_s) * self._per_second)
-        self._last_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -193,7 +173,7 @@ class Live:
         await _close(socket, item)
 
     async def _read(self, socket: WebSocket, connection: _Connection) -> None:
-        bucket = _Bucket(self._rules.messages_burst, self._rules.messages_per_second)
+        bucket = Bucket(self._rules.messages_burst, self._rules.messages_per_second)
         while (received := await socket.receive())["type"] == "websocket.receive":
             text = received.get("text")
             if not bucket.take():

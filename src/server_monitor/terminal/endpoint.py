@@ -5,7 +5,6 @@ asked for. The ticket comes in the first frame and never in an address, which lo
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server_monitor.auth import handshake
 from server_monitor.auth.actor import Actor
+from server_monitor.auth.bucket import Bucket
 from server_monitor.errors import TooMany, Unavailable
 from server_monitor.telemetry.logs import logger, request_context
 from server_monitor.terminal import frames
@@ -140,7 +140,7 @@ class Terminals:
 
     async def _read(self, socket: WebSocket, bridge: Bridge, link: Link) -> None:
         """Take frames until the browser is gone. One that breaks the rules is sent away, and the session goes on."""
-        resizes = _Bucket(self._rules.resizes_burst, self._rules.resizes_per_second)
+        resizes = Bucket(self._rules.resizes_burst, self._rules.resizes_per_second)
         try:
             while (received := await socket.receive())["type"] == "websocket.receive":
                 data = received.get("bytes")
@@ -148,8 +148,7 @@ class Terminals:
                     await bridge.typed(link, data)
                     continue
                 frame = frames.parse(received["text"])
-                if isinstance(frame, frames.Resize):
-                    resizes.take()
+                _require_few(frame, resizes)
                 bridge.obey(link, frame)
         except frames.MalformedError as error:
             link.end(Close(POLICY_VIOLATION, str(error)))
@@ -160,24 +159,10 @@ class Terminals:
         await asyncio.Event().wait()  # The writer closes, and ends this.
 
 
-class _Bucket:
-    """A rate: `take` raises MalformedError when the sender does not keep to it."""
-
-    __slots__ = ("_burst", "_last_s", "_per_second", "_tokens")
-
-    def __init__(self, burst: int, per_second: float) -> None:
-        self._burst = float(burst)
-        self._per_second = per_second
-        self._tokens = float(burst)
-        self._last_s = time.monotonic()
-
-    def take(self) -> None:
-        now_s = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now_s - self._last_s) * self._per_second)
-        self._last_s = now_s
-        if self._tokens < 1:
-            raise frames.MalformedError("too many sizes")
-        self._tokens -= 1
+def _require_few(frame: frames.Frame, resizes: Bucket) -> None:
+    """Raises MalformedError."""
+    if isinstance(frame, frames.Resize) and not resizes.take():
+        raise frames.MalformedError("too many sizes")
 
 
 async def _first_frame(socket: WebSocket) -> frames.Show:
