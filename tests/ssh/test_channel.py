@@ -1,11 +1,14 @@
 import asyncio
+from typing import Any
 
+import asyncssh
 import pytest
 
 from server_monitor.errors import Unreachable
+from server_monitor.ssh.channel import Pty
 from server_monitor.ssh.pool import Pool
 from tests.ssh.conftest import Fleet
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
@@ -133,3 +136,36 @@ async def test_a_host_that_allows_no_session_says_so(pool: Pool, fleet: Fleet, s
         await pool.open_channel(target, "true", heard.on_data, heard.closed.set_result)
 
     assert failure.value.reason == "channel_refused"
+
+
+@pytest.mark.parametrize("is_shell", [False, True])
+async def test_whoever_gives_up_in_the_turn_in_which_the_host_opens_leaves_no_channel(
+    pool: Pool, fleet: Fleet, sshds: Sshds, monkeypatch: pytest.MonkeyPatch, is_shell: bool
+) -> None:
+    target = await fleet.add_sshd(sshds.start(options={"MaxSessions": "2"}))
+    await pool.connect(target)
+    opening: list[asyncio.Task[object]] = []
+    confirmed = asyncssh.SSHClientChannel.process_open_confirmation
+
+    def and_given_up(channel: asyncssh.SSHClientChannel[bytes], *told: Any) -> None:
+        confirmed(channel, *told)
+        opening.pop().cancel()
+
+    monkeypatch.setattr(asyncssh.SSHClientChannel, "process_open_confirmation", and_given_up)
+    for _ in range(5):
+        heard = Heard()
+        if is_shell:
+            work = pool.open_shell(target, Pty(80, 24), heard.on_data, heard.closed.set_result)
+        else:
+            work = pool.open_channel(target, "cat", heard.on_data, heard.closed.set_result)
+        opening.append(asyncio.create_task(work))
+        [given_up] = await asyncio.gather(opening[0], return_exceptions=True)
+        assert isinstance(given_up, asyncio.CancelledError)
+    monkeypatch.undo()
+
+    connection = await pool.connect(target)
+    await until(lambda: not connection._channels)
+    heard = Heard()
+    channel = await pool.open_channel(target, "echo free", heard.on_data, heard.closed.set_result)
+    await heard.until(b"free\n")
+    channel.close()

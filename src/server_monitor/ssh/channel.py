@@ -157,6 +157,8 @@ class _Wire(asyncssh.SSHClientChannel[bytes]):
         except asyncio.CancelledError:
             self._is_abandoned = True
             session.close()
+            if self._send_state == "open":
+                self.abort()  # It was confirmed in this very turn, and the session has not heard of it.
             raise
 
     async def _start_command(self, session: Channel, command: str) -> None:

@@ -5,7 +5,7 @@ once and copied (`dial.py`), and asyncssh's connection class is extended, which 
 These two modules are the only ones that rely on names asyncssh does not promise: `_options`, `_password`,
 `_client_keys`, `_inpbuf`, `_transport`, `_loop`, `_force_close`, `_server_version`, `_server_kexinit`,
 `_client_kexinit`, `_server_sig_algs`, `waiter`; and `channel.py`, on a channel's `_open`, `_make_request`, `_session`,
-`_recv_paused`.
+`_recv_paused`, `_send_state`.
 """
 
 import asyncio
