@@ -8,9 +8,9 @@ from server_monitor.bus.contract import Stopping, Subject, TasksChanged, TaskSta
 from server_monitor.bus.memory import MemoryBus
 from server_monitor.db.engine import Database
 from server_monitor.errors import NotFound
-from server_monitor.tasks.patience import Patience
+from server_monitor.tasks.patience import WAITING_EACH, Patience
 from tests.support.patience import PATIENCE_S
-from tests.tasks.runs import ADA, add_servers, claim, place, run_row, succeed
+from tests.tasks.runs import ADA, GRACE, add_servers, claim, place, run_row, succeed
 
 LONG_S = 10 * PATIENCE_S
 
@@ -72,3 +72,19 @@ async def test_whoever_comes_after_too_many_does_not_wait(sqlite_db: Database) -
 
     assert not first.done()
     first.cancel()
+
+
+async def test_one_person_does_not_take_all_places(sqlite_db: Database) -> None:
+    placed = await place(sqlite_db, await add_servers(sqlite_db, 1))
+    all_of_us = Patience(sqlite_db, MemoryBus())
+    mine = [asyncio.create_task(all_of_us.until_over(placed.run_id, LONG_S, actor=ADA)) for _ in range(WAITING_EACH)]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(PATIENCE_S):
+        await all_of_us.until_over(placed.run_id, LONG_S, actor=ADA)
+    other = asyncio.create_task(all_of_us.until_over(placed.run_id, LONG_S, actor=GRACE))
+    done, _ = await asyncio.wait([*mine, other], timeout=0.1)
+
+    assert not done
+    for waiting in (*mine, other):
+        waiting.cancel()
