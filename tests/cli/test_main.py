@@ -127,3 +127,21 @@ async def into(shell: ConsoleProcess, stdout: int, *words: str | bytes) -> tuple
         out, said = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out or b"", said
+
+
+async def test_a_command_where_no_console_was_says_that_it_makes_one(tmp_path: Path) -> None:
+    console = ConsoleProcess(tmp_path / "data")
+
+    first, second = await console.run("server", "list"), await console.run("server", "list")
+
+    assert first[0] == second[0] == 0
+    assert str(tmp_path / "data") in first[2]
+    assert "DATA_DIR" in first[2]
+    assert second[2] == ""
+
+
+async def test_choices_are_told_in_one_line(tmp_path: Path) -> None:
+    code, _, err = await ConsoleProcess(tmp_path / "data").run("user", "add", "ada")
+
+    assert code == 3
+    assert err == "Missing option '--role'. Choose from: admin, operator, auditor, viewer\n"

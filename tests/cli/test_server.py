@@ -55,6 +55,7 @@ async def test_wrong_usage_exits_3_and_every_mistake_is_told(server: Run) -> Non
     assert (await server("add"))[0] == 3
     assert (await server("add", "a", "--label", "novalue"))[0] == 3
     assert (await server("add", "a", "--key", "x", "--password-stdin"))[0] == 3
+    await server("list")
     code, _, err = await server("add", "a\nb", "--host", "-x", "--port", "0")
     assert code == 3
     assert [line.split(":")[0] for line in err.splitlines()] == ["name", "host", "port"]
@@ -94,6 +95,7 @@ async def test_the_ssh_config_of_this_account_is_imported_with_its_includes_and_
 
 async def test_an_import_with_mistakes_names_their_lines_and_adds_nothing(server: Run, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("name,host,port\na,10.0.0.1,22\nb,bad host,x\n")
+    await server("list")
     code, out, err = await server("import", "list.csv")
     assert (code, out) == (1, "")
     assert [line.split(":")[:2] for line in err.splitlines()] == [["line 3", " host"], ["line 3", " port"]]

@@ -138,7 +138,8 @@ def main() -> None:
     except typer.Abort:
         fail_exit("Stopped.", 130)
     except TyperException as error:
-        fail_exit(error.format_message().replace("Value error, ", ""), WRONG_USAGE)
+        # Choices come one a line, behind tabs.
+        fail_exit(" ".join(error.format_message().replace("Value error, ", "").split()), WRONG_USAGE)
     except typer.Exit as stop:
         code = stop.exit_code
         _flush()

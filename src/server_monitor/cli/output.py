@@ -256,6 +256,8 @@ async def workplace(data_dir: Path | None = None, *, prepared: bool = True) -> A
 
     settings = Settings.load(data_dir=data_dir)
     set_up_logs(settings.log_format, "WARNING")
+    if prepared and (missing := _missing_file(settings.database)) is not None:
+        say(f"There was no console with {missing}; it is made now. DATA_DIR says where another one is.")
     db = await Database.open(settings.database, node=instance_id(settings.data_dir))
     request_context.set(RequestContext(str(uuid.uuid4()), "cli"))
     try:
@@ -264,6 +266,16 @@ async def workplace(data_dir: Path | None = None, *, prepared: bool = True) -> A
         yield Workplace(settings, db, os_user(person()))
     finally:
         await db.close()
+
+
+def _missing_file(database_url: str) -> Path | None:
+    """The file of an SQLite database that does not exist yet."""
+    from sqlalchemy import make_url
+
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite" or url.database is None or Path(url.database).exists():
+        return None
+    return Path(url.database)
 
 
 def person() -> str:
