@@ -10,9 +10,10 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from tests.flows.test_life_cycle import records
 from tests.flows.test_terminal import add
 from tests.support.console import PASSWORD, Browser, ConsoleProcess
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sshd import Sshd, Sshds
 
 pytestmark = pytest.mark.sshd
@@ -108,3 +109,39 @@ async def test_an_upload_ends_with_the_right_to_it(browser: Browser, olga: Brows
     found = await outcomes(browser, 1)
     assert [(one["outcome"], one["reason"]) for one in found] == [("failure", "server_unfit")]
     assert list(sshd.home.iterdir()) == []
+
+
+def recorded(console: ConsoleProcess) -> list[tuple[object, object, object]]:
+    """How the copies of a console that has stopped ended."""
+    ended = [one for one in records(console) if str(one["action"]).startswith("file.") and one["outcome"] is not None]
+    return [(one["action"], one["outcome"], one["reason"]) for one in ended]
+
+
+async def test_a_console_that_stops_ends_an_upload(console: ConsoleProcess, browser: Browser, sshd: Sshd):
+    """The client would go on; nothing of the file is left."""
+    server_id = await add(browser, sshd)
+    codes = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        await until(lambda: list(sshd.home.iterdir()))
+        codes.append(await console.stop())
+
+    with suppress(httpx2.TransportError):
+        await browser.put(address(server_id, sshd.home / "x"), endless())
+    assert codes == [0], console.log
+    assert list(sshd.home.iterdir()) == []
+    assert recorded(console) == [("file.upload", "failure", "console_stopped")]
+
+
+async def test_a_console_that_stops_ends_a_download_that_nobody_reads(
+    console: ConsoleProcess, browser: Browser, sshd: Sshd
+):
+    """It does not wait for the client to take what is on its way."""
+    server_id = await add(browser, sshd)
+    with (sshd.home / "big").open("wb") as file:
+        file.truncate(BIG_BYTES)
+    async with browser.client.stream("GET", address(server_id, sshd.home / "big")) as answer:
+        assert await anext(answer.aiter_raw(65_536))
+        assert await console.stop() == 0, console.log
+    assert recorded(console) == [("file.download", "failure", "console_stopped")]

@@ -1,7 +1,8 @@
 """One console from start to stop.
 
 Start: settings, logs, data directory, database, loops, listener, ready. Stop is the reverse, within a deadline: not
-ready, no new requests, browsers told to reconnect, SSH closed, history flushed, database closed.
+ready, browsers told to reconnect, copies, commands and terminals ended, no new requests, SSH closed, history flushed,
+database closed.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ CHANGE_POLL_S = 1.0
 SECOND_SIGNAL_EXIT = 130
 LISTEN_BACKLOG = 2048
 CANCEL_WAIT_S = 1.0
-DRAIN_SHARE = 0.75  # of the time to stop is for running commands; the rest for letting go of everything
+DRAIN_SHARE = 0.75  # of the time to stop is for what runs, and of what is left for requests; the rest for letting go
 
 Announce = Callable[[str, str | None], None]
 
@@ -91,7 +92,7 @@ async def _run(parts: wiring.Parts, listener: socket.socket, announce: Announce)
 
 async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Announce) -> None:
     """Everything that runs, under one owner: when one loop dies, all end."""
-    server = _HttpServer(parts.app, parts.settings)
+    server = _HttpServer(parts.app)
     stop = _stop_signal()
     async with asyncio.TaskGroup() as tasks:
         loops = [tasks.create_task(loop(), name=name) for name, loop in parts.loops.items()]
@@ -104,17 +105,20 @@ async def _run_all(parts: wiring.Parts, listener: socket.socket, announce: Annou
         log.info("ready", url=url)
         await _wait_for_either(stop, http)
         log.info("stopping")
-        asyncio.get_running_loop().call_later(parts.settings.shutdown_timeout_seconds, _give_up)
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + parts.settings.shutdown_timeout_seconds
+        clock.call_at(deadline, _give_up)
         parts.readiness.serving = False
         parts.bus.publish(Subject.STOPPING, Stopping())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(parts.settings.shutdown_timeout_seconds / 2):
-                await parts.send_browsers_away()
         async with asyncio.TaskGroup() as draining:
             drain_s = parts.settings.shutdown_timeout_seconds * DRAIN_SHARE
+            draining.create_task(parts.copying.drain(drain_s))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(parts.settings.shutdown_timeout_seconds / 2):
+                    await parts.send_browsers_away()
             draining.create_task(parts.dispatcher.drain(drain_s))
             draining.create_task(_close_terminals(parts, drain_s))
-        server.should_exit = True
+        server.end(within_s=(deadline - clock.time()) * DRAIN_SHARE)
         await http
         await _cancel_between_transactions(parts.db, loops)
 
@@ -148,7 +152,7 @@ def _give_up() -> None:
 class _HttpServer(uvicorn.Server):
     """uvicorn without its own signal handling: the console decides when to stop."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -167,7 +171,6 @@ class _HttpServer(uvicorn.Server):
                 proxy_headers=False,  # api/middleware.py decides whom to believe
                 h11_max_incomplete_event_size=16 * 1024,
                 timeout_keep_alive=30,
-                timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_seconds)),
             )
         )
         self._started = asyncio.Event()
@@ -175,6 +178,11 @@ class _HttpServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def end(self, within_s: float) -> None:
+        """Take no more requests, and cut off those that are not answered in time, or whose answer nobody takes."""
+        self.config.timeout_graceful_shutdown = max(0, int(within_s))
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

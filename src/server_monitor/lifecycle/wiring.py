@@ -99,6 +99,7 @@ class Parts:
     keeper: Keeper
     dispatcher: Dispatcher
     desk: Desk
+    copying: Copying
     verify_recordings: Callable[[], Awaitable[int]]
 
 
@@ -257,6 +258,7 @@ async def build(settings: Settings, db: Database) -> AsyncIterator[Parts]:
                 keeper=keeper,
                 dispatcher=dispatcher,
                 desk=desk,
+                copying=copying,
                 verify_recordings=keeping.verify_ended,
             )
         finally:

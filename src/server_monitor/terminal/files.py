@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
@@ -81,6 +81,9 @@ class Copying:
         self._most_bytes = most_bytes
         self._by_user: Counter[str] = Counter()
         self._going: set[_Copy] = set()
+        self._is_stopping = False
+        self._emptied = asyncio.Event()
+        self._emptied.set()
 
     async def run(self) -> None:
         """Cut off what its person may not copy any more."""
@@ -90,6 +93,15 @@ class Copying:
                 await self._check()
             except Unavailable as error:
                 _log.warning("copy_rights_not_checked", cause=str(error))
+
+    async def drain(self, timeout_s: float) -> None:
+        """End every copy because the console stops, what it left on a host removed and its outcome recorded."""
+        self._is_stopping = True
+        for copy in self._going:
+            copy.cut_off("console_stopped")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._emptied.wait()
 
     async def _check(self) -> None:
         going = [copy for copy in self._going if copy.objection is None]
@@ -190,30 +202,41 @@ class Copying:
 
     @asynccontextmanager
     async def _watched(self, copy: "_Copy") -> AsyncIterator[None]:
-        """Raises Denied in the middle of what is inside, soon after its person may not go on."""
+        """Raises Denied in the middle of what is inside, soon after its person may not go on.
+
+        Raises Unavailable there when the console stops, also for what was about to begin by then.
+        """
         try:
             async with copy.allowed:
                 self._going.add(copy)
+                if self._is_stopping:
+                    copy.cut_off("console_stopped")
                 try:
                     yield
                 finally:
                     self._going.discard(copy)
         except TimeoutError:
             assert copy.objection is not None, "only an objection ends it"
-            raise Denied(f"The copy was cut off. {_SAID[copy.objection]}") from None
+            failure = Unavailable if copy.objection == "console_stopped" else Denied
+            raise failure(f"The copy was cut off. {_SAID[copy.objection]}") from None
 
     @contextmanager
     def _turn(self, actor: Actor) -> Iterator[None]:
         user = actor.id or actor.name
+        if self._is_stopping:
+            raise Unavailable("The console takes no further copies now.")
         if self._by_user[user] >= PER_USER or self._by_user.total() >= AT_ONCE:
             raise TooMany("As many files are being copied as may be at once.", RETRY_AFTER_S)
         self._by_user[user] += 1
+        self._emptied.clear()
         try:
             yield
         finally:
             self._by_user[user] -= 1
             if not self._by_user[user]:
                 del self._by_user[user]
+            if not self._by_user:
+                self._emptied.set()
 
 
 class _Copy:
@@ -234,7 +257,9 @@ class _Copy:
         self.size_bytes = 0
 
     def cut_off(self, objection: str) -> None:
-        """End what is under way, wherever it waits."""
+        """End what is under way, wherever it waits. The first objection is the one that counts."""
+        if self.objection is not None:
+            return
         self.objection = objection
         self.allowed.reschedule(asyncio.get_running_loop().time())
 
@@ -292,6 +317,7 @@ _SAID: Final[Mapping[str, str]] = {
     "logged_out": "The login or token with which it began has ended.",
     "not_permitted": f"It takes the permission {Permission.FILE_COPY.value} for the server.",
     "server_unfit": "The server was removed, switched off or changed.",
+    "console_stopped": "The console was stopped.",
 }
 
 
