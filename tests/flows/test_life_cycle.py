@@ -121,6 +121,29 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_start_knows(patient_
     assert start["meta"]["clean"] is False  # type: ignore[index]
 
 
+async def test_a_request_that_takes_too_long_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    """It is cut off while there is time left to stop properly."""
+    console = ConsoleProcess(tmp_path / "data", {"CONNECT_TIMEOUT_SECONDS": "120"})
+    await console.start()
+    assert console.setup_token is not None
+    try:
+        async with (
+            httpx2.AsyncClient(base_url=console.url, timeout=PATIENCE_S) as client,
+            bad_host(never_answers) as host,
+        ):
+            browser = Browser(client)
+            await browser.set_up(console.setup_token)
+            server = {"name": "mute", "host": host.host, "port": host.port, "username": "monitor"}
+            asked = asyncio.create_task(browser.send("POST", "/api/servers/test", server))
+            await until(lambda: host.accepted > 0)
+            assert await console.stop() == 0, console.log
+            await asyncio.gather(asked, return_exceptions=True)  # an error, or no answer at all
+    finally:
+        if console.is_running:
+            await console.kill()
+    assert records(console)[-1]["action"] == "system.stop"
+
+
 async def test_kill_9_loses_nothing_that_was_acknowledged(console: ConsoleProcess, browser: Browser) -> None:
     """Groups are made by eight writers at once; the console is killed in between; each answered one is there after."""
     acknowledged: list[str] = []
