@@ -158,6 +158,16 @@ LEFT_TO_THE_NEXT = [
     "{0} let 'a[$(rm -rf /etc)]=1'",
 ]
 
+# What harms in how often it is done, or to how many, and not in where.
+COUNTED = [
+    "seq 2 99999 | xargs kill -9",
+    "kill -9 $(seq 2 32768)",
+    "for p in $(seq 100 30000); do kill -9 $p; done",
+    "for i in $(seq 1 1000000); do sleep 9999 & done",
+    "seq 1 100000 | xargs -P 0 -n 1 sleep",
+    "seq 100000 | parallel -j0 sleep 1000",
+]
+
 # Splits the words of a command again, so that a quoted word in it is another one then.
 LOSES_QUOTES = ("xargs", "unquoted variable")
 
@@ -194,6 +204,13 @@ def test_wrapping_what_the_shell_runs_itself_leaves_it_denied(judge: Judge, wrap
 @pytest.mark.parametrize("before", ["command", "command -p", "builtin", "command builtin command", "\\command"])
 def test_a_builtin_does_its_work_behind_words_that_only_name_it(judge: Judge, before: str) -> None:
     rulings = {c: judge.judge_now(c.format(before), Context()).ruling for c in LEFT_TO_THE_NEXT}
+
+    assert set(rulings.values()) == {Ruling.DENY}, rulings
+
+
+@pytest.mark.parametrize("place", ["/", "/etc", "/usr/lib", "/boot", "/proc", "/srv"])
+def test_in_another_directory_what_is_counted_stays_denied(judge: Judge, place: str) -> None:
+    rulings = {c: judge.judge_now(f"cd {place} && {c}", Context()).ruling for c in COUNTED}
 
     assert set(rulings.values()) == {Ruling.DENY}, rulings
 

@@ -34,7 +34,7 @@ _OF_THE_SYSTEM = {
     **dict.fromkeys(named("whereis type hash"), re.compile(r".*")),
 }
 # These print names without their directory, or no names.
-_RELATIVE = named("ls basename echo printf date")
+_RELATIVE = named("ls basename echo printf date seq jot yes")
 
 
 def listed(call: Call, printed: Parts) -> Parts:
@@ -42,25 +42,45 @@ def listed(call: Call, printed: Parts) -> Parts:
     only = printed[0] if len(printed) == 1 else None
     if not isinstance(only, Gap) or only.source not in (Source.OUTPUT, Source.FILE, Source.INPUT):
         return printed
-    if only.detail.startswith(("find", paths.LISTED)) or (only.shape is Shape.NUMBER and call.name in READERS):
+    if only.detail.startswith(("find", paths.LISTED)) or (only.shape is Shape.NUMBER and _is_content(call)):
         return printed
-    root = _root(call)
+    root = _named_root(call) or (None if _is_told(only, call) else _standing_root(call))
     return printed if root is None else (replace(only, detail=paths.LISTED + root),)
 
 
-def _root(call: Call) -> str | None:
+def _is_told(gap: Gap, call: Call) -> bool:
+    """Is more known of it than which program printed it? What a `seq` counts are no names, wherever it runs."""
+    if _only_names(call) and not {"-", "/dev/stdin"}.intersection(call.texts):
+        return False  # It reads files and not what comes in.
+    return gap.detail not in ("", call.name) or (gap.shape is Shape.NUMBER and gap.detail != call.name)
+
+
+def _is_content(call: Call) -> bool:
+    """Does it print what stands in the files that it names?"""
+    return call.name in READERS and not _only_names(call)
+
+
+def _only_names(call: Call) -> bool:
+    return call.name in _GREPS and any(map(_ONLY_NAMES.fullmatch, call.texts))
+
+
+def _named_root(call: Call) -> str | None:
     """The widest of the system's places that this call names."""
     pattern = _OF_THE_SYSTEM.get(call.name)
     if pattern is not None and any(pattern.fullmatch(text) for text in call.texts):
         return "/usr"
-    is_content = call.name in READERS and not (call.name in _GREPS and any(map(_ONLY_NAMES.fullmatch, call.texts)))
     # Most commands name no place at all.
-    telling = _telling(call, is_content=is_content) if "/" in call.rendered else []
+    telling = _telling(call, is_content=_is_content(call)) if "/" in call.rendered else []
     found = [path for arg in telling for path in _places(arg, call) if paths.holds_the_system(path)]
-    cwd = call.state.cwd
-    if not found and not is_content and cwd is not None and call.name not in _RELATIVE and paths.holds_the_system(cwd):
-        return cwd
     return min(found, key=len, default=None)
+
+
+def _standing_root(call: Call) -> str | None:
+    """The directory that it runs in, to which names without one belong."""
+    cwd = call.state.cwd
+    if _is_content(call) or cwd is None or call.name in _RELATIVE or not paths.holds_the_system(cwd):
+        return None
+    return cwd
 
 
 def _telling(call: Call, *, is_content: bool) -> list[Field]:
