@@ -79,6 +79,9 @@ DENSE = [
         "''",
         '""',
         "$'a'",
+        "'a b c' ",
+        "'\n' ",
+        "'<&>' ",
         "'a'\"b\"",
     ),
     *("$a", "$a ", "$$ ", '"$a" ', "${#a}", "${a:-b} ", "${a/b/c} ", "${a:1:2} ", "${a[1]} ", "${a:-${b:-c}} ", "a$"),
@@ -99,6 +102,9 @@ DENSE = [
         "a 2>&1;",
         "a<<<b;",
         "cat <<E\nx\nE\n",
+        "cat <<E\na=b c\nE\n",
+        "cat <<'E'\na b\nE\n",
+        "cat <<E\n$a $b\nE\n",
         "(a); ",
         "{ a; }; ",
         "f(){ a; }; ",
@@ -141,3 +147,43 @@ def test_a_long_script_of_everyday_lines_passes() -> None:
 def test_comments_take_no_room() -> None:
     assert gate.stopped("# What this does, and why it has to.\nsystemctl restart app\n" * 160) is None
     assert gate.stopped("a \\\n# b c d e f\n" * 400) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo '" + "word " * 950 + "'",
+        "cat > app.env <<EOF\n" + "".join(f"KEY_{number}=value\n" for number in range(310)) + "EOF",
+        "cat > app.env <<-'EOF'\n" + "".join(f"\tKEY_{number}=$x\n" for number in range(310)) + "\tEOF",
+        "awk '\n" + "".join(f'$1 == "{n}" {{ sum += $2; print $1 }}\n' for n in range(150)) + "' access.log",
+        "# It doesn't matter.\ncd /srv && echo \"it's $HOME\" \\\n  '" + "word " * 950 + "'",
+    ],
+)
+def test_what_is_one_literal_to_a_shell_is_one_word(text: str) -> None:
+    assert gate.stopped(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# don't\n{0}\n# can't",
+        "a\\\n#'\n{0}\n'",
+        'echo "\'" ; {0} ; echo "\'"',
+        "echo \\' ; {0} ; echo \\'",
+        "echo $'\\'' ; {0} ; echo \\'",
+        'echo "$(echo "\'")" ; {0} ; echo "\'"',
+        'echo "${{x:-\'}}" ; {0} ; echo "\'"',
+        'echo `echo "\'"` ; {0} ; echo "\'"',
+        'echo "<<E"\n{0}\nE',
+        "echo $((1 <<E))\n{0}\nE",
+        "# <<E\n{0}\nE",
+        "cat <<<E\n{0}\nE",
+        "cat <<E\nE\n{0}\nE",
+        "cat <<-E\n\tE\n{0}\nE",
+        "cat <<E\n'\nE\n{0}\n'",
+        "cat <<E\n$({0})\nE",
+        "cat <<E\n`{0}`\nE",
+    ],
+)
+def test_code_that_looks_like_a_literal_counts(text: str) -> None:
+    assert gate.stopped(text.format("a " * 1_000)) is not None

@@ -7,6 +7,8 @@ tree. Both are settled here, on the bare text.
 import re
 from dataclasses import dataclass
 
+from server_monitor.tasks.policy.literals import without_literals
+
 MAX_CHARACTERS = 10_000
 MAX_NESTING = 8
 # The same without regard to quotes, which a here-document can make this scan misread.
@@ -84,9 +86,10 @@ def _bytes_of(text: str, match: re.Match[str]) -> tuple[int, int]:
 
 def _too_complex(text: str) -> Stopped | None:
     whole = (0, len(text.encode()))
+    size = _size(_QUOTED_HEREDOC.sub("", without_literals(text)))
     # Nothing is expanded in the body of a here-document whose delimiter is quoted, and it is one word.
     text = _QUOTED_HEREDOC.sub("", text)
-    if _size(text) > MAX_SIZE:
+    if size > MAX_SIZE:
         return Stopped("opaque.limit", f"has more than about {MAX_SIZE:,} words and operators", whole)
     depth, operators, marks, _ = _scanned(text)
     if marks > MAX_MARKS:
