@@ -84,6 +84,17 @@ async def run(page: Page, line: str) -> None:
     await page.keyboard.press("Enter")
 
 
+async def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
+    """Press the key until the focus is there; a page has fewer places than this."""
+    passed = []
+    for _ in range(60):
+        await page.keyboard.press(key)
+        if await target.evaluate("(it) => it === document.activeElement"):
+            return
+        passed.append(await page.evaluate("document.activeElement.outerHTML.slice(0, 80)"))
+    raise AssertionError(passed)
+
+
 async def paste(page: Page, text: str) -> None:
     """What the browser does when somebody pastes."""
     await page.evaluate(

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, StorageState, expect
 
-from tests.browser.terminals import Network, open_first, paste, run, screen, set_up, to_server, wait_for_prompt
+from tests.browser.terminals import Network, open_first, paste, run, screen, set_up, tab_to, to_server, wait_for_prompt
 from tests.browser.visitor import Fleet, Visitor, fleet_of, launched, visiting
 from tests.support.console import PASSWORD, ConsoleProcess
 from tests.support.recordings import contents, write
@@ -122,7 +122,12 @@ async def test_a_shell_in_the_browser(visitor: Visitor, tmp_path: Path) -> None:
     await run(page, "exit 3")
     await expect(page.get_by_text("The shell has ended with exit status 3.")).to_be_visible()
     await expect(page.get_by_text("Not running")).to_be_visible()
-    await page.get_by_role("button", name="Open again").click()
+    again = page.get_by_role("button", name="Open again")
+    await expect(again).to_be_focused()
+    await page.locator("section.current textarea").focus()
+    await page.keyboard.press("Tab")
+    await expect(page.locator("section.current textarea")).not_to_be_focused()
+    await again.click()
     await wait_for_prompt(page)
 
 
@@ -383,6 +388,49 @@ async def test_an_auditor_finds_the_second(fleet: Fleet, visitor: Visitor, anoth
     assert '"version":2' in header.replace(" ", "")
     await audits.goto(f"{console.url}/terminal")
     await expect(audits.get_by_text("Your role opens no terminals.")).to_be_visible()
+
+
+async def test_the_keyboard_goes_through_a_replay(visitor: Visitor) -> None:
+    """Nothing is typed into its screen, so Tab leads past it, and Shift and Tab back."""
+    page = visitor.page
+    await open_first(visitor)
+    await run(page, "exit")
+    await page.get_by_role("link", name="Watch the recording").click()
+    played = page.get_by_role("region", name="The recording")
+    drawn, play = played.locator(".xterm textarea"), played.get_by_role("button", name="Play")
+    await expect(play).to_be_visible()
+    await page.reload()
+    await expect(play).to_be_visible()
+
+    await tab_to(page, drawn)
+    await tab_to(page, play)
+    await tab_to(page, played.get_by_label("Find in the recording"))
+    await tab_to(page, drawn, "Shift+Tab")
+    await tab_to(page, page.get_by_role("link", name="Terminals", exact=True).first, "Shift+Tab")
+
+
+async def test_a_session_whose_end_is_written_is_ending(visitor: Visitor) -> None:
+    """It neither runs nor has ended: nobody watches it any more, nor ends it."""
+    page = visitor.page
+    await open_first(visitor)
+
+    async def ending(route: Route) -> None:
+        answer = await route.fetch()
+        told = await answer.json()
+        for one in told.get("items", [told]):
+            one["is_ending"] = one["status"] == "active"
+        await route.fulfill(response=answer, json=told)
+
+    await page.route(re.compile(r"/api/terminal/sessions(\?|/[0-9a-f-]{36}$)"), ending)
+    await page.get_by_role("link", name="Terminals", exact=True).click()
+    row = page.get_by_role("row").filter(has_text="Ending").first
+    await expect(row).to_be_visible()
+    await expect(row).not_to_contain_text("Being written")
+    await row.get_by_role("link").click()
+    await expect(page.get_by_text("Ending", exact=True)).to_be_visible()
+    await expect(page.get_by_text("Being written")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Watch live")).to_have_count(0)
+    await expect(page.get_by_role("button", name="End the session")).to_have_count(0)
 
 
 async def test_a_wide_terminal_is_replayed_on_a_phone(visitor: Visitor) -> None:

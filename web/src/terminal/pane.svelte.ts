@@ -90,6 +90,7 @@ export class Pane {
         scrollback: SCROLLBACK,
         type: (data) => this.#typed(data),
         point: (data) => this.#connection?.type(Uint8Array.from(data, (character) => character.charCodeAt(0))),
+        is_live: () => this.is_live,
         key: (event) => !act(event, this.#deed),
         ask_link: (target) => (this.question = { kind: "link", target }),
       });

@@ -25,6 +25,8 @@ export interface ScreenOptions {
   type: ((data: string) => void) | null;
   /** Bytes of an old mouse protocol, one in each character. */
   point?: (data: string) => void;
+  /** Whether what is typed goes anywhere now; always, where something can be typed. */
+  is_live?: () => boolean;
   /** A key before the terminal gets it; false keeps it from the terminal. */
   key?: (event: KeyboardEvent) => boolean;
   ask_link: (target: Link) => void;
@@ -71,7 +73,7 @@ export class Screen extends Paper {
     terminal.loadAddon(new WebLinksAddon((_, text) => ask(text, options)));
     if (options.type) when_typed(terminal, options.type);
     if (options.type && options.point) terminal.onBinary(options.point);
-    if (options.key) terminal.attachCustomKeyEventHandler(options.key);
+    terminal.attachCustomKeyEventHandler((event) => (options.key?.(event) ?? true) && !leaves(event, options));
     terminal.open(host);
     this.look(options.looks);
   }
@@ -106,6 +108,12 @@ export class Screen extends Paper {
     this.#search.clearDecorations();
     this.terminal.clearSelection();
   }
+}
+
+/** xterm.js takes Tab even where nothing is typed, and nobody could leave such a screen by the keyboard. */
+function leaves(event: KeyboardEvent, { type, is_live }: ScreenOptions): boolean {
+  const is_typed = type !== null && (is_live?.() ?? true);
+  return event.key === "Tab" && !is_typed;
 }
 
 function ask(text: string, options: ScreenOptions): void {
