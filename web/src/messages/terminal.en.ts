@@ -211,6 +211,7 @@ export const terminal = {
     status: "State",
     any_status: "Every state",
     states: { active: "Running", closed: "Ended", interrupted: "Interrupted", timeout: "Timed out", stopped: "Stopped" } as Record<string, string>,
+    ending: "Ending",
     server: "Server",
     any_server: "All servers",
     person: "Who",
