@@ -422,6 +422,7 @@ async def test_a_session_whose_end_is_written_is_ending(visitor: Visitor) -> Non
         await route.fulfill(response=answer, json=told)
 
     await page.route(re.compile(r"/api/terminal/sessions(\?|/[0-9a-f-]{36}$)"), ending)
+    await page.locator("a.home").click()
     await page.get_by_role("link", name="Terminals", exact=True).click()
     row = page.get_by_role("row").filter(has_text="Ending").first
     await expect(row).to_be_visible()
@@ -431,6 +432,8 @@ async def test_a_session_whose_end_is_written_is_ending(visitor: Visitor) -> Non
     await expect(page.get_by_text("Being written")).to_have_count(0)
     await expect(page.get_by_role("button", name="Watch live")).to_have_count(0)
     await expect(page.get_by_role("button", name="End the session")).to_have_count(0)
+    # The page asks again and again; what it asks now has to be answered before it goes away.
+    await page.unroute_all(behavior="wait")
 
 
 async def test_a_wide_terminal_is_replayed_on_a_phone(visitor: Visitor) -> None:
