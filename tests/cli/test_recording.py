@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from server_monitor.db.ids import new_id
+from server_monitor.db.tables import terminal_sessions
 from tests.support.console import ConsoleProcess
 from tests.support.patience import PATIENCE_S
 from tests.support.recordings import contents, stage_beside, write
@@ -48,6 +51,21 @@ async def test_a_damaged_recording_fails_the_command(console: ConsoleProcess) ->
     assert "not what was recorded" in err
     code, out, err = await console.run("recording", "export", session.id, "--format", "text")
     assert (code, "good" in out, "damaged" in err) == (1, True, True)
+
+
+async def test_a_recording_that_is_in_the_archive_only_is_not_called_damaged(console: ConsoleProcess) -> None:
+    async with stage_beside(console.data_dir) as stage:
+        session = await stage.play(b"good")
+        assert (await stage.library.verify_closed(session.id)).verdict == "intact"
+        async with stage.db.transaction() as conn:
+            archived = update(terminal_sessions).values(recording="archived", archived_at=datetime.now(UTC))
+            await conn.execute(archived.where(terminal_sessions.c.id == session.id))
+    session.path.unlink()
+
+    code, out, err = await console.run("recording", "verify", session.id)
+
+    assert (code, out) == (3, "")
+    assert "in the archive" in err
 
 
 async def test_a_recording_without_its_end_fails_the_export_and_what_there_is_is_written(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
@@ -22,11 +22,14 @@ from server_monitor.cli.output import (
     table,
     workplace,
 )
+from server_monitor.errors import Gone
 
 if TYPE_CHECKING:
     from server_monitor.terminal.library import Library, Verification
 
 app = typer.Typer(no_args_is_help=True)
+
+NOT_HERE: Final = 3
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id, from `recording list`.")]
@@ -81,11 +84,16 @@ def list_recordings(
 
 @app.command()
 def verify(session_id: SessionId, as_json: AsJson = False) -> None:
-    """Hold a recording against the audit log: exit 0 when nothing is wrong with it, 1 when it is damaged or missing."""
+    """Hold a recording against the audit log: exit 0 when nothing is wrong with it, 1 when it is damaged or missing,
+    3 when it is in the archive only.
+    """
 
     async def work() -> "Verification":
         async with workplace() as place, _library(place) as library:
-            return await library.verify(session_id, actor=place.actor)
+            try:
+                return await library.verify(session_id, actor=place.actor)
+            except Gone as gone:
+                fail(str(gone), NOT_HERE)
 
     found = run(work)
     if as_json:

@@ -37,6 +37,7 @@ SYSTEM: Final = AuditActor("system", None, "system:recordings")
 WRITERS: Final = 4  # threads that wait for the disk, apart from those of the rest of the console
 PIECE_BYTES: Final = 64 * 1024
 SAID: Final = 5  # findings that a record keeps
+ARCHIVED_ONLY: Final = "The recording is in the archive only; its record in the audit log says where."
 
 _T = terminal_sessions
 _OUTCOMES = {Verdict.INTACT: "success", Verdict.UNPROVEN: "unknown"}
@@ -131,7 +132,7 @@ class Library:
 
     async def _why_gone(self, row: Row[Any]) -> Exception:
         if row.recording == "archived":
-            return Gone("The recording is in the archive only; its record `recording.archive` says where.")
+            return Gone(ARCHIVED_ONLY)
         if row.started_at is None:
             return NotFound("recording", row.id)
         if row.owner != self._db.node:
@@ -164,7 +165,7 @@ class Library:
         """The same, for whoever may."""
         path = self.path(row.id)
         if row.recording == "archived" and not path.exists():
-            raise Gone("The recording is in the archive only; its record `recording.archive` says where.")
+            raise Gone(ARCHIVED_ONLY)
         # In this order: the log says nothing that was not in the file before.
         known = await ledger.logged(self._db, row.id, row.created_at, row.finished_at)
         against = Check(row.id, known, is_over=row.status != "active")
