@@ -18,11 +18,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from server_monitor.auth import handshake
 from server_monitor.auth.actor import Actor, Permission, groups_allowing
 from server_monitor.auth.bucket import Bucket
+from server_monitor.auth.handshake import Refusal
 from server_monitor.bus.contract import Bus, Changed, Subject
 from server_monitor.errors import Failure, NotFound, Unavailable
 from server_monitor.realtime import messages
 from server_monitor.realtime.hub import Browser, Close, Hub, Interest, Watching
-from server_monitor.telemetry.logs import logger, request_context
+from server_monitor.telemetry.logs import logger
 
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
@@ -72,15 +73,6 @@ class Rules:
     reauthorise_interval_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a handshake is answered with an HTTP error."""
-
-    status: int
-    code: str
-    detail: str
-
-
 @dataclass(slots=True, eq=False)
 class _Connection:
     """An accepted socket: its actor, its outbox, and what it asked for."""
@@ -119,14 +111,14 @@ class Live:
     async def _admit(self, socket: WebSocket) -> Actor | Refusal:
         bearer = handshake.bearer(socket.headers.get("authorization"))
         if bearer is None and not self._is_own_page(socket):
-            return Refusal(403, "denied", "A browser may open this only from the console's own pages.")
+            return handshake.FOREIGN_PAGE
         try:
             cookie = next((socket.cookies[name] for name in self._rules.cookie_names if name in socket.cookies), None)
             actor = await self._access.authenticate(cookie, bearer)
         except Unavailable as error:
             return Refusal(503, error.code, str(error))
         if actor is None:
-            return Refusal(401, "unauthenticated", "Log in first, or send a valid bearer token.")
+            return handshake.NOT_LOGGED_IN
         if len(self._connections) >= self._rules.sockets:
             return Refusal(503, "unavailable", "This console has as many live connections as it may have.")
         if self._opened[_owner(actor)] >= self._rules.sockets_per_user:
@@ -342,16 +334,7 @@ async def _as_of_now(connection: _Connection, ask: Callable[[Actor], Awaitable[F
 
 
 def _problem(refusal: Refusal) -> JSONResponse:
-    context = request_context.get()
-    body = {
-        "type": "about:blank",
-        "title": refusal.code.replace("_", " "),
-        "status": refusal.status,
-        "detail": refusal.detail,
-        "code": refusal.code,
-        "request_id": context.request_id if context else None,
-    }
-    return JSONResponse(body, refusal.status, media_type="application/problem+json")
+    return JSONResponse(refusal.problem(), refusal.status, media_type="application/problem+json")
 
 
 async def _close(socket: WebSocket, close: Close) -> None:

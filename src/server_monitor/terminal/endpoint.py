@@ -15,8 +15,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from server_monitor.auth import handshake
 from server_monitor.auth.actor import Actor
 from server_monitor.auth.bucket import Bucket
+from server_monitor.auth.handshake import Refusal
 from server_monitor.errors import TooMany, Unavailable
-from server_monitor.telemetry.logs import logger, request_context
+from server_monitor.telemetry.logs import logger
 from server_monitor.terminal import frames
 from server_monitor.terminal.bridge import POLICY_VIOLATION, Bridge, Close, Link
 from server_monitor.terminal.desk import Desk
@@ -41,15 +42,6 @@ class Rules:
     send_timeout_s: float = 30.0
     resizes_burst: int = 100
     resizes_per_second: float = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a handshake is answered with an HTTP error."""
-
-    status: int
-    code: str
-    detail: str
 
 
 class Terminals:
@@ -84,7 +76,7 @@ class Terminals:
         if is_browser and not handshake.is_own_page(
             headers.get("origin"), headers.get("host", ""), self._rules.allowed_origins
         ):
-            return Refusal(403, "denied", "A browser may open this only from the console's own pages.")
+            return handshake.FOREIGN_PAGE
         if self._sockets >= self._rules.sockets:
             return Refusal(503, "unavailable", "This console has as many terminal sockets as it may have.")
         if not is_browser and bearer is None:
@@ -93,7 +85,7 @@ class Terminals:
             actor = await self._authenticate(cookie if bearer is None else None, bearer)
         except Unavailable as error:
             return Refusal(503, error.code, str(error))
-        return actor or Refusal(401, "unauthenticated", "Log in first, or send a valid bearer token.")
+        return actor or handshake.NOT_LOGGED_IN
 
     async def _attend(self, socket: WebSocket, actor: Actor | None) -> None:
         try:
@@ -187,13 +179,4 @@ async def _say(socket: WebSocket, close: Close) -> None:
 
 
 def _problem(refusal: Refusal) -> JSONResponse:
-    context = request_context.get()
-    body = {
-        "type": "about:blank",
-        "title": refusal.code.replace("_", " "),
-        "status": refusal.status,
-        "detail": refusal.detail,
-        "code": refusal.code,
-        "request_id": context.request_id if context else None,
-    }
-    return JSONResponse(body, refusal.status, media_type="application/problem+json")
+    return JSONResponse(refusal.problem(), refusal.status, media_type="application/problem+json")
